@@ -1,0 +1,221 @@
+//! Digests: one type for each kind of thing, one hash algorithm (BLAKE3) for all names.
+//!
+//! A digest value exists only by hashing bytes or by parsing 64 lower-case hex digits. The SHA-256
+//! of an object is kept beside its name, because remote engines and mirrors speak it; it never
+//! names anything here.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use sha2::Digest as _;
+
+/// Why a text is not a digest.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not a digest; expected 64 lower-case hex digits")]
+pub struct ParseDigestError {
+    text: String,
+}
+
+fn parse_hex(text: &str) -> Result<[u8; 32], ParseDigestError> {
+    let bad = || ParseDigestError { text: text.to_owned() };
+    if text.len() != 64 {
+        return Err(bad());
+    }
+    let mut bytes = [0; 32];
+    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+        let nibble = |c: u8| match c {
+            b'0'..=b'9' => Some(c - b'0'),
+            b'a'..=b'f' => Some(c - b'a' + 10),
+            _ => None,
+        };
+        match (nibble(pair[0]), nibble(pair[1])) {
+            (Some(high), Some(low)) => *byte = high << 4 | low,
+            _ => return Err(bad()),
+        }
+    }
+    Ok(bytes)
+}
+
+macro_rules! digest_type {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name([u8; 32]);
+
+        impl $name {
+            /// Returns the raw 32 bytes.
+            pub fn as_bytes(&self) -> &[u8; 32] {
+                &self.0
+            }
+
+            /// Parses the raw 32 bytes of a digest that was written down before; `None` for another length.
+            pub fn from_slice(bytes: &[u8]) -> Option<Self> {
+                bytes.try_into().ok().map(Self)
+            }
+
+            /// Returns the first 12 hex digits, for people.
+            pub fn short(&self) -> String {
+                self.to_string()[..12].to_owned()
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = ParseDigestError;
+
+            fn from_str(text: &str) -> Result<Self, ParseDigestError> {
+                parse_hex(text).map(Self)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+digest_type! {
+    /// The BLAKE3 of a blob's bytes: its name in the store.
+    BlobDigest
+}
+digest_type! {
+    /// The BLAKE3 of a tree's canonical encoding (see [`crate::tree`]).
+    TreeDigest
+}
+digest_type! {
+    /// The BLAKE3 of everything that can change what an action yields.
+    ActionDigest
+}
+digest_type! {
+    /// The SHA-256 of a blob's bytes, kept beside its name for those who speak only that.
+    Sha256
+}
+
+impl BlobDigest {
+    /// Hashes `bytes`.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(blake3::hash(bytes).into())
+    }
+}
+
+impl TreeDigest {
+    /// Hashes a canonical encoding; only the tree module makes one.
+    pub(crate) fn of_encoding(bytes: &[u8]) -> Self {
+        Self(blake3::hash(bytes).into())
+    }
+
+    /// Returns the blob under which the store keeps the canonical encoding.
+    pub fn encoding(&self) -> BlobDigest {
+        BlobDigest(self.0)
+    }
+}
+
+impl ActionDigest {
+    /// Hashes the canonical encoding of an action; the graph crate makes it.
+    pub fn of_encoding(bytes: &[u8]) -> Self {
+        Self(blake3::hash(bytes).into())
+    }
+}
+
+/// Hashes a stream of bytes into its name alone.
+#[derive(Debug, Default)]
+pub struct BlobHasher {
+    blake3: blake3::Hasher,
+}
+
+impl BlobHasher {
+    /// Takes in the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.blake3.update(bytes);
+    }
+
+    /// Returns the digest of all bytes taken in.
+    pub fn finish(&self) -> BlobDigest {
+        BlobDigest(self.blake3.finalize().into())
+    }
+
+    /// Hashes the file at `path` on all cores.
+    ///
+    /// # Errors
+    /// What opening or mapping the file gives.
+    pub fn file(path: &std::path::Path) -> std::io::Result<BlobDigest> {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_mmap_rayon(path)?;
+        Ok(BlobDigest(hasher.finalize().into()))
+    }
+}
+
+/// Hashes a stream of bytes into its name and the SHA-256 kept beside it.
+#[derive(Debug, Default)]
+pub struct ObjectHasher {
+    name: BlobHasher,
+    sha256: sha2::Sha256,
+    size: u64,
+}
+
+impl ObjectHasher {
+    /// Takes in the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.name.update(bytes);
+        self.sha256.update(bytes);
+        self.size += bytes.len() as u64;
+    }
+
+    /// Returns the name, the SHA-256 and the number of bytes taken in.
+    pub fn finish(self) -> (BlobDigest, Sha256, u64) {
+        (self.name.finish(), Sha256(self.sha256.finalize().into()), self.size)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_digest_of_nothing_is_blake3s_published_one() {
+        assert_eq!(
+            BlobDigest::of(b"").to_string(),
+            "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"
+        );
+    }
+
+    #[test]
+    fn hashing_in_pieces_gives_the_name_and_the_sha256_of_the_whole() {
+        let mut hasher = ObjectHasher::default();
+        hasher.update(b"ab");
+        hasher.update(b"c");
+        let (name, sha256, size) = hasher.finish();
+        assert_eq!((name, size), (BlobDigest::of(b"abc"), 3));
+        assert_eq!(sha256.to_string(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    }
+
+    #[test]
+    fn a_digest_reads_back_what_it_prints_and_refuses_anything_else() {
+        let digest = BlobDigest::of(b"x");
+        assert_eq!(digest.to_string().parse(), Ok(digest));
+        for bad in ["", "af13", &digest.to_string().to_uppercase(), &format!("{digest}0")] {
+            assert!(bad.parse::<BlobDigest>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Makes trees of what lies outside the store: folders and tars.
+
+mod tar;
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+
+pub use self::tar::{TarError, tar};
+use crate::digest::BlobDigest;
+use crate::name::{FileName, NameError, RelPath};
+use crate::store::{Store, StoreError};
+use crate::tree::{Meta, Node, Tree, TreeBuilder, TreeError};
+
+/// Why a folder did not become a tree.
+#[derive(Debug, thiserror::Error)]
+pub enum IngestError {
+    /// The operating system said no.
+    #[error("{what} {path}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A name no tree can hold.
+    #[error("a name in {path}")]
+    Name {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: NameError,
+    },
+    /// Hashing or remembering failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The entries do not make a tree: it changed while it was read.
+    #[error("the folder {path} changed while it was read")]
+    Tree {
+        /// The folder.
+        path: PathBuf,
+        /// What does not fit.
+        source: TreeError,
+    },
+}
+
+fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> IngestError {
+    let path = path.to_owned();
+    move |source| IngestError::Io { what, path, source }
+}
+
+/// What a walk finds, before the files are hashed.
+struct Found {
+    path: RelPath,
+    meta: Meta,
+    what: What,
+}
+
+enum What {
+    Node(Node),
+    File { size: u64 },
+    Link(RelPath),
+}
+
+/// Reads the folder at `top` into a tree: owners, modes, times, xattrs, hard links, devices.
+///
+/// Files are hashed on all cores; one whose stat data are known is not read. Mount points below
+/// are walked into. The bytes stay where they are.
+///
+/// # Errors
+/// [`IngestError`], which names the path at fault.
+pub fn directory(store: &Store, top: &Path) -> Result<Tree, IngestError> {
+    let meta = |path: &Path| fs::symlink_metadata(path).map_err(failed("read", path));
+    let mut builder = TreeBuilder::new(read_meta(top, &meta(top)?)?);
+    let mut found = Vec::new();
+    let mut inodes: BTreeMap<(u64, u64), RelPath> = BTreeMap::new();
+    let mut folders = vec![(top.to_owned(), None::<RelPath>)];
+    while let Some((folder, below)) = folders.pop() {
+        for entry in fs::read_dir(&folder).map_err(failed("list", &folder))? {
+            let entry = entry.map_err(failed("list", &folder))?;
+            let name = FileName::new(entry.file_name().as_bytes())
+                .map_err(|source| IngestError::Name { path: folder.clone(), source })?;
+            let path = below.as_ref().map_or_else(|| name.clone().into(), |below| below.join(&name));
+            let place = entry.path();
+            let stat = meta(&place)?;
+            if stat.is_dir() {
+                folders.push((place.clone(), Some(path.clone())));
+            }
+            let first = (!stat.is_dir() && stat.nlink() > 1)
+                .then(|| inodes.entry((stat.dev(), stat.ino())).or_insert_with(|| path.clone()).clone());
+            let what = match first {
+                Some(first) if first != path => What::Link(first),
+                _ => read_node(&place, &stat)?,
+            };
+            found.push(Found { path, meta: read_meta(&place, &stat)?, what });
+        }
+    }
+    let hashed: Vec<(RelPath, Meta, Result<Node, RelPath>)> = found
+        .into_par_iter()
+        .map(|found| {
+            let node = match found.what {
+                What::Node(node) => Ok(node),
+                What::Link(first) => Err(first),
+                What::File { size } => {
+                    let digest: BlobDigest = store.file_digest(&found.path.below(top))?;
+                    Ok(Node::File { digest, size })
+                }
+            };
+            Ok((found.path, found.meta, node))
+        })
+        .collect::<Result<_, IngestError>>()?;
+    let changed = |source| IngestError::Tree { path: top.to_owned(), source };
+    for (path, meta, node) in hashed {
+        match node {
+            Ok(node) => builder.insert(path, meta, node),
+            Err(first) => builder.link(path, first),
+        }
+        .map_err(changed)?;
+    }
+    builder.finish().map_err(changed)
+}
+
+fn read_node(path: &Path, stat: &Metadata) -> Result<What, IngestError> {
+    let kind = stat.file_type();
+    let (major, minor) = (rustix::fs::major(stat.rdev()), rustix::fs::minor(stat.rdev()));
+    Ok(if kind.is_dir() {
+        What::Node(Node::Dir)
+    } else if kind.is_symlink() {
+        let target = fs::read_link(path).map_err(failed("read", path))?;
+        What::Node(Node::Symlink(target.as_os_str().as_bytes().to_vec()))
+    } else if kind.is_char_device() {
+        What::Node(Node::CharDevice { major, minor })
+    } else if kind.is_block_device() {
+        What::Node(Node::BlockDevice { major, minor })
+    } else if kind.is_fifo() {
+        What::Node(Node::Fifo)
+    } else if kind.is_socket() {
+        What::Node(Node::Socket)
+    } else {
+        What::File { size: stat.size() }
+    })
+}
+
+fn read_meta(path: &Path, stat: &Metadata) -> Result<Meta, IngestError> {
+    Ok(Meta {
+        mode: (stat.mode() & 0o7777) as u16,
+        uid: stat.uid(),
+        gid: stat.gid(),
+        mtime: stat.mtime(),
+        xattrs: read_xattrs(path).map_err(|errno| failed("read the xattrs of", path)(errno.into()))?,
+    })
+}
+
+fn read_xattrs(path: &Path) -> rustix::io::Result<BTreeMap<Vec<u8>, Vec<u8>>> {
+    // 64 KiB is the kernel's own limit for the list and for each value.
+    let mut list = vec![0; 1 << 16];
+    let length = match rustix::fs::llistxattr(path, &mut list[..]) {
+        Ok(length) => length,
+        Err(rustix::io::Errno::OPNOTSUPP) => return Ok(BTreeMap::new()),
+        Err(errno) => return Err(errno),
+    };
+    let mut xattrs = BTreeMap::new();
+    for name in list[..length].split(|b| *b == 0).filter(|name| !name.is_empty()) {
+        let Ok(c_name) = CString::new(name) else { continue };
+        let mut value = vec![0; 1 << 16];
+        let length = rustix::fs::lgetxattr(path, c_name.as_c_str(), &mut value[..])?;
+        value.truncate(length);
+        xattrs.insert(name.to_vec(), value);
+    }
+    Ok(xattrs)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+    use crate::tree::Entry;
+
+    fn path(text: &str) -> RelPath {
+        RelPath::new(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_folder_becomes_a_tree_with_its_links_modes_and_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("store")).unwrap();
+        let top = dir.path().join("top");
+        fs::create_dir_all(top.join("etc")).unwrap();
+        fs::write(top.join("etc/b"), "text").unwrap();
+        fs::set_permissions(top.join("etc/b"), fs::Permissions::from_mode(0o4711)).unwrap();
+        fs::hard_link(top.join("etc/b"), top.join("etc/a")).unwrap();
+        symlink("etc/\u{e9}", top.join("link")).unwrap();
+        fs::write(top.join(std::ffi::OsStr::from_bytes(b"\xff\xfe")), "").unwrap();
+        let tree = directory(&store, &top).unwrap();
+        let entries: BTreeMap<_, _> = tree.entries().collect();
+        assert_eq!(entries.len(), 5);
+        assert_eq!(entries[&path("etc/b")], &Entry::Link(path("etc/a")));
+        let inode = tree.inode(&path("etc/b")).unwrap();
+        assert_eq!(inode.meta.mode, 0o4711);
+        assert_eq!(inode.node, Node::File { digest: BlobDigest::of(b"text"), size: 4 });
+        assert_eq!(tree.inode(&path("link")).unwrap().node, Node::Symlink("etc/\u{e9}".into()));
+        assert!(tree.inode(&RelPath::new(b"\xff\xfe").unwrap()).is_some());
+    }
+}

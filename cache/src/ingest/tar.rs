@@ -1,0 +1,478 @@
+//! Reads a tar in one pass: a tree, and where in the archive the bytes of its files are.
+//!
+//! The `tar` crate decodes the header blocks. The extension records are read here, because the crate
+//! splits PAX records at line ends while their values (`SCHILY.xattr.security.capability`) are
+//! binary. Formats: POSIX.1-2001 `pax`, GNU tar's long names, and ustar.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+
+use tar::{EntryType, Header};
+
+use crate::digest::{BlobDigest, BlobHasher};
+use crate::name::{NameError, RelPath};
+use crate::source::Slices;
+use crate::tree::{Entry, Inode, Meta, Node, Tree, TreeBuilder, TreeError};
+
+const BLOCK: u64 = 512;
+
+/// The longest extension record that is read: names and xattrs are far shorter.
+const EXTENSION_MAX: u64 = 1 << 20;
+
+/// Why an archive did not become a tree. `at` counts bytes from its start.
+#[derive(Debug, thiserror::Error)]
+pub enum TarError {
+    /// Reading failed, or the archive ends in the middle of something.
+    #[error("read the archive at byte {at}")]
+    Read {
+        /// Where.
+        at: u64,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A header that is none.
+    #[error("the archive has no tar header at byte {at}: {why}")]
+    Header {
+        /// Where.
+        at: u64,
+        /// What is wrong.
+        why: String,
+    },
+    /// A member that would climb out, or has no name.
+    #[error("the archive's member at byte {at} has a name that cannot be used")]
+    Name {
+        /// Where.
+        at: u64,
+        /// What is wrong with it.
+        source: NameError,
+    },
+    /// Members that contradict each other.
+    #[error("the archive's members do not make a tree")]
+    Tree(#[from] TreeError),
+    /// A kind of member nobody can put into a root.
+    #[error("{path:?} at byte {at} is a {kind}; write the archive without it ({hint})")]
+    Kind {
+        /// Where.
+        at: u64,
+        /// The member.
+        path: String,
+        /// What it is.
+        kind: &'static str,
+        /// How to.
+        hint: &'static str,
+    },
+}
+
+/// Reads the uncompressed archive in `input` and copies all of it to `copy`.
+///
+/// Returns the tree and the slices of its files. A later member takes the place of an earlier one of
+/// the same name, as when the archive is unpacked.
+///
+/// # Errors
+/// [`TarError`], which says where in the archive.
+pub fn tar(input: impl Read, copy: impl Write) -> Result<(Tree, Slices), TarError> {
+    let mut archive = Archive { input, copy, at: 0 };
+    let mut builder = TreeBuilder::new(Meta::plain(0o755));
+    let mut slices = Slices::default();
+    let mut global = Extensions::default();
+    let mut next = Extensions::default();
+    while let Some((header, at)) = archive.header()? {
+        match header.entry_type() {
+            EntryType::XGlobalHeader => global.read_pax(&archive.extension(&header, at)?, at)?,
+            EntryType::XHeader => next.read_pax(&archive.extension(&header, at)?, at)?,
+            EntryType::GNULongName => next.path = Some(until_nul(archive.extension(&header, at)?)),
+            EntryType::GNULongLink => next.link = Some(until_nul(archive.extension(&header, at)?)),
+            _ => {
+                let extensions = global.overlaid(std::mem::take(&mut next));
+                archive.member(&header, at, extensions, &mut builder, &mut slices)?;
+            }
+        }
+    }
+    archive.finish()?;
+    Ok((builder.finish()?, slices))
+}
+
+/// What extension records say of the next member, or of all.
+#[derive(Debug, Default, Clone)]
+struct Extensions {
+    path: Option<Vec<u8>>,
+    link: Option<Vec<u8>>,
+    size: Option<u64>,
+    uid: Option<u64>,
+    gid: Option<u64>,
+    mtime: Option<i64>,
+    sparse: bool,
+    xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+impl Extensions {
+    /// Reads `LENGTH KEY=VALUE\n` records; LENGTH counts the whole record.
+    fn read_pax(&mut self, mut records: &[u8], at: u64) -> Result<(), TarError> {
+        let bad = |why: &str| TarError::Header { at, why: format!("PAX record: {why}") };
+        while !records.is_empty() {
+            let blank = records.iter().position(|b| *b == b' ').ok_or_else(|| bad("no length"))?;
+            let length: usize = std::str::from_utf8(&records[..blank])
+                .ok()
+                .and_then(|digits| digits.parse().ok())
+                .ok_or_else(|| bad("no length"))?;
+            if length <= blank + 1 || length > records.len() || records[length - 1] != b'\n' {
+                return Err(bad("its length does not fit"));
+            }
+            let record = &records[blank + 1..length - 1];
+            records = &records[length..];
+            let equals = record.iter().position(|b| *b == b'=').ok_or_else(|| bad("no '='"))?;
+            let (key, value) = (&record[..equals], &record[equals + 1..]);
+            let text = || std::str::from_utf8(value).map_err(|_| bad("not a number"));
+            let number = || text()?.parse::<u64>().map_err(|_| bad("not a number"));
+            match key {
+                b"path" => self.path = Some(value.to_vec()),
+                b"linkpath" => self.link = Some(value.to_vec()),
+                b"size" => self.size = Some(number()?),
+                b"uid" => self.uid = Some(number()?),
+                b"gid" => self.gid = Some(number()?),
+                b"mtime" => {
+                    // Seconds with an optional fraction; a time before 1970 rounds down like stat's.
+                    let (whole, fraction) = text()?.split_once('.').unwrap_or((text()?, ""));
+                    let seconds: i64 = whole.parse().map_err(|_| bad("not a time"))?;
+                    let below = whole.starts_with('-') && fraction.bytes().any(|digit| digit != b'0');
+                    self.mtime = Some(seconds - i64::from(below));
+                }
+                _ if key.starts_with(b"GNU.sparse.") => self.sparse = true,
+                _ => {
+                    if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
+                        self.xattrs.insert(name.to_vec(), value.to_vec());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns these with what the member's own records say on top.
+    fn overlaid(&self, own: Extensions) -> Extensions {
+        let mut xattrs = self.xattrs.clone();
+        xattrs.extend(own.xattrs);
+        Extensions {
+            path: own.path.or_else(|| self.path.clone()),
+            link: own.link.or_else(|| self.link.clone()),
+            size: own.size.or(self.size),
+            uid: own.uid.or(self.uid),
+            gid: own.gid.or(self.gid),
+            mtime: own.mtime.or(self.mtime),
+            sparse: own.sparse || self.sparse,
+            xattrs,
+        }
+    }
+}
+
+fn until_nul(mut bytes: Vec<u8>) -> Vec<u8> {
+    bytes.truncate(bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len()));
+    bytes
+}
+
+/// An archive being read, all of which is copied.
+struct Archive<R, W> {
+    input: R,
+    copy: W,
+    at: u64,
+}
+
+impl<R: Read, W: Write> Archive<R, W> {
+    fn failed(&self) -> impl FnOnce(io::Error) -> TarError {
+        let at = self.at;
+        move |source| TarError::Read { at, source }
+    }
+
+    /// Reads the next header and where it was; `None` at the end of the archive.
+    fn header(&mut self) -> Result<Option<(Header, u64)>, TarError> {
+        let at = self.at;
+        let mut block = [0; BLOCK as usize];
+        let mut filled = 0;
+        while filled < block.len() {
+            match self.input.read(&mut block[filled..]).map_err(self.failed())? {
+                0 if filled == 0 => return Ok(None),
+                0 => return Err(self.failed()(io::ErrorKind::UnexpectedEof.into())),
+                read => filled += read,
+            }
+        }
+        self.copy.write_all(&block).map_err(self.failed())?;
+        self.at += BLOCK;
+        if block == [0; BLOCK as usize] {
+            return Ok(None);
+        }
+        let header = Header::from_byte_slice(&block).clone();
+        // The sum of all bytes, those of the checksum itself taken as blanks.
+        let sum = block[..148].iter().chain(&block[156..]).map(|b| u32::from(*b)).sum::<u32>() + 8 * 32;
+        match header.cksum() {
+            Ok(stored) if stored == sum => Ok(Some((header, at))),
+            _ => Err(TarError::Header { at, why: "the checksum is wrong".to_owned() }),
+        }
+    }
+
+    /// Reads the bytes of an extension record.
+    fn extension(&mut self, header: &Header, at: u64) -> Result<Vec<u8>, TarError> {
+        let size = field(header.entry_size(), at)?;
+        if size > EXTENSION_MAX {
+            return Err(TarError::Header { at, why: format!("an extension of {size} bytes") });
+        }
+        let mut bytes = Vec::new();
+        self.bytes(size, |piece| bytes.extend_from_slice(piece))?;
+        Ok(bytes)
+    }
+
+    /// Reads `size` bytes and the padding behind them.
+    fn bytes(&mut self, size: u64, mut each: impl FnMut(&[u8])) -> Result<(), TarError> {
+        let mut buffer = vec![0; 1 << 16];
+        let mut content = size;
+        let mut left = size.next_multiple_of(BLOCK);
+        while left > 0 {
+            let wanted = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            let read = self.input.read(&mut buffer[..wanted]).map_err(self.failed())?;
+            if read == 0 {
+                return Err(self.failed()(io::ErrorKind::UnexpectedEof.into()));
+            }
+            self.copy.write_all(&buffer[..read]).map_err(self.failed())?;
+            let own = read.min(usize::try_from(content).unwrap_or(usize::MAX));
+            each(&buffer[..own]);
+            content -= own as u64;
+            left -= read as u64;
+            self.at += read as u64;
+        }
+        Ok(())
+    }
+
+    /// Copies what follows the end mark.
+    fn finish(&mut self) -> Result<(), TarError> {
+        io::copy(&mut self.input, &mut self.copy).map_err(self.failed())?;
+        Ok(())
+    }
+
+    fn member(
+        &mut self,
+        header: &Header,
+        at: u64,
+        extensions: Extensions,
+        builder: &mut TreeBuilder,
+        slices: &mut Slices,
+    ) -> Result<(), TarError> {
+        let name = extensions.path.unwrap_or_else(|| header.path_bytes().into_owned());
+        let kind = header.entry_type();
+        let refuse = |kind, hint| {
+            Err(TarError::Kind { at, path: String::from_utf8_lossy(&name).into_owned(), kind, hint })
+        };
+        if kind == EntryType::GNUSparse || extensions.sparse {
+            return refuse("sparse member", "tar without --sparse; zero blocks become holes again anyway");
+        }
+        let size = match extensions.size {
+            Some(size) => size,
+            None => field(header.entry_size(), at)?,
+        };
+        let meta = Meta {
+            mode: (field(header.mode(), at)? & 0o7777) as u16,
+            uid: id(extensions.uid.map_or_else(|| field(header.uid(), at), Ok)?, at)?,
+            gid: id(extensions.gid.map_or_else(|| field(header.gid(), at), Ok)?, at)?,
+            mtime: match extensions.mtime {
+                Some(mtime) => mtime,
+                None => field(header.mtime(), at)? as i64,
+            },
+            xattrs: extensions.xattrs,
+        };
+        let Some(path) = member_path(&name, at)? else {
+            builder.set_root(meta);
+            return self.bytes(size, |_| {});
+        };
+        let link = extensions.link.or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned));
+        let device = || -> Result<(u32, u32), TarError> {
+            let major = field(header.device_major(), at)?.unwrap_or(0);
+            Ok((major, field(header.device_minor(), at)?.unwrap_or(0)))
+        };
+        let node = match kind {
+            EntryType::Regular | EntryType::Continuous => {
+                let start = self.at;
+                let mut hasher = BlobHasher::default();
+                self.bytes(size, |piece| hasher.update(piece))?;
+                let digest: BlobDigest = hasher.finish();
+                slices.0.entry(digest).or_insert(start);
+                Node::File { digest, size }
+            }
+            EntryType::Directory => Node::Dir,
+            EntryType::Symlink => Node::Symlink(link.unwrap_or_default()),
+            EntryType::Char => {
+                let (major, minor) = device()?;
+                Node::CharDevice { major, minor }
+            }
+            EntryType::Block => {
+                let (major, minor) = device()?;
+                Node::BlockDevice { major, minor }
+            }
+            EntryType::Fifo => Node::Fifo,
+            EntryType::Link => {
+                let to = member_path(&link.unwrap_or_default(), at)?.ok_or_else(|| TarError::Header {
+                    at,
+                    why: "a hard link to the top folder".to_owned(),
+                })?;
+                self.bytes(size, |_| {})?;
+                builder.insert_parents(&path);
+                builder.remove(&path);
+                return Ok(builder.link(path, to)?);
+            }
+            _ => return refuse("member of an unknown kind", "repack it with GNU tar"),
+        };
+        if !matches!(node, Node::File { .. }) {
+            self.bytes(size, |_| {})?;
+        }
+        builder.insert_parents(&path);
+        let replaces_folder = matches!(builder.get(&path), Some(Entry::Inode(Inode { node: Node::Dir, .. })));
+        if replaces_folder && node != Node::Dir {
+            return Err(TarError::Tree(TreeError::Twice(path)));
+        }
+        builder.remove(&path);
+        Ok(builder.insert(path, meta, node)?)
+    }
+}
+
+fn field<T>(value: io::Result<T>, at: u64) -> Result<T, TarError> {
+    value.map_err(|error| TarError::Header { at, why: error.to_string() })
+}
+
+fn id(value: u64, at: u64) -> Result<u32, TarError> {
+    u32::try_from(value).map_err(|_| TarError::Header { at, why: format!("owner {value} is beyond 32 bits") })
+}
+
+/// Returns the path of a member, `None` for the top folder itself (`./`).
+fn member_path(name: &[u8], at: u64) -> Result<Option<RelPath>, TarError> {
+    let mut inner = name;
+    while let Some(rest) = inner.strip_prefix(b"./") {
+        inner = rest;
+    }
+    let inner = inner.strip_suffix(b"/").unwrap_or(inner);
+    if matches!(inner, b"" | b".") && !name.is_empty() && !name.starts_with(b"/") {
+        return Ok(None);
+    }
+    RelPath::new(inner).map(Some).map_err(|source| TarError::Name { at, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Writer(Vec<u8>);
+
+    impl Writer {
+        fn add(&mut self, kind: EntryType, name: &str, link: &str, content: &[u8]) -> &mut Self {
+            let mut header = Header::new_gnu();
+            header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
+            header.as_mut_bytes()[157..157 + link.len()].copy_from_slice(link.as_bytes());
+            header.set_entry_type(kind);
+            header.set_mode(0o640);
+            header.set_uid(7);
+            header.set_gid(8);
+            header.set_mtime(99);
+            header.set_size(content.len() as u64);
+            header.set_cksum();
+            self.0.extend_from_slice(header.as_bytes());
+            self.0.extend_from_slice(content);
+            self.0.resize(self.0.len().next_multiple_of(512), 0);
+            self
+        }
+    }
+
+    fn read(writer: &Writer) -> Result<(Tree, Slices), TarError> {
+        let mut copy = Vec::new();
+        let read = tar(&writer.0[..], &mut copy);
+        if read.is_ok() {
+            assert_eq!(copy, writer.0);
+        }
+        read
+    }
+
+    fn path(text: &str) -> RelPath {
+        RelPath::new(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn files_are_slices_and_a_later_member_replaces_an_earlier_one() {
+        let mut writer = Writer(Vec::new());
+        writer
+            .add(EntryType::Directory, "./", "", b"")
+            .add(EntryType::Regular, "./etc/a", "", b"old")
+            .add(EntryType::Regular, "./etc/a", "", b"new")
+            .add(EntryType::Link, "./etc/b", "./etc/a", b"");
+        let (tree, slices) = read(&writer).unwrap();
+        assert_eq!((tree.root().mode, tree.root().uid, tree.root().mtime), (0o640, 7, 99));
+        let digest = BlobDigest::of(b"new");
+        assert_eq!(tree.inode(&path("etc/b")).unwrap().node, Node::File { digest, size: 3 });
+        let start = slices.0[&digest] as usize;
+        assert_eq!(&writer.0[start..start + 3], b"new");
+        assert_eq!(tree.inode(&path("etc")).unwrap().meta, Meta::plain(0o755));
+    }
+
+    #[test]
+    fn pax_records_with_line_ends_in_their_values_are_read_whole() {
+        let value = b"\x01\n\x02\n";
+        let mut records = b"43 SCHILY.xattr.security.capability=".to_vec();
+        records.truncate(0);
+        for (key, value) in [(&b"SCHILY.xattr.security.capability"[..], &value[..]), (b"mtime", b"-1.5")] {
+            let rest = key.len() + value.len() + 3;
+            let length = if rest + 2 > 99 {
+                rest + 3
+            } else if rest + 1 > 9 {
+                rest + 2
+            } else {
+                rest + 1
+            };
+            records.extend_from_slice(format!("{length} ").as_bytes());
+            records.extend_from_slice(key);
+            records.push(b'=');
+            records.extend_from_slice(value);
+            records.push(b'\n');
+        }
+        let mut writer = Writer(Vec::new());
+        writer.add(EntryType::XHeader, "pax", "", &records).add(EntryType::Regular, "ping", "", b"elf");
+        let (tree, _) = read(&writer).unwrap();
+        let meta = &tree.inode(&path("ping")).unwrap().meta;
+        assert_eq!(meta.xattrs[&b"security.capability"[..]], value);
+        assert_eq!(meta.mtime, -2);
+    }
+
+    #[test]
+    fn long_names_of_gnu_tar_are_read() {
+        let long = "d/".repeat(90) + "f";
+        let mut writer = Writer(Vec::new());
+        writer.add(EntryType::GNULongName, "././@LongLink", "", format!("{long}\0").as_bytes()).add(
+            EntryType::Regular,
+            "short",
+            "",
+            b"x",
+        );
+        let (tree, _) = read(&writer).unwrap();
+        assert!(tree.inode(&path(&long)).is_some());
+    }
+
+    #[test]
+    fn hostile_members_are_refused_by_name_and_place() {
+        for name in ["../etc/passwd", "/etc/passwd", "a/../../b", "a//b"] {
+            let mut writer = Writer(Vec::new());
+            let error = read(writer.add(EntryType::Regular, name, "", b"x")).unwrap_err();
+            assert!(matches!(error, TarError::Name { at: 0, .. }), "{name}: {error}");
+        }
+        let mut writer = Writer(Vec::new());
+        writer.add(EntryType::Regular, "f", "", b"x").add(EntryType::Link, "l", "../../shadow", b"");
+        assert!(matches!(read(&writer).unwrap_err(), TarError::Name { at: 1024, .. }));
+        let mut writer = Writer(Vec::new());
+        writer.add(EntryType::Symlink, "l", "/etc", b"").add(EntryType::Regular, "l/passwd", "", b"x");
+        assert!(matches!(read(&writer).unwrap_err(), TarError::Tree(TreeError::NotInFolder(_))));
+        let mut writer = Writer(Vec::new());
+        assert!(matches!(read(writer.add(EntryType::GNUSparse, "s", "", b"")), Err(TarError::Kind { .. })));
+    }
+
+    #[test]
+    fn an_archive_cut_off_or_overwritten_is_an_error_with_its_place() {
+        let mut writer = Writer(Vec::new());
+        writer.add(EntryType::Regular, "f", "", &[7; 2000]);
+        let cut = Writer(writer.0[..1000].to_vec());
+        assert!(matches!(read(&cut).unwrap_err(), TarError::Read { at: 1000, .. }));
+        writer.0[0] ^= 1;
+        assert!(matches!(read(&writer).unwrap_err(), TarError::Header { at: 0, .. }));
+    }
+}

@@ -1,0 +1,23 @@
+//! Bytes by digest.
+//!
+//! This crate keeps blobs and trees under the BLAKE3 of their content, remembers what an action
+//! yielded, and reads trees whose bytes lie elsewhere (in a tar, in a directory). It has not heard
+//! of graphs: it neither knows what an action does nor when one runs.
+//!
+//! Start with [`store`], whose module documentation draws the layout on disk, then [`tree`].
+
+pub mod actions;
+pub mod digest;
+pub mod ingest;
+pub mod name;
+pub mod source;
+pub mod stat;
+pub mod store;
+pub mod tree;
+
+pub use actions::{ActionResult, Object, Output};
+pub use digest::{ActionDigest, BlobDigest, Sha256, TreeDigest};
+pub use name::{FileName, RelPath};
+pub use source::{Bytes, RootTree};
+pub use store::{Blob, Store, StoreError};
+pub use tree::{Entry, Meta, Node, Tree};

@@ -1,0 +1,186 @@
+//! File names and relative paths that cannot climb out of a folder.
+//!
+//! Both hold bytes, not text: a root may have names in any encoding. They are checked once, when
+//! they are made; whoever holds one need not look again.
+
+use std::cmp::Ordering;
+use std::ffi::OsStr;
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// The longest file name Linux has (`NAME_MAX`), and the longest squashfs can hold.
+const NAME_MAX: usize = 255;
+
+/// Why bytes are not a file name or a relative path.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// Nothing between two slashes, or nothing at all.
+    #[error("{0:?} has an empty name in it")]
+    Empty(String),
+    /// `.` or `..`: the path would stand still or climb.
+    #[error("{0:?} has a '.' or '..' in it; paths here only go down")]
+    Climbs(String),
+    /// A slash inside a name.
+    #[error("{0:?} has a '/' in it")]
+    Slash(String),
+    /// A NUL byte.
+    #[error("{0:?} has a NUL byte in it")]
+    Nul(String),
+    /// More than 255 bytes in one name.
+    #[error("{0:?} has a name of more than {NAME_MAX} bytes in it")]
+    Long(String),
+}
+
+fn shown(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn check_name(name: &[u8], whole: &[u8]) -> Result<(), NameError> {
+    match name {
+        b"" => Err(NameError::Empty(shown(whole))),
+        b"." | b".." => Err(NameError::Climbs(shown(whole))),
+        _ if name.contains(&0) => Err(NameError::Nul(shown(whole))),
+        _ if name.len() > NAME_MAX => Err(NameError::Long(shown(whole))),
+        _ => Ok(()),
+    }
+}
+
+/// One name in a folder: not empty, no slash, no NUL, neither `.` nor `..`, at most 255 bytes.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FileName(Box<[u8]>);
+
+impl FileName {
+    /// Checks `bytes`.
+    ///
+    /// # Errors
+    /// [`NameError`], which names what is wrong with them.
+    pub fn new(bytes: &[u8]) -> Result<Self, NameError> {
+        if bytes.contains(&b'/') {
+            return Err(NameError::Slash(shown(bytes)));
+        }
+        check_name(bytes, bytes)?;
+        Ok(Self(bytes.into()))
+    }
+
+    /// Returns the bytes of the name.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Display for FileName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&String::from_utf8_lossy(&self.0))
+    }
+}
+
+impl fmt::Debug for FileName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", String::from_utf8_lossy(&self.0))
+    }
+}
+
+/// A path below some folder: one or more [`FileName`]s with slashes between them.
+///
+/// The order is that of a walk: a folder comes directly before what is in it, and its entries are
+/// sorted by name as bytes.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct RelPath(Box<[u8]>);
+
+impl RelPath {
+    /// Checks `bytes`; no leading, doubled or trailing slash is let through.
+    ///
+    /// # Errors
+    /// [`NameError`], which names what is wrong with them.
+    pub fn new(bytes: &[u8]) -> Result<Self, NameError> {
+        bytes.split(|b| *b == b'/').try_for_each(|name| check_name(name, bytes))?;
+        Ok(Self(bytes.into()))
+    }
+
+    /// Returns the bytes of the path.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Returns the names from the top down.
+    pub fn names(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.split(|b| *b == b'/')
+    }
+
+    /// Returns the last name.
+    pub fn file_name(&self) -> &[u8] {
+        self.0.rsplit(|b| *b == b'/').next().unwrap_or(&self.0)
+    }
+
+    /// Returns the folder this path is in; `None` at the top.
+    pub fn parent(&self) -> Option<RelPath> {
+        let slash = self.0.iter().rposition(|b| *b == b'/')?;
+        Some(Self(self.0[..slash].into()))
+    }
+
+    /// Returns the path of `name` in this folder.
+    pub fn join(&self, name: &FileName) -> RelPath {
+        Self([&self.0, b"/".as_slice(), name.as_bytes()].concat().into())
+    }
+
+    /// Returns where the path is when `folder` is its top.
+    pub fn below(&self, folder: &Path) -> PathBuf {
+        folder.join(OsStr::from_bytes(&self.0))
+    }
+}
+
+impl From<FileName> for RelPath {
+    fn from(name: FileName) -> Self {
+        Self(name.0)
+    }
+}
+
+impl Ord for RelPath {
+    fn cmp(&self, other: &Self) -> Ordering {
+        // A slash sorts below every byte a name can hold, so that a folder's entries stay together.
+        let rank = |b: &u8| if *b == b'/' { 0 } else { *b };
+        self.0.iter().map(rank).cmp(other.0.iter().map(rank))
+    }
+}
+
+impl PartialOrd for RelPath {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl fmt::Display for RelPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&String::from_utf8_lossy(&self.0))
+    }
+}
+
+impl fmt::Debug for RelPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", String::from_utf8_lossy(&self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_could_leave_its_folder_is_refused() {
+        for bad in ["", "/etc", "a//b", "a/", "..", "a/../b", "./a", "a/.", "a\0b"] {
+            assert!(RelPath::new(bad.as_bytes()).is_err(), "{bad:?}");
+        }
+        assert!(RelPath::new(&[b'x'; 256]).is_err());
+        assert!(RelPath::new(b"etc/..data/\xff").is_ok());
+    }
+
+    #[test]
+    fn a_folder_comes_before_its_entries_and_its_entries_before_its_neighbours() {
+        let mut paths: Vec<_> =
+            ["a-b", "a/z", "a", "a/b/c", "a/b"].iter().map(|p| RelPath::new(p.as_bytes()).unwrap()).collect();
+        paths.sort();
+        let shown: Vec<_> = paths.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["a", "a/b", "a/b/c", "a/z", "a-b"]);
+    }
+}

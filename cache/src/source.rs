@@ -1,0 +1,241 @@
+//! Where the bytes of a tree's files lie.
+//!
+//! A live image's root is hundreds of megabytes that already lie somewhere: in a tar, in a folder.
+//! They are not copied to be hashed. [`Bytes`] says where they are; [`RootTree`] reads them, and
+//! compares what it reads with the digests of the tree.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::{BlobDigest, BlobHasher, TreeDigest};
+use crate::name::RelPath;
+use crate::store::{Store, StoreError};
+use crate::tree::Tree;
+
+/// Opens the encoding of [`Slices`]; another first line is another format.
+const SLICES_MAGIC: &[u8] = b"stagegraph slices 1\n";
+
+/// Where the bytes of a tree's files lie.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Bytes {
+    /// Each file is an object of its own.
+    #[default]
+    Store,
+    /// Slices of an object, a tar; `index` is the object with their places.
+    Pack {
+        /// The tar.
+        pack: BlobDigest,
+        /// The encoding of its [`Slices`].
+        index: BlobDigest,
+    },
+    /// Slices of a tar outside the store.
+    Tar {
+        /// The tar.
+        path: PathBuf,
+        /// The encoding of its [`Slices`].
+        index: BlobDigest,
+    },
+    /// Files below a folder, under the paths the tree has.
+    Directory {
+        /// The folder.
+        path: PathBuf,
+    },
+}
+
+impl Bytes {
+    /// Tells whether each file is an object of its own.
+    pub fn is_store(&self) -> bool {
+        *self == Bytes::Store
+    }
+}
+
+/// Where in a pack the bytes of each file start.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Slices(pub BTreeMap<BlobDigest, u64>);
+
+impl Slices {
+    /// Returns the encoding: a first line, then digest and offset (u64, little-endian) in order.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = SLICES_MAGIC.to_vec();
+        for (digest, offset) in &self.0 {
+            out.extend_from_slice(digest.as_bytes());
+            out.extend_from_slice(&offset.to_le_bytes());
+        }
+        out
+    }
+
+    /// Reads an encoding; `None` for anything else.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let (rows, rest) = bytes.strip_prefix(SLICES_MAGIC)?.as_chunks::<40>();
+        let row = |row: &[u8; 40]| {
+            let (digest, offset) = row.split_at(32);
+            Some((BlobDigest::from_slice(digest)?, u64::from_le_bytes(offset.try_into().ok()?)))
+        };
+        let map = rows.iter().map(row).collect::<Option<BTreeMap<_, _>>>()?;
+        rest.is_empty().then_some(Self(map))
+    }
+}
+
+/// A tree together with the place of its bytes, ready to be read from several threads.
+#[derive(Debug)]
+pub struct RootTree {
+    /// The tree.
+    pub tree: Tree,
+    at: Place,
+}
+
+#[derive(Debug)]
+enum Place {
+    Store,
+    Pack { file: Arc<File>, path: PathBuf, slices: Slices },
+    Directory(PathBuf),
+}
+
+impl Store {
+    /// Tells whether a tree's files can be found where `bytes` says.
+    pub(crate) fn has_bytes(&self, tree: &TreeDigest, bytes: &Bytes) -> Result<bool, StoreError> {
+        match bytes {
+            Bytes::Store => {
+                for (_, digest, _) in self.tree(tree)?.files() {
+                    if !self.contains(&digest)? {
+                        return Ok(false);
+                    }
+                }
+                Ok(true)
+            }
+            Bytes::Pack { pack, index } => Ok(self.contains(pack)? && self.contains(index)?),
+            Bytes::Tar { path, index } => Ok(path.is_file() && self.contains(index)?),
+            Bytes::Directory { path } => Ok(path.is_dir()),
+        }
+    }
+
+    /// Opens a tree for reading its files.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the tree or the place of its bytes is missing or damaged.
+    pub fn open_tree(&self, digest: &TreeDigest, bytes: &Bytes) -> Result<RootTree, StoreError> {
+        let tree = self.tree(digest)?;
+        let slices = |index: &BlobDigest| {
+            Slices::decode(&self.read(index)?).ok_or_else(|| StoreError::Row(index.to_string()))
+        };
+        let pack = |path: PathBuf, index: &BlobDigest| {
+            let file = Arc::new(File::open(&path).map_err(StoreError::io("open", &path))?);
+            Ok(Place::Pack { file, path, slices: slices(index)? })
+        };
+        let at = match bytes {
+            Bytes::Store => Place::Store,
+            Bytes::Pack { pack: object, index } => pack(self.object_path(object), index)?,
+            Bytes::Tar { path, index } => pack(path.clone(), index)?,
+            Bytes::Directory { path } => Place::Directory(path.clone()),
+        };
+        Ok(RootTree { tree, at })
+    }
+}
+
+impl RootTree {
+    /// Opens the file that the tree has at `path`; `digest` and `size` are those of the tree.
+    ///
+    /// The reader fails at the end where the bytes are not the ones the tree names.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the bytes are not where they should be.
+    pub fn open_file(
+        &self,
+        store: &Store,
+        path: &RelPath,
+        digest: &BlobDigest,
+        size: u64,
+    ) -> Result<FileReader, StoreError> {
+        let (file, start, from) = match &self.at {
+            Place::Pack { file, path, slices } if slices.0.contains_key(digest) => {
+                (Arc::clone(file), slices.0[digest], path.clone())
+            }
+            // What could not be a slice (a sparse member, say) is an object of its own.
+            Place::Pack { .. } | Place::Store => {
+                let path = store.object_path(digest);
+                (Arc::new(File::open(&path).map_err(StoreError::io("open", &path))?), 0, path)
+            }
+            Place::Directory(top) => {
+                let path = path.below(top);
+                (Arc::new(File::open(&path).map_err(StoreError::io("open", &path))?), 0, path)
+            }
+        };
+        let hasher = BlobHasher::default();
+        Ok(FileReader { file, path: from, at: start, left: size, expected: *digest, hasher })
+    }
+}
+
+/// Reads one file of a tree and compares it with its digest.
+pub struct FileReader {
+    file: Arc<File>,
+    path: PathBuf,
+    at: u64,
+    left: u64,
+    expected: BlobDigest,
+    hasher: BlobHasher,
+}
+
+impl FileReader {
+    fn changed(&self) -> io::Error {
+        io::Error::other(StoreError::Changed { path: self.path.clone() })
+    }
+}
+
+impl Read for FileReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let wanted = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        if wanted == 0 {
+            return Ok(0);
+        }
+        let read = self.file.read_at(&mut buffer[..wanted], self.at)?;
+        if read == 0 {
+            return Err(self.changed());
+        }
+        self.hasher.update(&buffer[..read]);
+        self.at += read as u64;
+        self.left -= read as u64;
+        if self.left == 0 && self.hasher.finish() != self.expected {
+            return Err(self.changed());
+        }
+        Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slices_read_back_and_cut_off_ones_are_refused() {
+        let slices = Slices(BTreeMap::from([(BlobDigest::of(b"a"), 512), (BlobDigest::of(b"b"), 1 << 40)]));
+        let bytes = slices.encode();
+        assert_eq!(Slices::decode(&bytes), Some(slices));
+        assert_eq!(Slices::decode(&bytes[..bytes.len() - 1]), None);
+    }
+
+    #[test]
+    fn a_file_that_changed_in_its_folder_fails_to_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("store")).unwrap();
+        let top = dir.path().join("top");
+        std::fs::create_dir(&top).unwrap();
+        std::fs::write(top.join("file"), "right").unwrap();
+        let tree = crate::ingest::directory(&store, &top).unwrap();
+        let digest = store.put_tree(&tree).unwrap();
+        let opened = store.open_tree(&digest, &Bytes::Directory { path: top.clone() }).unwrap();
+        let (path, blob, size) = opened.tree.files().next().unwrap();
+        let read =
+            |text: &mut String| opened.open_file(&store, path, &blob, size).unwrap().read_to_string(text);
+        assert_eq!(read(&mut String::new()).unwrap(), 5);
+        std::fs::write(top.join("file"), "wrong").unwrap();
+        let error = read(&mut String::new()).unwrap_err();
+        assert!(error.to_string().contains("changed"), "{error}");
+    }
+}

@@ -1,0 +1,121 @@
+//! Digests of files outside the store, remembered as long as their stat data stays the same.
+//!
+//! A file whose size, times and inode are those of the last look is not read again. A time stamp
+//! tells nothing about a change within its own granularity, so a file that was changed just before
+//! it was hashed is not remembered (the rule git's index has for "racily clean" entries).
+
+use std::fs::Metadata;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rusqlite::{OptionalExtension, params};
+
+use crate::digest::{BlobDigest, BlobHasher};
+use crate::store::{Store, StoreError};
+
+/// Coarser than the time stamps of any file system in use (FAT has two seconds).
+const GRANULARITY: Duration = Duration::from_secs(3);
+
+/// Size, modification and change time, inode and device: what tells that a file is unchanged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat([i64; 7]);
+
+impl Stat {
+    /// Returns what tells that the file with these meta data is unchanged.
+    pub fn of(found: &Metadata) -> Self {
+        Self([
+            found.size() as i64,
+            found.mtime(),
+            found.mtime_nsec(),
+            found.ctime(),
+            found.ctime_nsec(),
+            found.ino() as i64,
+            found.dev() as i64,
+        ])
+    }
+
+    /// Returns the fields as bytes.
+    pub fn to_bytes(self) -> Vec<u8> {
+        self.0.iter().flat_map(|field| field.to_le_bytes()).collect()
+    }
+
+    /// Tells whether a look at `now` can be relied on later: the last change is long enough ago.
+    pub fn is_settled(&self, now: SystemTime) -> bool {
+        let changed = Duration::from_secs(self.0[1].max(self.0[3]).max(0) as u64);
+        now.duration_since(UNIX_EPOCH).is_ok_and(|now| now > changed + GRANULARITY)
+    }
+}
+
+impl Store {
+    /// Returns the digest of the file at `path`, without reading it where its stat data are known.
+    ///
+    /// # Errors
+    /// [`StoreError`]: it cannot be read, or it changed meanwhile.
+    pub fn file_digest(&self, path: &Path) -> Result<BlobDigest, StoreError> {
+        let now = SystemTime::now();
+        let stat = Stat::of(&std::fs::metadata(path).map_err(StoreError::io("read", path))?);
+        let key = path.as_os_str().as_bytes();
+        let known: Option<Vec<u8>> = self.index(|index| {
+            index
+                .prepare_cached("SELECT digest FROM files WHERE path = ?1 AND stat = ?2")?
+                .query_row(params![key, stat.to_bytes()], |row| row.get(0))
+                .optional()
+        })?;
+        if let Some(digest) = known.as_deref().and_then(BlobDigest::from_slice) {
+            return Ok(digest);
+        }
+        let digest = BlobHasher::file(path).map_err(StoreError::io("read", path))?;
+        let after = Stat::of(&std::fs::metadata(path).map_err(StoreError::io("read", path))?);
+        if after != stat {
+            return Err(StoreError::Changed { path: path.to_owned() });
+        }
+        if stat.is_settled(now) {
+            self.index(|index| {
+                index
+                    .prepare_cached("INSERT OR REPLACE INTO files(path, stat, digest) VALUES(?1, ?2, ?3)")?
+                    .execute(params![key, stat.to_bytes(), digest.as_bytes()])
+            })?;
+        }
+        Ok(digest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_changed_a_moment_ago_is_hashed_anew_each_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("store")).unwrap();
+        let path = dir.path().join("file");
+        for content in ["one", "two", "six"] {
+            std::fs::write(&path, content).unwrap();
+            assert_eq!(store.file_digest(&path).unwrap(), BlobDigest::of(content.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn a_settled_file_is_not_read_twice_and_a_changed_one_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("store")).unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, "one").unwrap();
+        let stat = Stat::of(&std::fs::metadata(&path).unwrap());
+        let planted = BlobDigest::of(b"planted");
+        let key = path.as_os_str().as_bytes();
+        store
+            .index(|index| {
+                index.execute(
+                    "INSERT INTO files(path, stat, digest) VALUES(?1, ?2, ?3)",
+                    params![key, stat.to_bytes(), planted.as_bytes()],
+                )
+            })
+            .unwrap();
+        assert_eq!(store.file_digest(&path).unwrap(), planted, "the row was not used");
+        std::fs::write(&path, "three").unwrap();
+        assert_eq!(store.file_digest(&path).unwrap(), BlobDigest::of(b"three"));
+    }
+}

@@ -1,0 +1,634 @@
+//! The store: objects under their digests, and what is known about them.
+//!
+//! ```text
+//! <store>/
+//!   version                 "stagegraph store 1\n"; a store written by a newer version is left alone
+//!   objects/ab/cdef…        one file an object, named by its BLAKE3, mode 0444, never edited
+//!   index.sqlite (-wal)     objects (size, SHA-256), actions and their results, memos, file digests
+//!   locks/<action>          held while that action runs, so that no two processes run it at once
+//!   scratch/<id>/           one process's temporary files and work folders, with a lock it holds
+//!   logs/<action>.log       what a failed action's tools printed
+//! ```
+//! A blob is written to the scratch folder, synced, made read-only, linked to its name, and only then
+//! entered in the index: a process may be killed and the power may fail between any two of these
+//! steps, and what is found afterwards is whole or absent. A scratch folder whose lock nobody holds
+//! belonged to a process that died; whoever opens the store next removes it.
+//!
+//! Bytes are hashed again when they are read. An object that does not hold what its name says is
+//! taken out of the store at once, so that the next build makes it again.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{self, BufRead, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::digest::{BlobDigest, BlobHasher, ObjectHasher, Sha256, TreeDigest};
+use crate::tree::{DecodeError, Tree};
+
+/// What `version` holds; a change of the layout changes it.
+const VERSION: &str = "stagegraph store 1\n";
+
+/// How long a process waits for another one's transaction before it gives up.
+const BUSY: Duration = Duration::from_secs(60);
+
+/// What `index.sqlite` holds. Digests are their raw 32 bytes.
+const SCHEMA: &str = "
+    CREATE TABLE IF NOT EXISTS objects(
+        digest BLOB PRIMARY KEY, size INTEGER NOT NULL, sha256 BLOB NOT NULL) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS actions(
+        digest BLOB PRIMARY KEY, result TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS memos(
+        space TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY(space, key)) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS files(
+        path BLOB PRIMARY KEY, stat BLOB NOT NULL, digest BLOB NOT NULL) WITHOUT ROWID;
+";
+
+/// Why the store could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The operating system said no.
+    #[error("{what} {path}")]
+    Io {
+        /// What was tried: `read`, `write`, …
+        what: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The index could not be read or written.
+    #[error("the index of the store, {path}")]
+    Index {
+        /// The SQLite file.
+        path: PathBuf,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+    /// Another program's folder, or a newer version's store.
+    #[error("{path} was written by another version of stagegraph ({found:?}); this one reads {VERSION:?}")]
+    Version {
+        /// The version file.
+        path: PathBuf,
+        /// What it says.
+        found: String,
+    },
+    /// An object is not there.
+    #[error("object {0} is not in the store")]
+    Missing(BlobDigest),
+    /// An object does not hold what its name says.
+    #[error("object {0} was damaged and has been removed from the store; build again to make it anew")]
+    Damaged(BlobDigest),
+    /// An object that should be a tree is none.
+    #[error("object {digest} is not a tree")]
+    NotATree {
+        /// The object.
+        digest: TreeDigest,
+        /// What is wrong with it.
+        source: DecodeError,
+    },
+    /// A row of the index holds what no version of this program writes.
+    #[error("the index of the store has a damaged row for {0}")]
+    Row(String),
+    /// A file changed while it was read, or no longer is what its tree says.
+    #[error("{path} changed: its bytes are no longer those that were hashed; build again")]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl StoreError {
+    /// Wraps what the system said about `path`.
+    pub(crate) fn io(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> StoreError {
+        let path = path.into();
+        move |source| StoreError::Io { what, path, source }
+    }
+}
+
+/// A blob's name and size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+pub struct Blob {
+    /// The name.
+    pub digest: BlobDigest,
+    /// Number of bytes.
+    pub size: u64,
+}
+
+/// An open store.
+#[derive(Debug)]
+pub struct Store {
+    dir: PathBuf,
+    index: Mutex<Connection>,
+    scratch: PathBuf,
+    /// Held for as long as the scratch folder is in use.
+    _scratch_lock: File,
+    counter: AtomicU64,
+    /// Objects this process has hashed already.
+    verified: Mutex<HashSet<BlobDigest>>,
+}
+
+impl Store {
+    /// Opens the store in `dir`, making it where nothing is.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the folder cannot be made or written, or holds another version's store.
+    pub fn open(dir: &Path) -> Result<Store, StoreError> {
+        let make = |path: &Path| {
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o755)
+                .create(path)
+                .map_err(StoreError::io("make", path))
+        };
+        make(dir)?;
+        let dir = dir.canonicalize().map_err(StoreError::io("resolve", dir))?;
+        check_version(&dir)?;
+        for name in ["objects", "locks", "scratch", "logs"] {
+            make(&dir.join(name))?;
+        }
+        sweep_scratch(&dir.join("scratch"))?;
+        let (scratch, lock) = claim_scratch(&dir.join("scratch"))?;
+        let path = dir.join("index.sqlite");
+        let index = open_index(&path).map_err(|source| StoreError::Index { path, source })?;
+        Ok(Store {
+            dir,
+            index: Mutex::new(index),
+            scratch,
+            _scratch_lock: lock,
+            counter: AtomicU64::new(0),
+            verified: Mutex::default(),
+        })
+    }
+
+    /// Returns the folder the store is in.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Runs `query` on the index.
+    pub(crate) fn index<T>(
+        &self,
+        query: impl FnOnce(&Connection) -> Result<T, rusqlite::Error>,
+    ) -> Result<T, StoreError> {
+        let index = lock(&self.index);
+        query(&index).map_err(|source| StoreError::Index { path: self.dir.join("index.sqlite"), source })
+    }
+
+    /// Returns where the object of that name is, or would be.
+    pub fn object_path(&self, digest: &BlobDigest) -> PathBuf {
+        let hex = digest.to_string();
+        self.dir.join("objects").join(&hex[..2]).join(&hex[2..])
+    }
+
+    /// Returns where the log of a failed action is kept.
+    pub fn log_path(&self, action: &crate::digest::ActionDigest) -> PathBuf {
+        self.dir.join("logs").join(format!("{action}.log"))
+    }
+
+    /// Makes a fresh, empty work folder that goes away with this process.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn work_dir(&self) -> Result<WorkDir, StoreError> {
+        let path = self.scratch_name("work");
+        fs::create_dir(&path).map_err(StoreError::io("make", &path))?;
+        Ok(WorkDir { path })
+    }
+
+    fn scratch_name(&self, kind: &str) -> PathBuf {
+        self.scratch.join(format!("{kind}-{}", self.counter.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// Tells whether the object is there and has as many bytes as the index says.
+    ///
+    /// # Errors
+    /// [`StoreError::Index`].
+    pub fn contains(&self, digest: &BlobDigest) -> Result<bool, StoreError> {
+        let Some((size, _)) = self.row(digest)? else { return Ok(false) };
+        Ok(fs::metadata(self.object_path(digest)).is_ok_and(|found| found.len() == size))
+    }
+
+    fn row(&self, digest: &BlobDigest) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
+        self.index(|index| {
+            index
+                .prepare_cached("SELECT size, sha256 FROM objects WHERE digest = ?1")?
+                .query_row(params![digest.as_bytes()], |row| Ok((row.get::<_, i64>(0)? as u64, row.get(1)?)))
+                .optional()
+        })
+    }
+
+    /// Returns the SHA-256 of an object.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] where the store does not have it.
+    pub fn sha256(&self, digest: &BlobDigest) -> Result<Sha256, StoreError> {
+        let (_, sha256) = self.row(digest)?.ok_or(StoreError::Missing(*digest))?;
+        Sha256::from_slice(&sha256).ok_or_else(|| StoreError::Row(digest.to_string()))
+    }
+
+    /// Stores `bytes`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn put(&self, bytes: &[u8]) -> Result<Blob, StoreError> {
+        let mut writer = self.writer()?;
+        writer.write_all(bytes).map_err(StoreError::io("write", &writer.path))?;
+        writer.commit()
+    }
+
+    /// Stores a tree's encoding. The bytes of its files are another matter: see [`crate::source`].
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn put_tree(&self, tree: &Tree) -> Result<TreeDigest, StoreError> {
+        self.put(&tree.encode())?;
+        Ok(tree.digest())
+    }
+
+    /// Reads a tree.
+    ///
+    /// # Errors
+    /// [`StoreError`]: it is missing, damaged or no tree.
+    pub fn tree(&self, digest: &TreeDigest) -> Result<Tree, StoreError> {
+        let bytes = self.read(&digest.encoding())?;
+        Tree::decode(&bytes).map_err(|source| StoreError::NotATree { digest: *digest, source })
+    }
+
+    /// Starts a blob whose bytes come piece by piece.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn writer(&self) -> Result<BlobWriter<'_>, StoreError> {
+        let path = self.scratch_name("blob");
+        let file = File::create_new(&path).map_err(StoreError::io("make", &path))?;
+        Ok(BlobWriter { store: self, path, file, hasher: ObjectHasher::default() })
+    }
+
+    /// Takes the file at `path` into the store; the file is gone afterwards.
+    ///
+    /// It must lie in a [`WorkDir`] of this store, and nobody may still be writing to it.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn adopt(&self, path: &Path) -> Result<Blob, StoreError> {
+        let file = File::open(path).map_err(StoreError::io("open", path))?;
+        let mut hasher = ObjectHasher::default();
+        let mut reader = io::BufReader::with_capacity(1 << 20, &file);
+        loop {
+            let piece = reader.fill_buf().map_err(StoreError::io("read", path))?;
+            if piece.is_empty() {
+                break;
+            }
+            hasher.update(piece);
+            let length = piece.len();
+            reader.consume(length);
+        }
+        self.enter(&file, path, hasher)
+    }
+
+    /// Syncs a finished file, gives it its name and enters it in the index.
+    fn enter(&self, file: &File, path: &Path, hasher: ObjectHasher) -> Result<Blob, StoreError> {
+        let (digest, sha256, size) = hasher.finish();
+        let object = self.object_path(&digest);
+        let there = fs::metadata(&object).is_ok_and(|found| found.len() == size);
+        if there {
+            fs::remove_file(path).map_err(StoreError::io("remove", path))?;
+        } else {
+            file.set_permissions(fs::Permissions::from_mode(0o444)).map_err(StoreError::io("chmod", path))?;
+            file.sync_data().map_err(StoreError::io("sync", path))?;
+            if let Some(folder) = object.parent() {
+                fs::create_dir_all(folder).map_err(StoreError::io("make", folder))?;
+            }
+            fs::rename(path, &object).map_err(StoreError::io("name", &object))?;
+        }
+        self.index(|index| {
+            index
+                .prepare_cached("INSERT OR IGNORE INTO objects(digest, size, sha256) VALUES(?1, ?2, ?3)")?
+                .execute(params![digest.as_bytes(), size as i64, sha256.as_bytes()])
+        })?;
+        if !there {
+            lock(&self.verified).insert(digest);
+        }
+        Ok(Blob { digest, size })
+    }
+
+    /// Returns the path of an object after hashing it, once in this process.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`], or [`StoreError::Damaged`] where it holds something else; it is then
+    /// removed.
+    pub fn verified(&self, digest: &BlobDigest) -> Result<PathBuf, StoreError> {
+        let path = self.object_path(digest);
+        if lock(&self.verified).contains(digest) && path.exists() {
+            return Ok(path);
+        }
+        match BlobHasher::file(&path) {
+            Ok(found) if found == *digest => {
+                lock(&self.verified).insert(*digest);
+                Ok(path)
+            }
+            Ok(_) => {
+                self.remove(digest)?;
+                Err(StoreError::Damaged(*digest))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(StoreError::Missing(*digest)),
+            Err(source) => Err(StoreError::Io { what: "read", path, source }),
+        }
+    }
+
+    /// Reads a whole object into memory, verified.
+    ///
+    /// # Errors
+    /// [`StoreError`]: it is missing or damaged.
+    pub fn read(&self, digest: &BlobDigest) -> Result<Vec<u8>, StoreError> {
+        let path = self.object_path(digest);
+        match fs::read(&path) {
+            Ok(bytes) if BlobDigest::of(&bytes) == *digest => Ok(bytes),
+            Ok(_) => {
+                self.remove(digest)?;
+                Err(StoreError::Damaged(*digest))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(StoreError::Missing(*digest)),
+            Err(source) => Err(StoreError::Io { what: "read", path, source }),
+        }
+    }
+
+    /// Opens an object for reading in pieces, verified first.
+    ///
+    /// # Errors
+    /// [`StoreError`]: it is missing or damaged.
+    pub fn open_object(&self, digest: &BlobDigest) -> Result<File, StoreError> {
+        let path = self.verified(digest)?;
+        File::open(&path).map_err(StoreError::io("open", path))
+    }
+
+    fn remove(&self, digest: &BlobDigest) -> Result<(), StoreError> {
+        let path = self.object_path(digest);
+        self.index(|index| {
+            index.execute("DELETE FROM objects WHERE digest = ?1", params![digest.as_bytes()])
+        })?;
+        fs::remove_file(&path).map_err(StoreError::io("remove", &path))
+    }
+
+    /// Returns what was remembered under `key` in `space`.
+    ///
+    /// # Errors
+    /// [`StoreError::Index`].
+    pub fn memo(&self, space: &str, key: &str) -> Result<Option<String>, StoreError> {
+        self.index(|index| {
+            index
+                .prepare_cached("SELECT value FROM memos WHERE space = ?1 AND key = ?2")?
+                .query_row(params![space, key], |row| row.get(0))
+                .optional()
+        })
+    }
+
+    /// Remembers `value` under `key` in `space`.
+    ///
+    /// # Errors
+    /// [`StoreError::Index`].
+    pub fn set_memo(&self, space: &str, key: &str, value: &str) -> Result<(), StoreError> {
+        self.index(|index| {
+            index
+                .prepare_cached("INSERT OR REPLACE INTO memos(space, key, value) VALUES(?1, ?2, ?3)")?
+                .execute(params![space, key, value])
+        })?;
+        Ok(())
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // What stays is swept by whoever opens the store next.
+        let _ = fs::remove_dir_all(&self.scratch);
+    }
+}
+
+/// Locks even after another thread panicked: the index and the set are whole between any two calls.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn check_version(dir: &Path) -> Result<(), StoreError> {
+    let path = dir.join("version");
+    match fs::read_to_string(&path) {
+        Ok(found) if found == VERSION => Ok(()),
+        Ok(found) => Err(StoreError::Version { path, found }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let fresh = dir.join(format!("version.{}", std::process::id()));
+            fs::write(&fresh, VERSION).map_err(StoreError::io("write", &fresh))?;
+            fs::rename(&fresh, &path).map_err(StoreError::io("write", &path))
+        }
+        Err(source) => Err(StoreError::Io { what: "read", path, source }),
+    }
+}
+
+fn open_index(path: &Path) -> Result<Connection, rusqlite::Error> {
+    let index = Connection::open(path)?;
+    index.busy_timeout(BUSY)?;
+    index.pragma_update(None, "journal_mode", "WAL")?;
+    index.pragma_update(None, "synchronous", "NORMAL")?;
+    index.execute_batch(SCHEMA)?;
+    Ok(index)
+}
+
+/// Removes the scratch folders of processes that died.
+fn sweep_scratch(scratch: &Path) -> Result<(), StoreError> {
+    for entry in fs::read_dir(scratch).map_err(StoreError::io("list", scratch))? {
+        let path = entry.map_err(StoreError::io("list", scratch))?.path();
+        if path.extension().is_none_or(|extension| extension != "lock") {
+            continue;
+        }
+        let Ok(lock) = File::open(&path) else { continue };
+        if lock.try_lock().is_ok() {
+            // A folder that cannot be removed (another user's) is harmless; it stays for its owner.
+            let _ = fs::remove_dir_all(path.with_extension(""));
+            let _ = fs::remove_file(&path);
+        }
+    }
+    Ok(())
+}
+
+/// Makes this process's scratch folder and holds its lock.
+fn claim_scratch(scratch: &Path) -> Result<(PathBuf, File), StoreError> {
+    for attempt in 0.. {
+        let path = scratch.join(format!("{}-{attempt}", std::process::id()));
+        let lock_path = path.with_extension("lock");
+        match File::create_new(&lock_path) {
+            Ok(lock) => {
+                lock.lock().map_err(StoreError::io("lock", &lock_path))?;
+                // A sweeper may have taken the file between its making and its locking.
+                if !lock_path.exists() {
+                    continue;
+                }
+                fs::DirBuilder::new().mode(0o700).create(&path).map_err(StoreError::io("make", &path))?;
+                return Ok((path, lock));
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(source) => return Err(StoreError::Io { what: "make", path: lock_path, source }),
+        }
+    }
+    unreachable!("the loop above only ends by returning")
+}
+
+/// A work folder below the store; it is removed when dropped.
+#[derive(Debug)]
+pub struct WorkDir {
+    path: PathBuf,
+}
+
+impl WorkDir {
+    /// Returns where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for WorkDir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// A blob being written; it becomes an object by [`BlobWriter::commit`] or leaves nothing.
+#[derive(Debug)]
+pub struct BlobWriter<'a> {
+    store: &'a Store,
+    path: PathBuf,
+    file: File,
+    hasher: ObjectHasher,
+}
+
+impl BlobWriter<'_> {
+    /// Stores what was written.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn commit(mut self) -> Result<Blob, StoreError> {
+        let hasher = std::mem::take(&mut self.hasher);
+        self.store.enter(&self.file, &self.path, hasher)
+    }
+
+    /// Takes in all that `reader` gives.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]: reading or writing failed.
+    pub fn copy_from(&mut self, mut reader: impl Read) -> Result<u64, StoreError> {
+        io::copy(&mut reader, self).map_err(StoreError::io("write", &self.path))
+    }
+}
+
+impl Write for BlobWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Drop for BlobWriter<'_> {
+    fn drop(&mut self) {
+        // Nothing is there after a commit.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        (dir, store)
+    }
+
+    #[test]
+    fn what_is_put_reads_back_and_is_read_only() {
+        let (_dir, store) = store();
+        let blob = store.put(b"hello").unwrap();
+        assert_eq!(blob, Blob { digest: BlobDigest::of(b"hello"), size: 5 });
+        assert_eq!(store.read(&blob.digest).unwrap(), b"hello");
+        let mode = fs::metadata(store.object_path(&blob.digest)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o444);
+        assert_eq!(store.put(b"hello").unwrap(), blob);
+    }
+
+    #[test]
+    fn a_damaged_object_is_found_when_read_and_can_be_stored_again() {
+        let (_dir, store) = store();
+        let blob = store.put(b"hello").unwrap();
+        drop(store);
+        let store = Store::open(_dir.path()).unwrap();
+        let path = store.object_path(&blob.digest);
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, b"hellx").unwrap();
+        assert!(store.contains(&blob.digest).unwrap(), "size alone does not tell");
+        assert!(matches!(store.verified(&blob.digest), Err(StoreError::Damaged(_))));
+        assert!(!store.contains(&blob.digest).unwrap());
+        assert_eq!(store.put(b"hello").unwrap(), blob);
+        assert_eq!(store.read(&blob.digest).unwrap(), b"hello");
+    }
+
+    #[test]
+    fn a_truncated_object_is_not_contained() {
+        let (_dir, store) = store();
+        let blob = store.put(b"hello").unwrap();
+        let path = store.object_path(&blob.digest);
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, b"he").unwrap();
+        assert!(!store.contains(&blob.digest).unwrap());
+    }
+
+    #[test]
+    fn a_store_of_another_version_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("version"), "stagegraph store 99\n").unwrap();
+        let error = Store::open(dir.path()).unwrap_err();
+        assert!(error.to_string().contains("store 99"), "{error}");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn the_scratch_of_a_dead_process_is_swept_and_that_of_a_live_one_is_not() {
+        let (dir, live) = store();
+        let work = live.work_dir().unwrap();
+        let dead = dir.path().join("scratch/0-0");
+        fs::create_dir(&dead).unwrap();
+        fs::write(dead.with_extension("lock"), "").unwrap();
+        let _second = Store::open(dir.path()).unwrap();
+        assert!(!dead.exists());
+        assert!(work.path().exists());
+    }
+
+    #[test]
+    fn an_abandoned_blob_leaves_nothing() {
+        let (_dir, store) = store();
+        let mut writer = store.writer().unwrap();
+        writer.write_all(b"half").unwrap();
+        drop(writer);
+        assert_eq!(fs::read_dir(&store.scratch).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(store.dir().join("objects")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_file_taken_in_has_the_same_name_as_its_bytes() {
+        let (_dir, store) = store();
+        let work = store.work_dir().unwrap();
+        let path = work.path().join("out");
+        fs::write(&path, b"bytes").unwrap();
+        let blob = store.adopt(&path).unwrap();
+        assert_eq!(blob.digest, BlobDigest::of(b"bytes"));
+        assert!(!path.exists());
+    }
+}

@@ -1,0 +1,1 @@
+//! stagegraph: a content-addressed build graph for live media.
