@@ -3,7 +3,8 @@
 //! A result is entered after all its objects, and counts only while all of them are there.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{File, TryLockError};
+use std::time::Duration;
 
 use rusqlite::{OptionalExtension, params};
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,9 @@ use serde::{Deserialize, Serialize};
 use crate::digest::{ActionDigest, TreeDigest};
 use crate::source::Bytes;
 use crate::store::{Blob, Store, StoreError};
+
+/// How often a waiting process tries again.
+const LOCK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A thing with a digest: all that a later action's key needs to know of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -110,14 +114,28 @@ impl Store {
 
     /// Waits until no other process runs the action, and keeps others out until the lock is dropped.
     ///
+    /// Gives up with `None` once `stop` says so.
+    ///
     /// # Errors
     /// [`StoreError::Io`].
-    pub fn lock_action(&self, digest: &ActionDigest) -> Result<ActionLock, StoreError> {
+    pub fn lock_action(
+        &self,
+        digest: &ActionDigest,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Option<ActionLock>, StoreError> {
         let path = self.dir().join("locks").join(digest.to_string());
         let file =
             File::options().create(true).append(true).open(&path).map_err(StoreError::io("make", &path))?;
-        file.lock().map_err(StoreError::io("lock", &path))?;
-        Ok(ActionLock { _file: file })
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Some(ActionLock { _file: file })),
+                Err(TryLockError::WouldBlock) if stop() => return Ok(None),
+                Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_INTERVAL),
+                Err(TryLockError::Error(source)) => {
+                    return Err(StoreError::Io { what: "lock", path, source });
+                }
+            }
+        }
     }
 }
 

@@ -1,0 +1,22 @@
+//! What runs when.
+//!
+//! A graph of derivations is checked before anything runs ([`dag`]). A node whose inputs are all
+//! known by content is resolved into an action ([`action`]); its digest is looked up, and only on a
+//! miss does it run ([`build`]), its tools inside a [`sandbox`]. If a node that ran again yields the
+//! same bytes, everything above it resolves to yesterday's actions and hits: early cutoff is a
+//! consequence, not a feature. This crate has not heard of Gentoo, kernels or images.
+
+pub mod action;
+pub mod build;
+pub mod dag;
+pub mod event;
+pub mod explain;
+pub mod sandbox;
+pub mod step;
+pub mod tool;
+
+pub use action::Action;
+pub use dag::{Dag, Derivation, NodeName, OutputRef};
+pub use event::Event;
+pub use step::{Cancel, Fault, Job, Resolved, Resolving, Step, StepError};
+pub use tool::{Tool, Tools};

@@ -1,0 +1,352 @@
+//! Steps: what a node does, seen from the engine.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use cache::{Bytes, Object, Output, RootTree, Store, StoreError};
+
+use crate::action::Action;
+use crate::dag::NodeName;
+use crate::sandbox::{Invocation, Sandbox, SandboxError};
+use crate::tool::{Tool, ToolError, Tools};
+
+/// Something a node does. Live media's steps implement it, and the counting fake of the engine's tests.
+pub trait Step: Send + Sync {
+    /// Returns the kind's name.
+    fn kind(&self) -> &'static str;
+
+    /// Returns the version of the step's code; raised when the same inputs would give other bytes.
+    fn version(&self) -> u32;
+
+    /// Returns every setting that can change what the step yields.
+    fn params(&self) -> BTreeMap<String, String>;
+
+    /// Tells whether the step reports on the actions of the nodes below it.
+    fn wants_provenance(&self) -> bool {
+        false
+    }
+
+    /// Looks outside: pins tools and sources by content. This is where a step may use the network.
+    ///
+    /// # Errors
+    /// [`StepError`]: something needed is not there.
+    fn resolve(&self, _resolving: &Resolving<'_>) -> Result<Resolved, StepError> {
+        Ok(Resolved::default())
+    }
+
+    /// Makes the outputs. Only what is in the action may have an influence on them.
+    ///
+    /// # Errors
+    /// [`StepError`]: they could not be made.
+    fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError>;
+}
+
+/// Set once to stop everything that runs.
+#[derive(Debug, Clone, Default)]
+pub struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    /// Asks everything that runs to stop.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Tells whether everything should stop.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Returns the flag itself, for a signal handler.
+    pub fn flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.0)
+    }
+}
+
+/// Whose fault an error is; it decides the exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The action failed.
+    Action,
+    /// The spec asks for something that cannot be.
+    Spec,
+    /// The store, the sandbox, a missing tool or the network failed.
+    Environment,
+}
+
+/// Why a step failed, and what to do about it.
+#[derive(Debug)]
+pub struct StepError {
+    /// Whose fault it is.
+    pub fault: Fault,
+    /// What to do next.
+    pub help: Option<String>,
+    source: Box<dyn Error + Send + Sync>,
+}
+
+impl StepError {
+    /// Wraps an error.
+    pub fn new(fault: Fault, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { fault, help: None, source: source.into() }
+    }
+
+    /// The action failed.
+    pub fn action(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::new(Fault::Action, source)
+    }
+
+    /// The spec asks for something that cannot be.
+    pub fn spec(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::new(Fault::Spec, source)
+    }
+
+    /// The machine lacks something.
+    pub fn environment(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::new(Fault::Environment, source)
+    }
+
+    /// Says what to do next.
+    pub fn with_help(self, help: impl Into<String>) -> Self {
+        Self { help: Some(help.into()), ..self }
+    }
+
+    /// Returns the message of each error in the chain.
+    pub fn causes(&self) -> Vec<String> {
+        let mut causes = vec![self.source.to_string()];
+        let mut next = self.source.source();
+        while let Some(cause) = next {
+            causes.push(cause.to_string());
+            next = cause.source();
+        }
+        causes.dedup();
+        causes
+    }
+}
+
+impl fmt::Display for StepError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.causes().join(": "))
+    }
+}
+
+impl From<StoreError> for StepError {
+    fn from(error: StoreError) -> Self {
+        Self::environment(error)
+    }
+}
+
+impl From<ToolError> for StepError {
+    fn from(error: ToolError) -> Self {
+        let help = error.help();
+        Self { help, ..Self::environment(error) }
+    }
+}
+
+impl From<SandboxError> for StepError {
+    fn from(error: SandboxError) -> Self {
+        let help = error.help();
+        let fault = if error.is_tools_fault() { Fault::Action } else { Fault::Environment };
+        Self { help, ..Self::new(fault, error) }
+    }
+}
+
+/// What a step may use while it looks outside.
+pub struct Resolving<'a> {
+    /// The store.
+    pub store: &'a Store,
+    /// The programs of this machine.
+    pub tools: &'a Tools,
+    /// Whether the network must not be used.
+    pub offline: bool,
+    /// Set when everything should stop.
+    pub cancel: &'a Cancel,
+    pub(crate) report: &'a (dyn Fn(Report) + Sync),
+}
+
+impl Resolving<'_> {
+    /// Tells people something they should read.
+    pub fn remark(&self, text: impl Into<String>) {
+        (self.report)(Report::Remark(text.into()));
+    }
+
+    /// Tells what is being done, in bytes where they can be counted.
+    pub fn progress(&self, doing: &str, done: u64, total: Option<u64>) {
+        (self.report)(Report::Progress(doing.to_owned(), done, total));
+    }
+}
+
+/// What a step found outside.
+#[derive(Debug, Default, Clone)]
+pub struct Resolved {
+    /// The programs it will run.
+    pub tools: BTreeMap<String, Tool>,
+    /// What came from outside, by content: digests in hex, or other text that pins it.
+    pub sources: BTreeMap<String, String>,
+    /// Where it lies. Not part of the key.
+    pub places: BTreeMap<String, Bytes>,
+}
+
+impl Resolved {
+    /// Pins the programs of these names.
+    ///
+    /// # Errors
+    /// [`ToolError`]: one is not installed.
+    pub fn with_tools(
+        resolving: &Resolving<'_>,
+        specs: &[crate::tool::ToolSpec<'_>],
+    ) -> Result<Self, ToolError> {
+        let mut resolved = Self::default();
+        for spec in specs {
+            resolved.tools.insert(spec.name.to_owned(), resolving.tools.find(resolving.store, spec)?);
+        }
+        Ok(resolved)
+    }
+}
+
+/// What a node below a reporting one did.
+#[derive(Debug, Clone)]
+pub struct Provenance {
+    /// Its action.
+    pub action: Arc<Action>,
+    /// Its outputs.
+    pub outputs: BTreeMap<String, Object>,
+    /// What it had to say.
+    pub remarks: Vec<String>,
+}
+
+/// What a running step tells.
+pub(crate) enum Report {
+    Remark(String),
+    Progress(String, u64, Option<u64>),
+    Output(String),
+}
+
+/// An action being run: its inputs, and what it may use.
+pub struct Job<'a> {
+    /// The store.
+    pub store: &'a Store,
+    /// The node's name, for messages and the manifest.
+    pub node: &'a NodeName,
+    /// The action.
+    pub action: &'a Action,
+    /// The inputs, with the places of their bytes.
+    pub inputs: &'a BTreeMap<String, Output>,
+    /// What the step found outside.
+    pub resolved: &'a Resolved,
+    /// The nodes below, for a step that wants them.
+    pub provenance: &'a BTreeMap<NodeName, Provenance>,
+    /// How many threads it may use.
+    pub threads: usize,
+    /// Set when it should stop.
+    pub cancel: &'a Cancel,
+    pub(crate) sandbox: &'a Sandbox,
+    pub(crate) report: &'a (dyn Fn(Report) + Sync),
+    pub(crate) log: &'a Mutex<Vec<u8>>,
+}
+
+impl Job<'_> {
+    /// Returns an input.
+    ///
+    /// # Errors
+    /// A step that asks for an input it did not declare.
+    pub fn input(&self, name: &str) -> Result<&Output, StepError> {
+        self.inputs.get(name).ok_or_else(|| StepError::spec(format!("{} needs an input {name:?}", self.node)))
+    }
+
+    /// Returns an input that must be a blob.
+    ///
+    /// # Errors
+    /// It is a tree.
+    pub fn blob(&self, name: &str) -> Result<cache::Blob, StepError> {
+        match self.input(name)?.object {
+            Object::Blob(blob) => Ok(blob),
+            Object::Tree(_) => Err(StepError::spec(format!(
+                "{} needs a file as its input {name:?}, but it is given a folder",
+                self.node
+            ))),
+        }
+    }
+
+    /// Returns an input that must be a tree, ready to be read.
+    ///
+    /// # Errors
+    /// It is a blob, or cannot be read.
+    pub fn tree(&self, name: &str) -> Result<RootTree, StepError> {
+        let output = self.input(name)?;
+        match output.object {
+            Object::Tree(tree) => Ok(self.store.open_tree(&tree, &output.bytes)?),
+            Object::Blob(_) => Err(StepError::spec(format!(
+                "{} needs a folder as its input {name:?}, but it is given a file",
+                self.node
+            ))),
+        }
+    }
+
+    /// Returns the path of an input blob, verified.
+    ///
+    /// # Errors
+    /// It is a tree, missing or damaged.
+    pub fn path(&self, name: &str) -> Result<PathBuf, StepError> {
+        Ok(self.store.verified(&self.blob(name)?.digest)?)
+    }
+
+    /// Tells people something they should read, now and whenever the cached result is used.
+    pub fn remark(&self, text: impl Into<String>) {
+        (self.report)(Report::Remark(text.into()));
+    }
+
+    /// Tells what is being done, in bytes where they can be counted.
+    pub fn progress(&self, doing: &str, done: u64, total: Option<u64>) {
+        (self.report)(Report::Progress(doing.to_owned(), done, total));
+    }
+
+    /// Fails if everything should stop.
+    ///
+    /// # Errors
+    /// [`SandboxError::Cancelled`].
+    pub fn check_cancelled(&self) -> Result<(), StepError> {
+        if self.cancel.is_cancelled() { Err(SandboxError::Cancelled.into()) } else { Ok(()) }
+    }
+
+    /// Returns a pinned program.
+    ///
+    /// # Errors
+    /// A step that runs a program it did not pin.
+    pub fn tool(&self, name: &str) -> Result<&Tool, StepError> {
+        self.resolved
+            .tools
+            .get(name)
+            .ok_or_else(|| StepError::environment(format!("{name} was not pinned by {}", self.node)))
+    }
+
+    /// Runs a tool in the sandbox; what it prints goes into the node's log.
+    ///
+    /// # Errors
+    /// [`SandboxError`]: it could not be started, failed or was stopped.
+    pub fn run(&self, invocation: &Invocation<'_>) -> Result<(), StepError> {
+        self.sandbox.run(invocation, self.cancel, &|line| {
+            let mut log = self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            log.extend_from_slice(line);
+            log.push(b'\n');
+            drop(log);
+            (self.report)(Report::Output(String::from_utf8_lossy(line).into_owned()));
+        })?;
+        Ok(())
+    }
+
+    /// Takes a tool's output file into the store.
+    ///
+    /// # Errors
+    /// It is not there: a tool that exits 0 without its output has failed.
+    pub fn take(&self, work: &Path, name: &str) -> Result<cache::Blob, StepError> {
+        let path = work.join(name);
+        if !path.is_file() {
+            return Err(StepError::action(format!("the tool ended well but left no {name}")));
+        }
+        Ok(self.store.adopt(&path)?)
+    }
+}

@@ -1,0 +1,344 @@
+//! Programs of this machine, pinned by content.
+//!
+//! A tool is its program, the libraries the dynamic linker would load for it, the interpreter of a
+//! script, and the data files its step names. Their content is its identity, and the sandbox shows
+//! an action nothing else of the machine: what is not part of the key cannot be read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use cache::digest::BlobHasher;
+use cache::{BlobDigest, Store, StoreError};
+
+/// Where the paths of libraries are looked up again when it changes.
+const LINKER_CACHE: &str = "/etc/ld.so.cache";
+
+/// A program that a step runs, as the step names it.
+#[derive(Debug, Clone, Copy)]
+pub struct ToolSpec<'a> {
+    /// The program's name, looked up along the search path.
+    pub name: &'a str,
+    /// Further programs it starts.
+    pub programs: &'a [&'a str],
+    /// Files and folders it reads, absolute.
+    pub data: &'a [&'a str],
+    /// The package that usually has it, for the message where it is missing.
+    pub package: &'a str,
+}
+
+/// Why a tool could not be pinned.
+#[derive(Debug, thiserror::Error)]
+pub enum ToolError {
+    /// It is not installed.
+    #[error("the program {name} is not installed (looked in {})", searched.join(":"))]
+    Missing {
+        /// Its name.
+        name: String,
+        /// Where it was looked for.
+        searched: Vec<String>,
+        /// The package that usually has it.
+        package: String,
+    },
+    /// A data file it needs is not there.
+    #[error("{path}, which {name} needs, is not there")]
+    MissingData {
+        /// The tool.
+        name: String,
+        /// The file or folder.
+        path: PathBuf,
+        /// The package that usually has it.
+        package: String,
+    },
+    /// A library it needs is not installed.
+    #[error("{program} needs the library {library}, which is not installed")]
+    MissingLibrary {
+        /// The program.
+        program: PathBuf,
+        /// The library.
+        library: String,
+    },
+    /// One of its files cannot be read.
+    #[error("read {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file could not be hashed or remembered.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl ToolError {
+    /// Returns what to do next.
+    pub fn help(&self) -> Option<String> {
+        match self {
+            ToolError::Missing { package, .. } | ToolError::MissingData { package, .. } => {
+                Some(format!("install it; on Debian: apt-get install {package}"))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A program with all that it may read, pinned by content.
+#[derive(Debug, Clone)]
+pub struct Tool {
+    /// Its path, as the sandbox shows it.
+    pub program: PathBuf,
+    /// Files and folders to show: the path inside, and the path outside with links followed.
+    pub files: BTreeMap<PathBuf, PathBuf>,
+    /// The hash of the paths and contents of all of them.
+    pub identity: BlobDigest,
+}
+
+/// Looks programs up along a search path.
+#[derive(Debug, Clone)]
+pub struct Tools {
+    search: Vec<PathBuf>,
+}
+
+impl Tools {
+    /// Looks in these folders, in order.
+    pub fn new(search: Vec<PathBuf>) -> Self {
+        Self { search }
+    }
+
+    /// Tells whether a program of that name is installed.
+    pub fn has(&self, name: &str) -> bool {
+        self.locate(name).is_some()
+    }
+
+    fn locate(&self, name: &str) -> Option<PathBuf> {
+        self.search
+            .iter()
+            .map(|folder| folder.join(name))
+            .find(|path| fs::metadata(path).is_ok_and(|found| found.is_file() && found.mode() & 0o111 != 0))
+    }
+
+    /// Pins a program.
+    ///
+    /// # Errors
+    /// [`ToolError`]: it, a library or a data file is not there.
+    pub fn find(&self, store: &Store, spec: &ToolSpec<'_>) -> Result<Tool, ToolError> {
+        let mut files = BTreeMap::new();
+        let program = self.add_program(store, spec.name, spec.package, &mut files)?;
+        for name in spec.programs {
+            self.add_program(store, name, spec.package, &mut files)?;
+        }
+        for path in spec.data {
+            let path = Path::new(path);
+            if !path.exists() {
+                return Err(ToolError::MissingData {
+                    name: spec.name.to_owned(),
+                    path: path.to_owned(),
+                    package: spec.package.to_owned(),
+                });
+            }
+            add_file(path, &mut files)?;
+        }
+        let identity = identity(store, &files)?;
+        Ok(Tool { program, files, identity })
+    }
+
+    fn add_program(
+        &self,
+        store: &Store,
+        name: &str,
+        package: &str,
+        files: &mut BTreeMap<PathBuf, PathBuf>,
+    ) -> Result<PathBuf, ToolError> {
+        let path = self.locate(name).ok_or_else(|| ToolError::Missing {
+            name: name.to_owned(),
+            searched: self.search.iter().map(|folder| folder.display().to_string()).collect(),
+            package: package.to_owned(),
+        })?;
+        let shown = add_file(&path, files)?;
+        let mut start = Vec::new();
+        let read = |source| ToolError::Read { path: path.clone(), source };
+        fs::File::open(&path).and_then(|file| file.take(256).read_to_end(&mut start)).map_err(read)?;
+        if let Some(line) = start.strip_prefix(b"#!") {
+            let line = line.split(|b| *b == b'\n').next().unwrap_or_default();
+            let words: Vec<_> =
+                line.split(|b| b.is_ascii_whitespace()).filter(|word| !word.is_empty()).collect();
+            // `#!/usr/bin/env NAME` runs NAME; any other first word is the interpreter itself.
+            for word in
+                words.iter().take(if words.first().is_some_and(|w| w.ends_with(b"/env")) { 2 } else { 1 })
+            {
+                let name = word.rsplit(|b| *b == b'/').next().unwrap_or_default();
+                self.add_program(store, &String::from_utf8_lossy(name), package, files)?;
+            }
+        } else if start.starts_with(b"\x7fELF") {
+            for library in libraries(store, &path)? {
+                add_file(&library, files)?;
+            }
+        }
+        Ok(shown)
+    }
+}
+
+/// Adds a file under the path at which a program would look for it; returns that path.
+fn add_file(path: &Path, files: &mut BTreeMap<PathBuf, PathBuf>) -> Result<PathBuf, ToolError> {
+    let read = |source| ToolError::Read { path: path.to_owned(), source };
+    let real = path.canonicalize().map_err(read)?;
+    // `/lib` is a link to `/usr/lib` on merged systems; the sandbox has the same links.
+    let shown = match (path.parent(), path.file_name()) {
+        (Some(folder), Some(name)) => folder.canonicalize().map_err(read)?.join(name),
+        _ => real.clone(),
+    };
+    files.insert(shown.clone(), real);
+    Ok(shown)
+}
+
+/// Returns what the dynamic linker would load for `program`, from memory where nothing changed.
+fn libraries(store: &Store, program: &Path) -> Result<Vec<PathBuf>, ToolError> {
+    let read = |source| ToolError::Read { path: program.to_owned(), source };
+    let stamp = |path: &Path| match fs::metadata(path) {
+        Ok(found) => format!("{:?}", cache::stat::Stat::of(&found)),
+        Err(_) => "none".to_owned(),
+    };
+    let key = format!("{} {} {}", program.display(), stamp(program), stamp(Path::new(LINKER_CACHE)));
+    if let Some(known) = store.memo("libraries", &key)? {
+        let paths: Vec<PathBuf> = known.lines().map(PathBuf::from).collect();
+        if paths.iter().all(|path| path.exists()) {
+            return Ok(paths);
+        }
+    }
+    let output = Command::new("ldd").arg(program).env("LC_ALL", "C").output().map_err(read)?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let mut paths = BTreeSet::new();
+    if !text.contains("statically linked")
+        && !String::from_utf8_lossy(&output.stderr).contains("not a dynamic")
+    {
+        for line in text.lines() {
+            paths.extend(library(program, line)?);
+        }
+    }
+    let listing: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+    store.set_memo("libraries", &key, &listing.join("\n"))?;
+    Ok(paths.into_iter().collect())
+}
+
+/// Reads one line of `ldd`: `NAME => PATH (ADDRESS)`, `PATH (ADDRESS)`, or the kernel's own object.
+fn library(program: &Path, line: &str) -> Result<Option<PathBuf>, ToolError> {
+    let line = line.trim();
+    let (name, found) = line.split_once(" => ").unwrap_or((line, line));
+    if found.starts_with("not found") {
+        return Err(ToolError::MissingLibrary { program: program.to_owned(), library: name.to_owned() });
+    }
+    let path = found.rsplit_once(" (").map_or(found, |(path, _)| path);
+    Ok(path.starts_with('/').then(|| PathBuf::from(path)))
+}
+
+/// Hashes the paths and contents of files and folders.
+fn identity(store: &Store, files: &BTreeMap<PathBuf, PathBuf>) -> Result<BlobDigest, ToolError> {
+    let mut hasher = BlobHasher::default();
+    for (shown, real) in files {
+        hash_entry(store, shown, real, &mut hasher)?;
+    }
+    Ok(hasher.finish())
+}
+
+fn hash_entry(store: &Store, shown: &Path, real: &Path, hasher: &mut BlobHasher) -> Result<(), ToolError> {
+    let read = |source| ToolError::Read { path: real.to_owned(), source };
+    let mut field = |bytes: &[u8]| {
+        hasher.update(&(bytes.len() as u64).to_le_bytes());
+        hasher.update(bytes);
+    };
+    let kind = fs::symlink_metadata(real).map_err(read)?.file_type();
+    field(shown.as_os_str().as_bytes());
+    if kind.is_symlink() {
+        field(b"link");
+        field(fs::read_link(real).map_err(read)?.as_os_str().as_bytes());
+    } else if kind.is_dir() {
+        field(b"folder");
+        let mut names = Vec::new();
+        for entry in fs::read_dir(real).map_err(read)? {
+            names.push(entry.map_err(read)?.file_name());
+        }
+        names.sort();
+        for name in names {
+            hash_entry(store, &shown.join(&name), &real.join(&name), hasher)?;
+        }
+    } else {
+        field(b"file");
+        field(store.file_digest(real)?.as_bytes());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn spec(name: &str) -> ToolSpec<'_> {
+        ToolSpec { name, programs: &[], data: &[], package: "some-package" }
+    }
+
+    fn system() -> Vec<PathBuf> {
+        ["/usr/bin", "/bin"].map(PathBuf::from).to_vec()
+    }
+
+    #[test]
+    fn replacing_a_program_or_a_library_of_it_changes_its_identity() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("store")).unwrap();
+        let cat = Tools::new(system()).find(&store, &spec("cat")).unwrap();
+        assert!(cat.files.keys().any(|path| path.to_string_lossy().contains("libc.so")));
+        let own = dir.path().join("bin");
+        fs::create_dir(&own).unwrap();
+        let mut bytes = fs::read("/bin/cat").unwrap();
+        bytes.push(0);
+        fs::write(own.join("cat"), bytes).unwrap();
+        fs::set_permissions(own.join("cat"), fs::Permissions::from_mode(0o755)).unwrap();
+        let changed = Tools::new([vec![own], system()].concat());
+        assert_ne!(changed.find(&store, &spec("cat")).unwrap().identity, cat.identity);
+
+        let library = cat.files.iter().find(|(path, _)| path.to_string_lossy().contains("libc.so")).unwrap();
+        let copy = dir.path().join("libc.so.6");
+        fs::copy(library.1, &copy).unwrap();
+        let same = BTreeMap::from([(library.0.clone(), copy.clone())]);
+        let before = identity(&store, &same).unwrap();
+        let mut bytes = fs::read(&copy).unwrap();
+        bytes.push(0);
+        fs::write(&copy, bytes).unwrap();
+        assert_ne!(identity(&store, &same).unwrap(), before);
+    }
+
+    #[test]
+    fn the_interpreter_of_a_script_is_part_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("store")).unwrap();
+        fs::write(dir.path().join("tool"), "#!/bin/sh -e\nexit 0\n").unwrap();
+        fs::set_permissions(dir.path().join("tool"), fs::Permissions::from_mode(0o755)).unwrap();
+        let tools = Tools::new([vec![dir.path().to_owned()], system()].concat());
+        let tool = tools.find(&store, &spec("tool")).unwrap();
+        assert!(tool.files.keys().any(|path| path.ends_with("sh")), "{:?}", tool.files);
+    }
+
+    #[test]
+    fn a_missing_program_names_the_package_and_where_it_was_looked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let error = Tools::new(system()).find(&store, &spec("no-such-program")).unwrap_err();
+        assert!(error.to_string().contains("/usr/bin:/bin"), "{error}");
+        assert!(error.help().unwrap().contains("some-package"));
+    }
+
+    #[test]
+    fn a_library_that_is_not_found_is_an_error() {
+        let line = "\tlibfoo.so.1 => not found";
+        let error = library(Path::new("/bin/x"), line).unwrap_err();
+        assert!(error.to_string().contains("libfoo.so.1"), "{error}");
+        let vdso = "\tlinux-vdso.so.1 (0x00007ffd)";
+        assert_eq!(library(Path::new("/bin/x"), vdso).unwrap(), None);
+    }
+}

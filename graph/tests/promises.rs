@@ -1,0 +1,277 @@
+//! The engine's promises, on random graphs with a step that counts its runs.
+
+#![allow(clippy::unwrap_used, reason = "a test stops where something is not as it should be")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+
+use cache::{ActionDigest, BlobDigest, Object, Output, Store};
+use graph::build::{Backend, Built, Options, Outcome, build};
+use graph::dag::{Dag, DagError, Derivation, NodeName, OutputRef};
+use graph::explain::Reason;
+use graph::sandbox::{Mode, Sandbox};
+use graph::{Cancel, Event, Fault, Job, Step, StepError, Tools};
+use proptest::prelude::*;
+
+/// What every run of every fake step writes down.
+#[derive(Default)]
+struct Journal {
+    runs: Mutex<Vec<(NodeName, ActionDigest)>>,
+    running: Mutex<BTreeSet<ActionDigest>>,
+}
+
+/// Gives `seed` modulo `modulus` and its inputs' bytes: changing the seed by the modulus changes the
+/// action and not the bytes.
+#[derive(Clone)]
+struct Fake {
+    seed: u32,
+    modulus: u32,
+    fails: bool,
+    journal: Arc<Journal>,
+}
+
+impl Step for Fake {
+    fn kind(&self) -> &'static str {
+        "fake"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn params(&self) -> BTreeMap<String, String> {
+        BTreeMap::from([("seed".to_owned(), self.seed.to_string())])
+    }
+
+    fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
+        let digest = job.action.digest();
+        assert!(self.journal.running.lock().unwrap().insert(digest), "two runs of one action at once");
+        self.journal.runs.lock().unwrap().push((job.node.clone(), digest));
+        let mut bytes = (self.seed % self.modulus).to_le_bytes().to_vec();
+        for name in job.inputs.keys() {
+            // Fails where the input is not there yet.
+            bytes.extend(job.store.read(&job.blob(name)?.digest)?);
+        }
+        let output = job.store.put(BlobDigest::of(&bytes).as_bytes())?;
+        assert!(self.journal.running.lock().unwrap().remove(&digest));
+        if self.fails {
+            return Err(StepError::action("asked to fail"));
+        }
+        Ok(BTreeMap::from([("out".to_owned(), output.into())]))
+    }
+}
+
+/// A random graph: node i may take from nodes before it.
+#[derive(Debug, Clone)]
+struct Plan {
+    nodes: Vec<(u32, bool, Vec<usize>)>,
+}
+
+fn plan() -> impl Strategy<Value = Plan> {
+    let node =
+        (0u32..4, prop::bool::weighted(0.1), prop::collection::vec(any::<prop::sample::Index>(), 0..4));
+    prop::collection::vec(node, 1..16).prop_map(|nodes| Plan {
+        nodes: nodes
+            .into_iter()
+            .enumerate()
+            .map(|(i, (seed, fails, inputs))| {
+                let inputs: BTreeSet<usize> = inputs.iter().filter(|_| i > 0).map(|x| x.index(i)).collect();
+                (seed, fails, inputs.into_iter().collect())
+            })
+            .collect(),
+    })
+}
+
+fn name(i: usize) -> NodeName {
+    NodeName::new(&format!("n{i:02}")).unwrap()
+}
+
+struct World {
+    _dir: tempfile::TempDir,
+    store: Store,
+    journal: Arc<Journal>,
+}
+
+impl World {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        Self { _dir: dir, store, journal: Arc::default() }
+    }
+
+    fn dag(&self, plan: &Plan) -> Dag {
+        let derivation = |(seed, fails, inputs): &(u32, bool, Vec<usize>)| Derivation {
+            step: Arc::new(Fake { seed: *seed, modulus: 100, fails: *fails, journal: self.journal.clone() }),
+            inputs: inputs
+                .iter()
+                .map(|i| (format!("i{i}"), OutputRef { node: name(*i), output: "out".into() }))
+                .collect(),
+            outputs: BTreeSet::from(["out".to_owned()]),
+        };
+        Dag::new(plan.nodes.iter().enumerate().map(|(i, node)| (name(i), derivation(node))).collect())
+            .unwrap()
+    }
+
+    /// Builds everything; returns the outcome and the nodes that ran.
+    fn build(&self, plan: &Plan, jobs: usize, check: bool) -> (Built, Vec<NodeName>) {
+        self.journal.runs.lock().unwrap().clear();
+        let dag = self.dag(plan);
+        let wanted: Vec<_> = dag.nodes().keys().cloned().collect();
+        let sandbox = Sandbox::new(Mode::On, None);
+        let backend = Backend {
+            store: &self.store,
+            sandbox: &sandbox,
+            tools: &Tools::new(Vec::new()),
+            cancel: &Cancel::default(),
+            listener: &|_: Event| {},
+        };
+        let options = Options { graph: "test".into(), jobs, check, offline: true };
+        let built = build(&dag, &wanted, &backend, &options).unwrap();
+        (built, self.journal.runs.lock().unwrap().iter().map(|(node, _)| node.clone()).collect())
+    }
+}
+
+fn objects(built: &Built) -> BTreeMap<NodeName, Object> {
+    built
+        .nodes
+        .keys()
+        .filter_map(|n| Some((n.clone(), built.done(n)?.result.outputs["out"].object)))
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_second_build_runs_nothing_and_gives_the_same(mut plan in plan(), jobs in 1usize..5) {
+        plan.nodes.iter_mut().for_each(|node| node.1 = false);
+        let world = World::new();
+        let (first, _) = world.build(&plan, jobs, false);
+        prop_assert!(first.fault().is_none());
+        let (second, ran) = world.build(&plan, 1, false);
+        prop_assert_eq!(ran, vec![]);
+        prop_assert_eq!(objects(&first), objects(&second));
+    }
+
+    #[test]
+    fn one_action_runs_once_however_many_nodes_resolve_to_it(mut plan in plan(), jobs in 1usize..5) {
+        plan.nodes.iter_mut().for_each(|node| node.1 = false);
+        let world = World::new();
+        let (built, ran) = world.build(&plan, jobs, false);
+        let actions: BTreeSet<_> = built.nodes.keys().map(|n| built.done(n).unwrap().digest).collect();
+        prop_assert_eq!(ran.len(), actions.len());
+    }
+
+    #[test]
+    fn a_failure_stops_exactly_the_nodes_that_need_it(plan in plan(), jobs in 1usize..5) {
+        let world = World::new();
+        let (built, _) = world.build(&plan, jobs, false);
+        // Nodes that resolve to one action fail together, so whether one fails is asked of its action.
+        let mut good: Vec<bool> = Vec::new();
+        for (i, (_, _, inputs)) in plan.nodes.iter().enumerate() {
+            let inputs_good = inputs.iter().all(|input| good[*input]);
+            match &built.nodes[&name(i)] {
+                Outcome::Done(_) => prop_assert!(inputs_good),
+                Outcome::Failed(fault) => prop_assert!(inputs_good && *fault == Fault::Action),
+                Outcome::Skipped(because) => {
+                    prop_assert!(!inputs_good);
+                    prop_assert!(matches!(built.nodes[because], Outcome::Failed(_)));
+                }
+                Outcome::Stopped => prop_assert!(false, "nothing was stopped"),
+            }
+            good.push(matches!(built.nodes[&name(i)], Outcome::Done(_)));
+        }
+    }
+
+    #[test]
+    fn a_node_that_yields_the_same_bytes_stops_the_wave(
+        mut plan in plan(), which in any::<prop::sample::Index>(), jobs in 1usize..5,
+    ) {
+        plan.nodes.iter_mut().for_each(|node| node.1 = false);
+        let world = World::new();
+        let (first, _) = world.build(&plan, jobs, false);
+        let changed = which.index(plan.nodes.len());
+        plan.nodes[changed].0 += 100;
+        let (second, ran) = world.build(&plan, jobs, false);
+        prop_assert_eq!(ran, vec![name(changed)]);
+        prop_assert_eq!(objects(&first), objects(&second));
+    }
+
+    #[test]
+    fn changing_a_node_runs_only_nodes_that_need_it(
+        mut plan in plan(), which in any::<prop::sample::Index>(), jobs in 1usize..5,
+    ) {
+        plan.nodes.iter_mut().for_each(|node| node.1 = false);
+        let world = World::new();
+        world.build(&plan, jobs, false);
+        let changed = which.index(plan.nodes.len());
+        plan.nodes[changed].0 += 50;
+        let (_, ran) = world.build(&plan, jobs, false);
+        prop_assert!(ran.contains(&name(changed)));
+        let dag = world.dag(&plan);
+        for node in ran {
+            prop_assert!(dag.closure([&node]).contains(&name(changed)), "{} ran", node);
+        }
+    }
+}
+
+fn two(first: u32, second: u32) -> Plan {
+    Plan { nodes: vec![(first, false, vec![]), (second, false, vec![0])] }
+}
+
+#[test]
+fn a_check_runs_everything_again_and_passes_where_the_bytes_are_the_same() {
+    let world = World::new();
+    world.build(&two(1, 2), 2, false);
+    let (built, ran) = world.build(&two(1, 2), 2, true);
+    assert_eq!(ran.len(), 2);
+    assert!(built.fault().is_none());
+    assert_eq!(built.done(&name(0)).unwrap().reason, Reason::Check);
+}
+
+#[test]
+fn the_reason_names_the_field_that_changed() {
+    let world = World::new();
+    let (built, _) = world.build(&two(1, 2), 2, false);
+    assert_eq!(built.done(&name(0)).unwrap().reason, Reason::First);
+    let (built, _) = world.build(&two(9, 2), 2, false);
+    assert_eq!(built.done(&name(0)).unwrap().reason.to_string(), "param seed changed");
+    assert_eq!(built.done(&name(1)).unwrap().reason.to_string(), "input i0 changed");
+    let (built, _) = world.build(&two(1, 2), 2, false);
+    assert_eq!(built.done(&name(1)).unwrap().reason.to_string(), "input i0 changed back");
+}
+
+#[test]
+fn a_lost_object_is_made_again() {
+    let world = World::new();
+    let (built, _) = world.build(&two(1, 2), 2, false);
+    let Object::Blob(blob) = objects(&built)[&name(1)] else { panic!("a blob") };
+    std::fs::remove_file(world.store.object_path(&blob.digest)).unwrap();
+    let (built, ran) = world.build(&two(1, 2), 2, false);
+    assert_eq!(ran, [name(1)]);
+    assert_eq!(built.done(&name(1)).unwrap().reason, Reason::Gone);
+}
+
+#[test]
+fn circles_unknown_nodes_and_unknown_outputs_are_named() {
+    let world = World::new();
+    let fake: Arc<dyn Step> =
+        Arc::new(Fake { seed: 0, modulus: 1, fails: false, journal: world.journal.clone() });
+    let node = |from: &str, output: &str| Derivation {
+        step: fake.clone(),
+        inputs: BTreeMap::from([(
+            "in".to_owned(),
+            OutputRef { node: NodeName::new(from).unwrap(), output: output.to_owned() },
+        )]),
+        outputs: BTreeSet::from(["out".to_owned()]),
+    };
+    let named = |names: &[(&str, Derivation)]| {
+        Dag::new(names.iter().map(|(n, d)| (NodeName::new(n).unwrap(), d.clone())).collect()).err().unwrap()
+    };
+    let error = named(&[("a", node("b", "out")), ("b", node("c", "out")), ("c", node("b", "out"))]);
+    assert_eq!(error.to_string(), "the graph goes round in a circle: b → c → b");
+    let error = named(&[("a", node("gone", "out"))]);
+    assert!(error.to_string().contains("no node \"gone\""), "{error}");
+    let error = named(&[("a", node("a", "image"))]);
+    assert!(matches!(error, DagError::UnknownOutput { .. }) && error.to_string().contains("a gives out"));
+}
