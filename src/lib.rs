@@ -1,1 +1,3 @@
 //! stagegraph: a content-addressed build graph for live media.
+
+pub mod squashfs;

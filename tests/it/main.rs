@@ -1,0 +1,6 @@
+//! Everything that is tested from outside: images read back by other programs, the command line, boots.
+
+#![allow(clippy::unwrap_used, reason = "a test stops where something is not as it should be")]
+
+mod squashfs;
+mod world;

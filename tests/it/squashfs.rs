@@ -1,0 +1,198 @@
+//! Squashfs images, read back by squashfs-tools, by libsquashfs and by the kernel.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+
+use cache::{Bytes, RelPath};
+use stagegraph::squashfs::{self, Compressor, CompressorKind, Options};
+
+use crate::world::{World, is_root, run};
+
+/// Fills a folder with everything a root can have.
+fn fill(top: &Path) {
+    fs::create_dir_all(top.join("etc/deep/er")).unwrap();
+    fs::create_dir(top.join("many")).unwrap();
+    for i in 0..3000 {
+        fs::write(top.join(format!("many/a-file-with-a-rather-long-name-{i:05}")), format!("{i}\n")).unwrap();
+    }
+    let text: Vec<u8> = (0..400_000u32).flat_map(|i| (i / 7).to_string().into_bytes()).collect();
+    fs::write(top.join("large"), &text).unwrap();
+    fs::write(top.join("copy-of-large"), &text).unwrap();
+    fs::write(top.join("exact"), vec![7; 131_072 * 2]).unwrap();
+    fs::write(top.join("empty"), "").unwrap();
+    let sparse = File::create(top.join("sparse")).unwrap();
+    sparse.set_len(5_000_000).unwrap();
+    sparse.write_at(b"in the middle", 3_000_000).unwrap();
+    fs::write(top.join("etc/suid"), "#!").unwrap();
+    fs::set_permissions(top.join("etc/suid"), fs::Permissions::from_mode(0o4755)).unwrap();
+    fs::set_permissions(top.join("etc/deep"), fs::Permissions::from_mode(0o1777)).unwrap();
+    fs::hard_link(top.join("etc/suid"), top.join("etc/deep/er/same")).unwrap();
+    fs::hard_link(top.join("etc/suid"), top.join("a-third-name")).unwrap();
+    symlink("../große/ünïcode", top.join("etc/link")).unwrap();
+    fs::write(top.join("große-ünïcode-файл"), "x").unwrap();
+    fs::write(top.join(std::ffi::OsStr::from_bytes(b"not-\xff\xfe-utf8")), "y").unwrap();
+    run("mkfifo", &[top.join("fifo").to_str().unwrap()]);
+    if is_root() {
+        run("mknod", &[top.join("null").to_str().unwrap(), "c", "1", "3"]);
+        run("mknod", &[top.join("disk").to_str().unwrap(), "b", "259", "300"]);
+        run("setcap", &["cap_net_raw,cap_dac_override,cap_fowner+ep", top.join("large").to_str().unwrap()]);
+        run("setfattr", &["-n", "user.note", "-v", "a note", top.join("etc").to_str().unwrap()]);
+        std::os::unix::fs::chown(top.join("etc/suid"), Some(1234), Some(70_000)).unwrap();
+        // Changing the owner takes the setuid bit away.
+        fs::set_permissions(top.join("etc/suid"), fs::Permissions::from_mode(0o4755)).unwrap();
+    }
+}
+
+fn options(kind: CompressorKind, block_size: u32, threads: usize) -> Options {
+    let compressor = Compressor { kind, level: kind.levels().1.min(6) };
+    Options { compressor, block_size, epoch: 1_700_000_000, clamp_mtime: false, threads }
+}
+
+fn image(world: &World, options: &Options, name: &str, exclude: &[&str]) -> std::path::PathBuf {
+    let top = world.path("top");
+    let tree = cache::ingest::directory(&world.store, &top).unwrap();
+    let digest = world.store.put_tree(&tree).unwrap();
+    let root = world.store.open_tree(&digest, &Bytes::Directory { path: top }).unwrap();
+    let path = world.path(name);
+    let mut out = File::options().create(true).truncate(true).read(true).write(true).open(&path).unwrap();
+    let excluded = |path: &RelPath| exclude.iter().any(|name| path.as_bytes() == name.as_bytes());
+    squashfs::write(&mut out, &root, &world.store, options, &excluded, &|_, _| true).unwrap();
+    path
+}
+
+/// Everything `find` and `getfattr` tell of a folder, and the hash of every file.
+fn listing(top: &Path) -> String {
+    let format = "%p|%y|%m|%U|%G|%s|%n|%T@|%l\\n";
+    let inner = |script: &str| run("sh", &["-c", &format!("cd '{}' && {script}", top.display())]);
+    let found =
+        inner(&format!("find . ! -path . -printf '{format}' | sed 's/\\.[0-9]*|/|/' | LC_ALL=C sort"));
+    // A folder's own size is the file system's business.
+    let found: Vec<_> = found
+        .lines()
+        .map(|line| {
+            let mut fields: Vec<_> = line.split('|').collect();
+            if fields[1] == "d" {
+                fields[5] = "-";
+                fields[6] = "-";
+            }
+            fields.join("|")
+        })
+        .collect();
+    let hashes = inner("find . -type f -exec sha256sum {} + | LC_ALL=C sort -k2");
+    let devices = inner("find . \\( -type c -o -type b \\) -exec stat -c '%n %t:%T' {} + | LC_ALL=C sort");
+    let xattrs = inner("find . ! -type l -exec getfattr -h -d -m - -e hex {} + | LC_ALL=C sort");
+    format!("{}\n{hashes}\n{devices}\n{xattrs}", found.join("\n"))
+}
+
+#[test]
+fn everything_in_a_tree_arrives_with_every_compressor() {
+    let world = World::new();
+    fill(&world.path("top"));
+    let expected = listing(&world.path("top"));
+    for (kind, block_size) in [
+        (CompressorKind::Zstd, 131_072),
+        (CompressorKind::Xz, 1 << 20),
+        (CompressorKind::Gzip, 4096),
+        (CompressorKind::Lz4, 65536),
+    ] {
+        let image = image(&world, &options(kind, block_size, 2), "image", &[]);
+        let out = world.path("unpacked");
+        run("unsquashfs", &["-q", "-n", "-d", out.to_str().unwrap(), image.to_str().unwrap()]);
+        pretty_eq(&listing(&out), &expected, kind.name());
+        fs::remove_dir_all(&out).unwrap();
+        let info = run("unsquashfs", &["-s", image.to_str().unwrap()]);
+        assert!(info.contains(kind.name()), "{info}");
+    }
+}
+
+/// Compares listings line by line: a difference in thousands of lines is to be readable.
+fn pretty_eq(found: &str, expected: &str, what: &str) {
+    for (found, expected) in found.lines().zip(expected.lines()) {
+        assert_eq!(found, expected, "{what}");
+    }
+    assert_eq!(found.lines().count(), expected.lines().count(), "{what}");
+}
+
+#[test]
+fn the_kernel_mounts_an_image_and_finds_everything() {
+    if !is_root() {
+        eprintln!("SKIPPED: only root can mount");
+        return;
+    }
+    let world = World::new();
+    fill(&world.path("top"));
+    let image = image(&world, &options(CompressorKind::Zstd, 131_072, 2), "image", &[]);
+    let mount = world.path("mount");
+    fs::create_dir(&mount).unwrap();
+    run("mount", &["-o", "loop,ro", image.to_str().unwrap(), mount.to_str().unwrap()]);
+    let found = listing(&mount);
+    let sparse_blocks = fs::metadata(mount.join("sparse")).unwrap().blocks();
+    // The index of a large folder is used for looking up one name.
+    let one = fs::read_to_string(mount.join("many/a-file-with-a-rather-long-name-02999"));
+    run("umount", &[mount.to_str().unwrap()]);
+    pretty_eq(&found, &listing(&world.path("top")), "kernel");
+    assert_eq!(one.unwrap(), "2999\n");
+    assert!(sparse_blocks < 1000, "holes count as {sparse_blocks} blocks");
+}
+
+#[test]
+fn libsquashfs_reads_the_same_tar_out_of_it() {
+    let world = World::new();
+    fill(&world.path("top"));
+    let image = image(&world, &options(CompressorKind::Xz, 131_072, 2), "image", &[]);
+    let script = format!("sqfs2tar '{}' | tar -t | sed 's,/$,,' | LC_ALL=C sort", image.display());
+    let found = run("bash", &["-o", "pipefail", "-c", &script]);
+    let script = format!(
+        "cd '{}' && tar -cf - * | tar -t | sed 's,/$,,' | LC_ALL=C sort",
+        world.path("top").display()
+    );
+    assert_eq!(found, run("sh", &["-c", &script]));
+}
+
+#[test]
+fn the_number_of_threads_changes_no_byte() {
+    let world = World::new();
+    fill(&world.path("top"));
+    let read = |threads| {
+        let mut bytes = Vec::new();
+        let path = image(&world, &options(CompressorKind::Gzip, 16384, threads), "image", &[]);
+        File::open(path).unwrap().read_to_end(&mut bytes).unwrap();
+        bytes
+    };
+    let one = read(1);
+    assert_eq!(one.len() % 4096, 0);
+    assert!(one == read(2) && one == read(7));
+}
+
+#[test]
+fn an_excluded_folder_goes_with_all_below_it_and_links_into_it_stay_whole() {
+    let world = World::new();
+    fill(&world.path("top"));
+    let options = options(CompressorKind::Zstd, 131_072, 2);
+    let image = image(&world, &options, "image", &["many", "a-third-name"]);
+    let out = world.path("unpacked");
+    run("unsquashfs", &["-q", "-n", "-d", out.to_str().unwrap(), image.to_str().unwrap()]);
+    assert!(!out.join("many").exists() && !out.join("a-third-name").exists());
+    assert_eq!(fs::read(out.join("etc/suid")).unwrap(), b"#!");
+    assert_eq!(fs::metadata(out.join("etc/suid")).unwrap().nlink(), 2);
+}
+
+#[test]
+fn times_after_the_epoch_become_the_epoch_and_earlier_ones_stay() {
+    let world = World::new();
+    let top = world.path("top");
+    fs::create_dir(&top).unwrap();
+    for (name, date) in [("old", "@1000"), ("new", "@1800000000")] {
+        fs::write(top.join(name), "").unwrap();
+        run("touch", &["-d", date, top.join(name).to_str().unwrap()]);
+    }
+    let options = Options { clamp_mtime: true, ..options(CompressorKind::Gzip, 131_072, 1) };
+    let image = image(&world, &options, "image", &[]);
+    let out = world.path("unpacked");
+    run("unsquashfs", &["-q", "-n", "-d", out.to_str().unwrap(), image.to_str().unwrap()]);
+    assert_eq!(fs::metadata(out.join("old")).unwrap().mtime(), 1000);
+    assert_eq!(fs::metadata(out.join("new")).unwrap().mtime(), 1_700_000_000);
+}

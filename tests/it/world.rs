@@ -1,0 +1,44 @@
+//! What tests share: folders, a store, other programs.
+
+use std::path::Path;
+use std::process::Command;
+
+use cache::Store;
+
+/// A folder that goes away, with a store in it.
+pub(crate) struct World {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) store: Store,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("store")).unwrap();
+        Self { dir, store }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> std::path::PathBuf {
+        self.dir.path().join(name)
+    }
+}
+
+/// Runs a program to its end and returns what it printed; its failure is the test's.
+pub(crate) fn run(program: &str, args: &[&str]) -> String {
+    run_in(Path::new("."), program, args)
+}
+
+/// Runs a program in a folder.
+pub(crate) fn run_in(folder: &Path, program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).current_dir(folder).output();
+    let output = output.unwrap_or_else(|error| panic!("{program}: {error}; `make test` installs it"));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {args:?}: {}\n{text}\n{errors}", output.status);
+    text
+}
+
+/// Tells whether the tests run as root; some of what they check only root can make.
+pub(crate) fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
