@@ -1,3 +1,15 @@
 //! stagegraph: a content-addressed build graph for live media.
+//!
+//! One kernel, initrd and squashfs are made once; an ISO and a netboot set are made of the very same
+//! files. This crate knows what live media are; `graph` knows what runs when; `cache` keeps the bytes.
+//! ARCHITECTURE.md has the map.
 
+pub mod cli;
+pub mod cmdline;
+pub mod formats;
+pub mod plan;
+pub mod publish;
+pub mod report;
+pub mod spec;
 pub mod squashfs;
+pub mod steps;

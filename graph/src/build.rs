@@ -521,6 +521,7 @@ fn run(
         resolved: &task.resolved,
         provenance: &task.provenance,
         threads: options.jobs.max(1),
+        offline: options.offline,
         cancel,
         sandbox: backend.sandbox,
         report: &report,

@@ -44,6 +44,8 @@ pub struct Invocation<'a> {
     pub env: BTreeMap<String, String>,
     /// Files and folders it may read, by their name below `in/`.
     pub inputs: BTreeMap<String, PathBuf>,
+    /// Files and folders it finds at absolute paths, read-only, such as an `/etc/passwd`.
+    pub mounts: BTreeMap<PathBuf, PathBuf>,
     /// The work folder: its current one, and the only one it may write to.
     pub work: &'a Path,
     /// Whether it needs root's powers inside (mounting, changing owners, device nodes).
@@ -212,8 +214,8 @@ impl Sandbox {
     }
 }
 
-/// The search path inside.
-const PATH: &str = "/usr/bin:/usr/sbin:/bin:/sbin";
+/// The search path inside, and where tools are looked for outside.
+pub const PATH: &str = "/usr/bin:/usr/sbin:/bin:/sbin";
 
 fn environment(invocation: &Invocation<'_>) -> BTreeMap<String, String> {
     let fixed = [("PATH", PATH), ("HOME", INSIDE), ("TMPDIR", "/tmp"), ("LC_ALL", "C"), ("TZ", "UTC")];
@@ -268,7 +270,16 @@ pub fn bwrap_argv(
     for (flag, path) in [("--proc", "/proc"), ("--dev", "/dev"), ("--tmpfs", "/tmp")] {
         add(&[flag.as_ref(), path.as_ref()]);
     }
-    add(&["--bind".as_ref(), invocation.work.as_ref(), INSIDE.as_ref()]);
+    if invocation.privileged {
+        // Whoever mounts things in a root of its own finds /sys there; device nodes work below /build.
+        add(&["--ro-bind".as_ref(), "/sys".as_ref(), "/sys".as_ref()]);
+        add(&["--dev-bind".as_ref(), invocation.work.as_ref(), INSIDE.as_ref()]);
+    } else {
+        add(&["--bind".as_ref(), invocation.work.as_ref(), INSIDE.as_ref()]);
+    }
+    for (inside, outside) in &invocation.mounts {
+        add(&["--ro-bind".as_ref(), outside.as_ref(), inside.as_ref()]);
+    }
     for (name, outside) in &invocation.inputs {
         let inside = Path::new(INSIDE).join("in").join(name);
         add(&["--ro-bind".as_ref(), outside.as_ref(), inside.as_ref()]);
@@ -369,6 +380,7 @@ mod tests {
                 args: vec!["-c".into(), script.into()],
                 env: BTreeMap::from([("SOURCE_DATE_EPOCH".to_owned(), "7".to_owned())]),
                 inputs: BTreeMap::from([("file".to_owned(), input)]),
+                mounts: BTreeMap::new(),
                 work: &work,
                 privileged: false,
             };

@@ -186,8 +186,10 @@ pub struct Resolved {
     pub tools: BTreeMap<String, Tool>,
     /// What came from outside, by content: digests in hex, or other text that pins it.
     pub sources: BTreeMap<String, String>,
-    /// Where it lies. Not part of the key.
+    /// Where the bytes of trees lie. Not part of the key.
     pub places: BTreeMap<String, Bytes>,
+    /// Where files lie. Not part of the key.
+    pub paths: BTreeMap<String, PathBuf>,
 }
 
 impl Resolved {
@@ -241,6 +243,8 @@ pub struct Job<'a> {
     pub provenance: &'a BTreeMap<NodeName, Provenance>,
     /// How many threads it may use.
     pub threads: usize,
+    /// Whether the network must not be used, not even for what is checked against a digest.
+    pub offline: bool,
     /// Set when it should stop.
     pub cancel: &'a Cancel,
     pub(crate) sandbox: &'a Sandbox,

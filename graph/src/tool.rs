@@ -23,7 +23,7 @@ const LINKER_CACHE: &str = "/etc/ld.so.cache";
 pub struct ToolSpec<'a> {
     /// The program's name, looked up along the search path.
     pub name: &'a str,
-    /// Further programs it starts.
+    /// Further programs it starts: names, or absolute paths of those outside the search path.
     pub programs: &'a [&'a str],
     /// Files and folders it reads, absolute.
     pub data: &'a [&'a str],

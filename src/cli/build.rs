@@ -1,0 +1,195 @@
+//! `stagegraph build`.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use graph::build::{Backend, Built, Options, Outcome};
+use graph::dag::NodeName;
+use graph::sandbox::{Mode, Sandbox};
+use graph::tool::Tools;
+use graph::{Cancel, Fault};
+
+use super::{DONE, ENVIRONMENT, FAILED, Failure, SpecArgs, StoreArgs, WRONG, finder, search_path};
+use crate::publish::{self, PublishError};
+use crate::report::{Reporter, Style};
+use crate::spec::Spec;
+
+/// What a shell expects of a program that ctrl-C ended.
+const INTERRUPTED: u8 = 130;
+
+#[derive(Debug, Args)]
+pub(super) struct Build {
+    /// Specs: a name such as `amd64-minimal`, or a path with a slash in it
+    #[arg(required = true, value_name = "SPEC")]
+    specs: Vec<String>,
+    /// Where images are published: DIR/<spec>/
+    #[arg(long, value_name = "DIR", default_value = "out")]
+    out: PathBuf,
+    #[command(flatten)]
+    store: StoreArgs,
+    /// How many nodes run at once, and how many threads each may use [default: all cores]
+    #[arg(short, long, value_name = "N")]
+    jobs: Option<std::num::NonZeroUsize>,
+    #[command(flatten)]
+    spec: SpecArgs,
+    /// Build only these nodes and what they need, and publish nothing; may be repeated
+    #[arg(long, value_name = "NODE")]
+    to: Vec<String>,
+    /// Run every node again and compare: tells whether the build is reproducible here
+    #[arg(long)]
+    check: bool,
+    /// Do not use the network
+    #[arg(long)]
+    offline: bool,
+    /// Whether tools run in a sandbox; without one, results are kept apart and marked
+    #[arg(long, value_enum, default_value_t = SandboxMode::On)]
+    sandbox: SandboxMode,
+    /// Print events as JSON, one a line
+    #[arg(long)]
+    json: bool,
+    /// Print what tools print
+    #[arg(short, long)]
+    verbose: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum SandboxMode {
+    On,
+    Off,
+}
+
+impl Build {
+    pub(super) fn run(self) -> Result<u8, Failure> {
+        let finder = finder();
+        let overrides = self.spec.overrides();
+        // All specs are read before anything runs: a mistake in the last one costs nothing.
+        let specs = self
+            .specs
+            .iter()
+            .map(|name| Ok(Spec::load(&finder, name, &overrides)?))
+            .collect::<Result<Vec<_>, Failure>>()?;
+        let wanted = specs.iter().map(|spec| self.wanted(spec)).collect::<Result<Vec<_>, Failure>>()?;
+        let store = cache::Store::open(&self.store.dir()?)?;
+        let search = search_path();
+        let bwrap = search.iter().map(|folder| folder.join("bwrap")).find(|path| path.is_file());
+        let mode = match self.sandbox {
+            SandboxMode::On => Mode::On,
+            SandboxMode::Off => Mode::Off,
+        };
+        let sandbox = Sandbox::new(mode, bwrap);
+        let tools = Tools::new(search);
+        let cancel = Cancel::default();
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+            signal_hook::flag::register(signal, cancel.flag())
+                .map_err(|error| Failure::environment(format!("catch signals: {error}")))?;
+        }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let mut code = DONE;
+        for (spec, wanted) in specs.iter().zip(wanted) {
+            let reporter = Reporter::new(Style { json: self.json, verbose: self.verbose });
+            for remark in &spec.remarks {
+                reporter.say(&format!("note: {remark}"));
+            }
+            let options = Options {
+                graph: spec.name.clone(),
+                jobs: self.jobs.map_or(cores, usize::from),
+                check: self.check,
+                offline: self.offline,
+            };
+            let listener = |event| reporter.event(event);
+            let backend = Backend {
+                store: &store,
+                sandbox: &sandbox,
+                tools: &tools,
+                cancel: &cancel,
+                listener: &listener,
+            };
+            let built = graph::build::build(&spec.dag, &wanted, &backend, &options)?;
+            reporter.finish(&built);
+            if cancel.is_cancelled() {
+                eprintln!("error: stopped; what was finished is kept");
+                return Ok(INTERRUPTED);
+            }
+            code = code.max(match built.fault() {
+                None => self.publish(&store, spec, &built, &reporter)?,
+                Some(Fault::Action) => FAILED,
+                Some(Fault::Spec) => WRONG,
+                Some(Fault::Environment) => ENVIRONMENT,
+            });
+        }
+        Ok(code)
+    }
+
+    /// Returns the nodes to build: those named, or all.
+    fn wanted(&self, spec: &Spec) -> Result<Vec<NodeName>, Failure> {
+        if self.to.is_empty() {
+            return Ok(spec.dag.nodes().keys().cloned().collect());
+        }
+        let known = |name: &String| {
+            NodeName::new(name).filter(|node| spec.dag.nodes().contains_key(node)).ok_or_else(|| {
+                let nodes: Vec<_> = spec.dag.nodes().keys().map(NodeName::as_str).collect();
+                Failure {
+                    code: WRONG,
+                    message: format!("{} has no node {name:?}; it has {}", spec.name, nodes.join(", ")),
+                }
+            })
+        };
+        self.to.iter().map(known).collect()
+    }
+
+    fn publish(
+        &self,
+        store: &cache::Store,
+        spec: &Spec,
+        built: &Built,
+        reporter: &Reporter,
+    ) -> Result<u8, Failure> {
+        if !self.to.is_empty() {
+            for node in self.to.iter().filter_map(|name| NodeName::new(name)) {
+                let Some(Outcome::Done(done)) = built.nodes.get(&node) else { continue };
+                for (name, output) in &done.result.outputs {
+                    reporter.say(&format!("{node}.{name}: {}", output.object));
+                }
+            }
+            return Ok(DONE);
+        }
+        let folder = self.out.join(&spec.name);
+        let published = publish::publish(store, spec, built, &folder)
+            .map_err(|error| Failure::environment(publish_message(&error)))?;
+        reporter.published(&folder, &published);
+        self.say_memory(store, built, reporter, &folder);
+        Ok(DONE)
+    }
+
+    /// Repeats from the manifest how much memory each way to boot needs.
+    fn say_memory(&self, store: &cache::Store, built: &Built, reporter: &Reporter, folder: &Path) {
+        let manifests = built.nodes.values().filter_map(|outcome| match outcome {
+            Outcome::Done(done) if done.action.step == "manifest" => done.result.outputs.get("files"),
+            _ => None,
+        });
+        for output in manifests {
+            let cache::Object::Tree(tree) = output.object else { continue };
+            let Ok(tree) = store.tree(&tree) else { continue };
+            for (path, digest, _) in tree.files() {
+                let document: Option<serde_json::Value> =
+                    store.read(&digest).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+                let Some(ways) = document.as_ref().and_then(|document| document["boot"].as_array()) else {
+                    continue;
+                };
+                let ways: Vec<_> = ways
+                    .iter()
+                    .filter_map(|way| {
+                        Some(format!("{} {} MiB", way["way"].as_str()?, way["least_ram_mib"].as_u64()?))
+                    })
+                    .collect();
+                reporter.say(&format!("least memory: {}", ways.join(", ")));
+                reporter.say(&format!("manifest: {}", path.below(folder).display()));
+            }
+        }
+    }
+}
+
+fn publish_message(error: &PublishError) -> String {
+    let cause = std::error::Error::source(error);
+    cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
+}

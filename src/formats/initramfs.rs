@@ -1,0 +1,325 @@
+//! Looks into an initramfs: who made it, what it can do, how it is packed.
+//!
+//! The kernel reads an initramfs as a row of cpio archives, each bare or compressed, with zeros between
+//! them (`init/initramfs.c`): early microcode in front, files a boot loader appended behind. All of them
+//! are walked.
+
+use std::collections::BTreeSet;
+use std::io::{self, BufRead, BufReader, Read};
+
+use cpio::newc;
+use serde::{Deserialize, Serialize};
+
+use super::compression::Compression;
+
+/// Entries that are looked at before the file counts as hostile.
+const MAX_ENTRIES: usize = 4_000_000;
+
+/// Bytes an initramfs may unpack to.
+const MAX_UNPACKED: u64 = 16 << 30;
+
+/// dracut's list of its modules is read up to here.
+const MAX_MODULES: u64 = 1 << 20;
+
+/// Who made an initramfs; it decides the kernel command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    /// dracut or dracut-ng.
+    Dracut,
+    /// Gentoo's genkernel.
+    Genkernel,
+}
+
+impl Family {
+    /// Returns the name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Family::Dracut => "dracut",
+            Family::Genkernel => "genkernel",
+        }
+    }
+}
+
+/// One cpio archive of an initramfs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Segment {
+    /// Where it starts, in bytes.
+    pub offset: u64,
+    /// How it is compressed; nothing where it is bare.
+    pub compression: Option<String>,
+    /// How many entries it has.
+    pub entries: usize,
+    /// Whether it carries microcode and nothing else.
+    pub microcode: bool,
+}
+
+/// What an initramfs is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Initramfs {
+    /// Who made it; nothing where nobody known did.
+    pub family: Option<Family>,
+    /// dracut's modules.
+    pub modules: BTreeSet<String>,
+    /// Releases of the kernels it has modules for.
+    pub kernels: BTreeSet<String>,
+    /// Its archives.
+    pub segments: Vec<Segment>,
+    /// Bytes of all files in it: what it takes in memory when unpacked.
+    pub unpacked: u64,
+}
+
+impl Initramfs {
+    /// Tells whether it can fetch its root over HTTP.
+    pub fn has_livenet(&self) -> bool {
+        self.modules.contains("livenet")
+    }
+
+    /// Tells whether it can mount its root over NFS.
+    pub fn has_nfs(&self) -> bool {
+        self.modules.contains("nfs")
+    }
+}
+
+/// Reads a whole initramfs.
+///
+/// # Errors
+/// It is cut off, damaged, no initramfs at all, or unpacks to more than any machine holds.
+pub fn read(input: impl Read) -> io::Result<Initramfs> {
+    let mut input = Counting { inner: BufReader::with_capacity(1 << 18, input), at: 0 };
+    let mut found = Initramfs {
+        family: None,
+        modules: BTreeSet::new(),
+        kernels: BTreeSet::new(),
+        segments: Vec::new(),
+        unpacked: 0,
+    };
+    loop {
+        skip_zeros(&mut input)?;
+        let offset = input.at;
+        let start = input.fill_buf()?;
+        if start.is_empty() {
+            break;
+        }
+        if start.starts_with(b"07070") {
+            let (entries, microcode) = read_archive(&mut input, &mut found)?;
+            found.segments.push(Segment { offset, compression: None, entries, microcode });
+            continue;
+        }
+        let Some(compression) = Compression::detect(start) else {
+            let what = if offset == 0 { "the file" } else { "what follows" };
+            return Err(io::Error::other(format!(
+                "at byte {offset}: {what} is neither a cpio archive nor compressed in a known way"
+            )));
+        };
+        let mut segment = Segment {
+            offset,
+            compression: Some(compression.name().to_owned()),
+            entries: 0,
+            microcode: false,
+        };
+        let mut inner = BufReader::with_capacity(1 << 18, compression.decoder(&mut input)?);
+        loop {
+            skip_zeros(&mut inner)?;
+            if inner.fill_buf()?.is_empty() {
+                break;
+            }
+            let (entries, _) = read_archive(&mut inner, &mut found)?;
+            segment.entries += entries;
+        }
+        drop(inner);
+        found.segments.push(segment);
+    }
+    if found.segments.is_empty() {
+        return Err(io::Error::other("the file holds no cpio archive"));
+    }
+    Ok(found)
+}
+
+/// Reads one archive to its trailer; returns the number of entries and whether all is microcode.
+fn read_archive<R: BufRead>(input: &mut R, found: &mut Initramfs) -> io::Result<(usize, bool)> {
+    let mut entries = 0;
+    let mut microcode = true;
+    loop {
+        let mut reader = newc::Reader::new(&mut *input)?;
+        if reader.entry().is_trailer() {
+            reader.finish()?;
+            return Ok((entries, microcode && entries > 0));
+        }
+        entries += 1;
+        let name = reader.entry().name().trim_start_matches("./").trim_start_matches('/').to_owned();
+        found.unpacked += u64::from(reader.entry().file_size());
+        if entries > MAX_ENTRIES || found.unpacked > MAX_UNPACKED {
+            return Err(io::Error::other(format!(
+                "it unpacks to more than {MAX_ENTRIES} entries or {} GiB",
+                MAX_UNPACKED >> 30
+            )));
+        }
+        let firmware = ["kernel", "kernel/x86", "early_cpio", "."];
+        microcode &= name.is_empty() || firmware.contains(&name.as_str()) || name.starts_with("kernel/x86/");
+        look_at(&name, &mut reader, found)?;
+        reader.finish()?;
+    }
+}
+
+/// Takes from an entry's name, and for dracut's list from its content, what it tells.
+fn look_at(name: &str, content: &mut impl Read, found: &mut Initramfs) -> io::Result<()> {
+    let inner = name.strip_prefix("usr/").unwrap_or(name);
+    if inner == "lib/dracut/modules.txt" {
+        let mut text = String::new();
+        content.take(MAX_MODULES).read_to_string(&mut text)?;
+        found.modules.extend(text.split_whitespace().map(str::to_owned));
+    }
+    if inner == "lib/dracut" || inner.starts_with("lib/dracut/") || inner.starts_with("lib/dracut-") {
+        found.family = Some(Family::Dracut);
+    }
+    if matches!(name, "etc/initrd.scripts" | "etc/initrd.defaults") && found.family.is_none() {
+        found.family = Some(Family::Genkernel);
+    }
+    if let Some(release) = inner.strip_prefix("lib/modules/").and_then(|rest| rest.split('/').next())
+        && !release.is_empty()
+    {
+        found.kernels.insert(release.to_owned());
+    }
+    Ok(())
+}
+
+fn skip_zeros<R: BufRead>(input: &mut R) -> io::Result<()> {
+    loop {
+        let buffer = input.fill_buf()?;
+        let zeros = buffer.iter().take_while(|byte| **byte == 0).count();
+        let all = zeros == buffer.len();
+        if zeros == 0 {
+            return Ok(());
+        }
+        input.consume(zeros);
+        if !all {
+            return Ok(());
+        }
+    }
+}
+
+/// Counts the bytes read.
+struct Counting<R> {
+    inner: R,
+    at: u64,
+}
+
+impl<R: BufRead> Read for Counting<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.at += read as u64;
+        Ok(read)
+    }
+}
+
+impl<R: BufRead> BufRead for Counting<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.inner.fill_buf()
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.at += amount as u64;
+        self.inner.consume(amount);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn archive(names: &[(&str, &str)]) -> Vec<u8> {
+        let mut out = Vec::new();
+        for (name, content) in names {
+            let mut writer = newc::Builder::new(name).mode(0o100_644).write(&mut out, content.len() as u32);
+            writer.write_all(content.as_bytes()).unwrap();
+            writer.finish().unwrap();
+        }
+        newc::trailer(&mut out).unwrap();
+        out
+    }
+
+    fn compressed(compression: Compression, bytes: &[u8]) -> Vec<u8> {
+        match compression {
+            Compression::Gzip => {
+                let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+                encoder.write_all(bytes).unwrap();
+                encoder.finish().unwrap()
+            }
+            Compression::Xz => {
+                let mut encoder = liblzma::write::XzEncoder::new(Vec::new(), 1);
+                encoder.write_all(bytes).unwrap();
+                encoder.finish().unwrap()
+            }
+            Compression::Zstd => zstd::encode_all(bytes, 1).unwrap(),
+            Compression::Bzip2 => {
+                let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+                encoder.write_all(bytes).unwrap();
+                encoder.finish().unwrap()
+            }
+            Compression::Lz4 => {
+                let block = lz4_flex::block::compress(bytes);
+                [&b"\x02\x21\x4c\x18"[..], &(block.len() as u32).to_le_bytes(), &block].concat()
+            }
+            Compression::Lzma => {
+                let options = liblzma::stream::LzmaOptions::new_preset(1).unwrap();
+                let stream = liblzma::stream::Stream::new_lzma_encoder(&options).unwrap();
+                let mut encoder = liblzma::write::XzEncoder::new_stream(Vec::new(), stream);
+                encoder.write_all(bytes).unwrap();
+                encoder.finish().unwrap()
+            }
+            Compression::Lzo => b"\x89LZO".to_vec(),
+        }
+    }
+
+    const DRACUT: &[(&str, &str)] = &[
+        ("usr/lib/dracut/modules.txt", "base\nlivenet\nnfs\n"),
+        ("usr/lib/modules/6.1.0-9/modules.dep", ""),
+    ];
+
+    #[test]
+    fn microcode_main_archive_and_appended_ones_are_walked_whatever_the_compression() {
+        use Compression::{Bzip2, Gzip, Lz4, Lzma, Xz, Zstd};
+        for compression in [Gzip, Xz, Lzma, Zstd, Bzip2, Lz4] {
+            let mut file = archive(&[("early_cpio", "1"), ("kernel/x86/microcode/GenuineIntel.bin", "code")]);
+            file.resize(file.len().next_multiple_of(512), 0);
+            let main = file.len() as u64;
+            file.extend(compressed(compression, &archive(DRACUT)));
+            file.resize(file.len().next_multiple_of(4), 0);
+            file.extend(archive(&[("image.squashfs.img", "squashfs")]));
+            let found = read(&file[..]).unwrap_or_else(|error| panic!("{compression:?}: {error}"));
+            assert_eq!(found.family, Some(Family::Dracut));
+            assert!(found.has_livenet() && found.has_nfs());
+            assert_eq!(found.kernels, BTreeSet::from(["6.1.0-9".to_owned()]));
+            assert_eq!(found.segments.len(), 3, "{compression:?}");
+            assert!(found.segments[0].microcode && !found.segments[1].microcode);
+            assert_eq!(found.segments[1].offset, main);
+            assert_eq!(found.segments[1].compression.as_deref(), Some(compression.name()));
+        }
+    }
+
+    #[test]
+    fn genkernel_is_told_from_dracut_and_neither_from_nothing() {
+        let genkernel = compressed(Compression::Xz, &archive(&[("etc/initrd.scripts", ""), ("init", "")]));
+        assert_eq!(read(&genkernel[..]).unwrap().family, Some(Family::Genkernel));
+        let unknown = archive(&[("init", "")]);
+        assert_eq!(read(&unknown[..]).unwrap().family, None);
+    }
+
+    #[test]
+    fn what_is_no_initramfs_is_refused_with_the_place() {
+        assert!(read(&b""[..]).is_err());
+        let error = read(&b"\x7fELF and so on"[..]).unwrap_err();
+        assert!(error.to_string().contains("at byte 0"), "{error}");
+        let mut file = archive(DRACUT);
+        let end = file.len();
+        file.extend(b"rubbish");
+        let error = read(&file[..]).unwrap_err();
+        assert!(error.to_string().contains(&format!("at byte {end}")), "{error}");
+        assert!(read(&compressed(Compression::Lzo, b"")[..]).unwrap_err().to_string().contains("LZO"));
+        let cut = compressed(Compression::Xz, &archive(DRACUT));
+        assert!(read(&cut[..cut.len() - 9]).is_err());
+    }
+}

@@ -1,0 +1,338 @@
+//! Reads ISO 9660 images with Rock Ridge names.
+//!
+//! ECMA-119 for the volume descriptor and directory records, IEEE P1281 and P1282 (SUSP and Rock Ridge) for the
+//! names as they were written. Only what live media have is read: folders, files, symbolic links' names.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use cache::name::{FileName, RelPath};
+
+/// Bytes of a sector; volumes with other block sizes are not live media.
+const SECTOR: u64 = 2048;
+
+/// The sector of the first volume descriptor.
+const FIRST_DESCRIPTOR: u64 = 16;
+
+/// Descriptors that are looked at.
+const MAX_DESCRIPTORS: u64 = 64;
+
+/// Entries and folder bytes that are read before the image counts as hostile.
+const MAX_ENTRIES: usize = 1_000_000;
+const MAX_FOLDER: u64 = 64 << 20;
+
+/// Folders inside folders. ISO 9660 allows eight, Rock Ridge relocates deeper ones.
+const MAX_DEPTH: usize = 64;
+
+/// Why an image could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum IsoError {
+    /// Reading failed, or the image ends too early.
+    #[error("read {path} at byte {at}")]
+    Read {
+        /// The image.
+        path: PathBuf,
+        /// Where.
+        at: u64,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// There is no primary volume descriptor.
+    #[error("{path} is no ISO 9660 image: {why}")]
+    NotAnIso {
+        /// The file.
+        path: PathBuf,
+        /// What is missing.
+        why: &'static str,
+    },
+    /// The image contradicts itself or is beyond any reason.
+    #[error("{path} is damaged: {why}")]
+    Damaged {
+        /// The image.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+/// A file in an image: one or more extents, each at most 4 GiB.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct IsoFile {
+    /// Where the pieces are: start and length in bytes.
+    pub extents: Vec<(u64, u64)>,
+}
+
+impl IsoFile {
+    /// Returns the number of bytes.
+    pub fn size(&self) -> u64 {
+        self.extents.iter().map(|(_, length)| length).sum()
+    }
+}
+
+/// An open image.
+#[derive(Debug)]
+pub struct Iso {
+    path: PathBuf,
+    file: File,
+    size: u64,
+    /// The volume id, without the blanks behind it.
+    pub volume_id: String,
+    /// The creation date, as its 16 digits.
+    pub created: String,
+    /// All files by path.
+    pub files: BTreeMap<RelPath, IsoFile>,
+}
+
+/// A directory record, as far as it is needed.
+struct Record {
+    start: u64,
+    length: u64,
+    is_folder: bool,
+    continues: bool,
+    name: Vec<u8>,
+}
+
+impl Iso {
+    /// Opens the image at `path` and reads all of its folders.
+    ///
+    /// # Errors
+    /// [`IsoError`].
+    pub fn open(path: &Path) -> Result<Iso, IsoError> {
+        let read = |source| IsoError::Read { path: path.to_owned(), at: 0, source };
+        let file = File::open(path).map_err(read)?;
+        let size = file.metadata().map_err(read)?.len();
+        let mut iso = Iso {
+            path: path.to_owned(),
+            file,
+            size,
+            volume_id: String::new(),
+            created: String::new(),
+            files: BTreeMap::new(),
+        };
+        let descriptor = iso.primary_descriptor()?;
+        let text = |range: std::ops::Range<usize>| {
+            String::from_utf8_lossy(&descriptor[range]).trim_end_matches([' ', '\0']).to_owned()
+        };
+        iso.volume_id = text(40..72);
+        iso.created = text(813..829);
+        let Some(root) = iso.record(&descriptor[156..190])? else {
+            return Err(iso.damaged("its top folder has no record"));
+        };
+        let mut folders = vec![(None::<RelPath>, root, 0)];
+        let mut entries = 0;
+        while let Some((folder, record, depth)) = folders.pop() {
+            if depth > MAX_DEPTH {
+                return Err(iso.damaged("its folders go deeper than any real image's"));
+            }
+            let mut continued: Option<(RelPath, IsoFile)> = None;
+            for record in iso.folder(&record)? {
+                entries += 1;
+                if entries > MAX_ENTRIES {
+                    return Err(iso.damaged("it has more entries than any real image"));
+                }
+                let name = FileName::new(&record.name).map_err(|error| iso.damaged(error.to_string()))?;
+                let path = folder.as_ref().map_or_else(|| name.clone().into(), |folder| folder.join(&name));
+                if record.is_folder {
+                    folders.push((Some(path), record, depth + 1));
+                    continue;
+                }
+                let mut file = match continued.take() {
+                    Some((same, file)) if same == path => file,
+                    _ => IsoFile::default(),
+                };
+                file.extents.push((record.start, record.length));
+                if record.continues {
+                    continued = Some((path, file));
+                } else {
+                    iso.files.insert(path, file);
+                }
+            }
+        }
+        Ok(iso)
+    }
+
+    /// Returns the file at `path`, if there is one.
+    pub fn file(&self, path: &str) -> Option<&IsoFile> {
+        self.files.get(&RelPath::new(path.as_bytes()).ok()?)
+    }
+
+    /// Reads a file of the image.
+    pub fn reader<'a>(&'a self, file: &'a IsoFile) -> IsoReader<'a> {
+        IsoReader { image: &self.file, extents: &file.extents, at: 0 }
+    }
+
+    fn damaged(&self, why: impl Into<String>) -> IsoError {
+        IsoError::Damaged { path: self.path.clone(), why: why.into() }
+    }
+
+    fn bytes(&self, at: u64, length: u64) -> Result<Vec<u8>, IsoError> {
+        if at.checked_add(length).is_none_or(|end| end > self.size) {
+            let source = io::ErrorKind::UnexpectedEof.into();
+            return Err(IsoError::Read { path: self.path.clone(), at, source });
+        }
+        let mut bytes = vec![0; length as usize];
+        let read = |source| IsoError::Read { path: self.path.clone(), at, source };
+        self.file.read_exact_at(&mut bytes, at).map_err(read)?;
+        Ok(bytes)
+    }
+
+    fn primary_descriptor(&self) -> Result<Vec<u8>, IsoError> {
+        let none = |why| IsoError::NotAnIso { path: self.path.clone(), why };
+        for sector in FIRST_DESCRIPTOR..FIRST_DESCRIPTOR + MAX_DESCRIPTORS {
+            let Ok(descriptor) = self.bytes(sector * SECTOR, SECTOR) else {
+                return Err(none("it is too short for a volume descriptor"));
+            };
+            if &descriptor[1..6] != b"CD001" {
+                return Err(none("there is no volume descriptor at sector 16"));
+            }
+            match descriptor[0] {
+                1 if descriptor[128..130] != 2048u16.to_le_bytes() => {
+                    return Err(none("its blocks do not have 2048 bytes"));
+                }
+                1 => return Ok(descriptor),
+                255 => break,
+                _ => {}
+            }
+        }
+        Err(none("it has no primary volume descriptor"))
+    }
+
+    /// Reads the records of a folder, without those of itself and the one above.
+    fn folder(&self, folder: &Record) -> Result<Vec<Record>, IsoError> {
+        if folder.length > MAX_FOLDER {
+            return Err(self.damaged("a folder is larger than any real image's"));
+        }
+        let bytes = self.bytes(folder.start, folder.length)?;
+        let mut records = Vec::new();
+        for sector in bytes.chunks(SECTOR as usize) {
+            let mut rest = sector;
+            // A record never crosses a sector; a zero ends the records of one.
+            while let Some(length) = rest.first().map(|length| usize::from(*length)).filter(|l| *l > 0) {
+                let Some((record, next)) = rest.split_at_checked(length) else {
+                    return Err(self.damaged("a directory record crosses its sector"));
+                };
+                rest = next;
+                if let Some(record) = self.record(record)?
+                    && !matches!(record.name[..], [0] | [1])
+                {
+                    records.push(record);
+                }
+            }
+        }
+        Ok(records)
+    }
+
+    /// Reads a directory record; `None` for a folder that Rock Ridge moved elsewhere.
+    fn record(&self, bytes: &[u8]) -> Result<Option<Record>, IsoError> {
+        let short = || self.damaged("a directory record is cut off");
+        let word = |at: usize| {
+            let word = bytes.get(at..at + 4).and_then(|word| word.try_into().ok()).map(u32::from_le_bytes);
+            word.map(u64::from).ok_or_else(short)
+        };
+        let (start, length) = (word(2)? * SECTOR, word(10)?);
+        let flags = *bytes.get(25).ok_or_else(short)?;
+        let name_length = usize::from(*bytes.get(32).ok_or_else(short)?);
+        let name = bytes.get(33..33 + name_length).ok_or_else(short)?;
+        let system_use = bytes.get((33 + name_length).next_multiple_of(2)..).unwrap_or_default();
+        let mut rock_ridge = RockRidge::default();
+        if !matches!(name, [0] | [1]) {
+            self.system_use(system_use.to_vec(), &mut rock_ridge)?;
+        }
+        if rock_ridge.relocated {
+            return Ok(None);
+        }
+        let name = match rock_ridge.name {
+            Some(name) => name,
+            None => plain_name(name),
+        };
+        let (is_folder, continues) = (flags & 2 != 0, flags & 0x80 != 0);
+        Ok(Some(Record { start, length, is_folder, continues, name }))
+    }
+
+    /// Reads the system use entries of a record and of its continuations.
+    fn system_use(&self, mut area: Vec<u8>, found: &mut RockRidge) -> Result<(), IsoError> {
+        // Real records continue once or twice; a circle would go on for ever.
+        for _ in 0..16 {
+            let mut rest = &area[..];
+            let mut next = None;
+            while let [a, b, length, _version, ..] = *rest {
+                let Some(entry) = rest.get(..usize::from(length)).filter(|entry| entry.len() >= 4) else {
+                    break;
+                };
+                let content = &entry[4..];
+                match [a, b] {
+                    [b'N', b'M'] => {
+                        if let Some((_flags, name)) = content.split_first() {
+                            found.name.get_or_insert_default().extend_from_slice(name);
+                        }
+                    }
+                    [b'R', b'E'] => found.relocated = true,
+                    [b'C', b'E'] => {
+                        let word = |at: usize| {
+                            let bytes = content.get(at..at + 4)?.try_into().ok()?;
+                            Some(u64::from(u32::from_le_bytes(bytes)))
+                        };
+                        next = (|| Some((word(0)? * SECTOR + word(8)?, word(16)?)))();
+                    }
+                    [b'S', b'T'] => break,
+                    _ => {}
+                }
+                rest = &rest[usize::from(length)..];
+            }
+            match next {
+                Some((at, length)) if length <= SECTOR => area = self.bytes(at, length)?,
+                _ => return Ok(()),
+            }
+        }
+        Err(self.damaged("a record continues for ever"))
+    }
+}
+
+#[derive(Default)]
+struct RockRidge {
+    name: Option<Vec<u8>>,
+    relocated: bool,
+}
+
+/// Returns a name without Rock Ridge: no version, no dot at the end, lower case as Linux shows it.
+fn plain_name(name: &[u8]) -> Vec<u8> {
+    if matches!(name, [0] | [1]) {
+        return name.to_vec();
+    }
+    let name = name.split(|byte| *byte == b';').next().unwrap_or(name);
+    name.strip_suffix(b".").unwrap_or(name).to_ascii_lowercase()
+}
+
+/// Reads the bytes of one file.
+pub struct IsoReader<'a> {
+    image: &'a File,
+    extents: &'a [(u64, u64)],
+    at: u64,
+}
+
+impl io::Read for IsoReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let Some((start, length)) = self.extents.first() {
+            let left = length - self.at;
+            if left == 0 {
+                self.extents = &self.extents[1..];
+                self.at = 0;
+                continue;
+            }
+            let wanted = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            if wanted == 0 {
+                return Ok(0);
+            }
+            let read = self.image.read_at(&mut buffer[..wanted], start + self.at)?;
+            if read == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.at += read as u64;
+            return Ok(read);
+        }
+        Ok(0)
+    }
+}

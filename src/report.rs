@@ -1,0 +1,199 @@
+//! Turns what happens into what people and programs read.
+//!
+//! On a terminal: one line for each running node, with bytes and rate for long ones, and a line for each
+//! that ended. In a pipe: plain lines. With `--json`: the events themselves.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use graph::Event;
+use graph::build::{Built, Outcome};
+use graph::dag::NodeName;
+use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
+
+use crate::publish::Published;
+
+/// What to print.
+#[derive(Debug, Clone, Copy)]
+pub struct Style {
+    /// Events as JSON, and nothing else.
+    pub json: bool,
+    /// What tools print, as well.
+    pub verbose: bool,
+}
+
+/// Prints what happens.
+pub struct Reporter {
+    style: Style,
+    progress: Option<MultiProgress>,
+    bars: Mutex<BTreeMap<NodeName, ProgressBar>>,
+}
+
+impl Reporter {
+    /// Prints to the terminal, or to whatever standard output is.
+    pub fn new(style: Style) -> Self {
+        let terminal = std::io::stderr().is_terminal() && !style.json;
+        Self { style, progress: terminal.then(MultiProgress::new), bars: Mutex::default() }
+    }
+
+    /// Prints a line for people.
+    pub fn say(&self, line: &str) {
+        if self.style.json {
+            return;
+        }
+        match &self.progress {
+            Some(progress) => progress.suspend(|| println!("{line}")),
+            None => println!("{line}"),
+        }
+    }
+
+    /// Takes in an event.
+    pub fn event(&self, event: Event) {
+        if self.style.json {
+            if let Ok(text) = serde_json::to_string(&event) {
+                // One write a line, so that lines of several threads do not mix.
+                let _ = std::io::stdout().lock().write_all(format!("{text}\n").as_bytes());
+            }
+            return;
+        }
+        match event {
+            Event::Planned { .. } => {}
+            Event::Started { node, reason, .. } => self.started(&node, &reason.to_string()),
+            Event::Progress { node, doing, done, total } => self.advance(&node, &doing, done, total),
+            Event::Output { node, line } if self.style.verbose => self.say(&format!("{node}| {line}")),
+            Event::Output { .. } => {}
+            Event::Remark { node, text } => self.say(&format!("note: {node}: {text}")),
+            Event::Finished { node, reason, milliseconds, .. } => {
+                self.end(&node);
+                let how = match milliseconds {
+                    Some(milliseconds) => {
+                        format!("built   {:>7.1} s  {reason}", milliseconds as f64 / 1000.0)
+                    }
+                    None => "cached".to_owned(),
+                };
+                self.say(&format!("  {node:<16} {how}"));
+            }
+            Event::Failed { node, causes, help, log } => {
+                self.end(&node);
+                let mut text = format!("error: {node}: {}", causes.join(": "));
+                if let Some(help) = help {
+                    text.push_str(&format!("\n  help: {help}"));
+                }
+                if let Some(log) = log {
+                    text.push_str(&format!("\n  log: {}", log.display()));
+                }
+                self.complain(&text);
+            }
+            Event::Skipped { node, because } => {
+                self.say(&format!("  {node:<16} skipped, because {because} failed"))
+            }
+        }
+    }
+
+    fn complain(&self, text: &str) {
+        match &self.progress {
+            Some(progress) => progress.suspend(|| eprintln!("{text}")),
+            None => eprintln!("{text}"),
+        }
+    }
+
+    fn bars(&self) -> std::sync::MutexGuard<'_, BTreeMap<NodeName, ProgressBar>> {
+        self.bars.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn started(&self, node: &NodeName, reason: &str) {
+        let Some(progress) = &self.progress else {
+            println!("  {node:<16} running          {reason}");
+            return;
+        };
+        let bar = progress.add(ProgressBar::new_spinner());
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix:16} {elapsed:>4} {wide_msg}") {
+            bar.set_style(style);
+        }
+        bar.set_prefix(node.to_string());
+        bar.set_message(reason.to_owned());
+        bar.enable_steady_tick(Duration::from_millis(120));
+        self.bars().insert(node.clone(), bar);
+    }
+
+    fn advance(&self, node: &NodeName, doing: &str, done: u64, total: Option<u64>) {
+        let bars = self.bars();
+        let Some(bar) = bars.get(node) else { return };
+        bar.set_message(match total {
+            Some(total) if total > 0 => {
+                let seconds = bar.elapsed().as_secs_f64().max(0.1);
+                let rate = HumanBytes((done as f64 / seconds) as u64);
+                let (done, total, percent) = (HumanBytes(done), HumanBytes(total), done * 100 / total);
+                format!("{doing}: {percent:>3} %  {done} of {total}, {rate}/s")
+            }
+            _ => doing.to_owned(),
+        });
+    }
+
+    fn end(&self, node: &NodeName) {
+        if let Some(bar) = self.bars().remove(node) {
+            bar.finish_and_clear();
+        }
+    }
+
+    /// Sums up a build in one line.
+    pub fn finish(&self, built: &Built) {
+        let count = |wanted: &dyn Fn(&Outcome) -> bool| built.nodes.values().filter(|o| wanted(o)).count();
+        let ran = |outcome: &Outcome| matches!(outcome, Outcome::Done(done) if done.ran);
+        let cached = count(&|outcome| matches!(outcome, Outcome::Done(done) if !done.ran));
+        let mut parts = Vec::new();
+        if cached > 0 {
+            parts.push(format!("{cached} cached"));
+        }
+        let built_count = count(&ran);
+        if built_count > 0 {
+            let why: Vec<_> = built
+                .nodes
+                .iter()
+                .filter_map(|(node, outcome)| match outcome {
+                    Outcome::Done(done) if done.ran => Some(format!("{node} because {}", done.reason)),
+                    _ => None,
+                })
+                .collect();
+            let first = built.nodes.values().filter(|o| ran(o)).all(|outcome| {
+                matches!(outcome, Outcome::Done(done) if done.reason == graph::explain::Reason::First)
+            });
+            let shown = match (first, why.len()) {
+                (true, _) => "for the first time".to_owned(),
+                (false, 1..=2) => why.join("; "),
+                (false, more) => format!("{}; and {} more, see `stagegraph why`", why[0], more - 1),
+            };
+            parts.push(format!("{built_count} built ({shown})"));
+        }
+        for (name, wanted) in [("failed", 0), ("skipped", 1), ("stopped", 2)] {
+            let number = count(&|outcome| match outcome {
+                Outcome::Failed(_) => wanted == 0,
+                Outcome::Skipped(_) => wanted == 1,
+                Outcome::Stopped => wanted == 2,
+                Outcome::Done(_) => false,
+            });
+            if number > 0 {
+                parts.push(format!("{number} {name}"));
+            }
+        }
+        self.say(&format!("{} nodes: {}", built.nodes.len(), parts.join(", ")));
+    }
+
+    /// Says what was published where.
+    pub fn published(&self, folder: &Path, published: &Published) {
+        let (count, folder) = (published.files.len(), folder.display());
+        if published.unchanged {
+            self.say(&format!("published: {folder}/ ({count} files, unchanged)"));
+        } else {
+            self.say(&format!("published: {folder}/ ({count} files)"));
+        }
+        for name in
+            published.files.keys().filter(|name| name.ends_with(".iso") || name.ends_with("/boot.ipxe"))
+        {
+            self.say(&format!("    {folder}/{name}"));
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Finds spec files, follows `extends`, and lays `--set` on top.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::error::SpecError;
+use super::image::Timestamp;
+use super::value::{Item, Origin, Source, Table, Value};
+
+/// The specs inside the program.
+const BUILT_IN: [(&str, &str); 2] = [
+    ("livecd", include_str!("../../specs/livecd.toml")),
+    ("amd64-minimal", include_str!("../../specs/amd64-minimal.toml")),
+];
+
+/// Specs that extend each other, at most.
+const MAX_DEPTH: usize = 16;
+
+/// Where specs are looked for.
+#[derive(Debug, Clone, Default)]
+pub struct Finder {
+    /// Folders, in order; the specs inside the program come last.
+    pub folders: Vec<PathBuf>,
+    /// Whether a catalyst program is installed.
+    pub has_catalyst: bool,
+}
+
+/// What the command line sets on top of a spec.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// `KEY=VALUE`, in order.
+    pub set: Vec<String>,
+    /// `SOURCE_DATE_EPOCH`; an explicit setting of the timestamp wins over it.
+    pub epoch: Option<String>,
+}
+
+impl Finder {
+    /// Returns why `auto` does not take catalyst.
+    pub(super) fn why_not_catalyst(&self) -> &'static str {
+        if self.has_catalyst {
+            "catalyst is installed here, but this version of stagegraph cannot run it"
+        } else {
+            "catalyst is not installed here"
+        }
+    }
+
+    /// Reads a spec with all it extends and the overrides; returns its name as well.
+    pub(super) fn load(&self, name: &str, overrides: &Overrides) -> Result<(String, Item), Box<SpecError>> {
+        let (stem, source) = self.find(name, None)?;
+        let mut item = self.extended(Item::parse(&source)?, &source, 0)?;
+        if let Some(epoch) = &overrides.epoch {
+            let time = Timestamp::from_epoch(epoch).ok_or_else(|| {
+                SpecError::nowhere(format!("SOURCE_DATE_EPOCH is {epoch:?}; expected seconds since 1970"))
+            })?;
+            item = set(item, &format!("image.timestamp={}", time.text()), "SOURCE_DATE_EPOCH")?;
+        }
+        for text in &overrides.set {
+            item = set(item, text, "--set")?;
+        }
+        Ok((stem, item))
+    }
+
+    fn extended(&self, item: Item, source: &Arc<Source>, depth: usize) -> Result<Item, Box<SpecError>> {
+        let Some(extends) = item.get("extends") else { return Ok(item) };
+        if depth == MAX_DEPTH {
+            return Err(SpecError::at(&extends.origin, "specs extend each other in a circle, or too deep"));
+        }
+        let (_, base_source) = self.find(extends.as_text()?, Some((&extends.origin, source)))?;
+        let base = self.extended(Item::parse(&base_source)?, &base_source, depth + 1)?;
+        item.overlaid_on(base)
+    }
+
+    /// Finds a spec by path (with a slash or `.toml`) or by name.
+    fn find(
+        &self,
+        name: &str,
+        from: Option<(&Origin, &Arc<Source>)>,
+    ) -> Result<(String, Arc<Source>), Box<SpecError>> {
+        let error = |message: String| match from {
+            Some((origin, _)) => SpecError::at(origin, message),
+            None => SpecError::nowhere(message),
+        };
+        let read = |path: &Path| {
+            let text = std::fs::read_to_string(path)
+                .map_err(|why| error(format!("cannot read the spec {}: {why}", path.display())))?;
+            let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            let name = path.display().to_string();
+            Ok((stem, Arc::new(Source { name, text })))
+        };
+        if name.contains('/') || name.ends_with(".toml") {
+            // Relative to the spec that names it.
+            let folder = from.and_then(|(_, source)| Path::new(&source.name).parent().map(Path::to_owned));
+            return read(&folder.unwrap_or_default().join(name));
+        }
+        let file = format!("{name}.toml");
+        if let Some(path) = self.folders.iter().map(|folder| folder.join(&file)).find(|path| path.is_file()) {
+            return read(&path);
+        }
+        if let Some((_, text)) = BUILT_IN.iter().find(|(built_in, _)| *built_in == name) {
+            let name = format!("<built-in>/{file}");
+            return Ok((
+                file.trim_end_matches(".toml").to_owned(),
+                Arc::new(Source { name, text: (*text).to_owned() }),
+            ));
+        }
+        let folders: Vec<_> = self.folders.iter().map(|folder| folder.display().to_string()).collect();
+        Err(error(format!("there is no spec {name:?}")).help(format!(
+            "looked for {file} in {}, and among the built-in ones ({}); a path needs a slash in it",
+            folders.join(", "),
+            BUILT_IN.map(|(name, _)| name).join(", ")
+        )))
+    }
+}
+
+/// Lays one `KEY=VALUE` over a spec: `image.KEY`, or `NODE.KEY` for a setting of a node.
+fn set(item: Item, text: &str, option: &str) -> Result<Item, Box<SpecError>> {
+    let source = Arc::new(Source { name: option.to_owned(), text: text.to_owned() });
+    let origin = |span| Origin { source: Arc::clone(&source), span };
+    let Some((key, value)) = text.split_once('=') else {
+        return Err(
+            SpecError::at(&origin(0..text.len()), format!("{option} takes KEY=VALUE")).label("no '='")
+        );
+    };
+    let start = key.len() + 1;
+    let value = parse_value(value, &origin(start..text.len()));
+    let keys: Vec<&str> = key.split('.').collect();
+    let path: Vec<&str> = match keys[..] {
+        ["image" | "publish" | "node", ..] => keys,
+        [node, ..] if item.get("node").is_some_and(|nodes| nodes.get(node).is_some()) => {
+            [&["node"], &keys[..]].concat()
+        }
+        _ => {
+            let message = format!("{key:?} is neither image.KEY nor NODE.KEY of a node of this spec");
+            return Err(SpecError::at(&origin(0..key.len()), message).label("unknown"));
+        }
+    };
+    if path.len() < 2 || path.iter().any(|key| key.is_empty()) {
+        return Err(
+            SpecError::at(&origin(0..key.len()), format!("{key:?} names no setting")).label("incomplete")
+        );
+    }
+    let nested = path.iter().rev().fold(value, |item, key| Item {
+        value: Value::Table(Table::from([((*key).to_owned(), item)])),
+        origin: origin(0..start - 1),
+    });
+    nested.overlaid_on(item)
+}
+
+/// Reads a value as TOML; what is no TOML is a text.
+fn parse_value(text: &str, origin: &Origin) -> Item {
+    let source = Arc::new(Source { name: String::new(), text: format!("value = {text}") });
+    let parsed = Item::parse(&source).ok().and_then(|item| item.get("value").cloned());
+    let value = match parsed {
+        Some(Item { value: value @ (Value::Integer(_) | Value::Bool(_) | Value::Text(_)), .. }) => value,
+        Some(Item { value: Value::List(items), .. }) => {
+            let moved = items.into_iter().map(|item| Item { origin: origin.clone(), ..item });
+            Value::List(moved.collect())
+        }
+        Some(Item { value: Value::Table(_), .. }) | None => Value::Text(text.to_owned()),
+    };
+    Item { value, origin: origin.clone() }
+}

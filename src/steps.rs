@@ -1,0 +1,117 @@
+//! The steps: one file for each kind of node.
+//!
+//! A kind has a name, the inputs it takes, and a function that reads its settings from a spec. A new kind
+//! is one file here, one row of [`KINDS`] and a few lines of `specs/livecd.toml`.
+
+mod boot;
+mod debian;
+mod digests;
+mod grub;
+mod import;
+mod initrd;
+mod ipxe;
+mod iso;
+mod kernel;
+mod manifest;
+mod menu;
+mod netboot;
+mod run;
+mod squashfs;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use cache::name::RelPath;
+use cache::{Blob, Object, Output, Store, Tree};
+use graph::{Step, StepError};
+use serde::Serialize;
+
+pub use self::boot::{BootEntry, Kernels};
+pub use self::manifest::SCHEMA as MANIFEST_SCHEMA;
+use crate::spec::{Fields, Image, SpecError};
+
+/// The inputs a kind of step takes.
+#[derive(Debug, Clone, Copy)]
+pub enum Inputs {
+    /// These and no others.
+    Named {
+        /// Those it needs.
+        required: &'static [&'static str],
+        /// Those it can do without.
+        optional: &'static [&'static str],
+    },
+    /// Any, under any names.
+    Any,
+}
+
+/// A step made from a spec, and the outputs it will give.
+pub struct Made {
+    /// The step.
+    pub step: Arc<dyn Step>,
+    /// The names of its outputs.
+    pub outputs: BTreeSet<String>,
+}
+
+impl Made {
+    fn new(step: impl Step + 'static, outputs: &[&str]) -> Self {
+        Self { step: Arc::new(step), outputs: outputs.iter().map(|name| (*name).to_owned()).collect() }
+    }
+}
+
+/// A kind of step.
+pub struct Kind {
+    /// Its name in specs.
+    pub name: &'static str,
+    /// The inputs it takes.
+    pub inputs: Inputs,
+    /// Reads its settings.
+    pub make: fn(&Fields<'_>, &Image) -> Result<Made, Box<SpecError>>,
+}
+
+/// All kinds.
+const KINDS: [&Kind; 12] = [
+    &debian::KIND,
+    &digests::KIND,
+    &grub::KIND,
+    &import::KIND,
+    &initrd::KIND,
+    &ipxe::KIND,
+    &iso::KIND,
+    &kernel::KIND,
+    &manifest::KIND,
+    &netboot::KIND,
+    &run::KIND,
+    &squashfs::KIND,
+];
+
+/// Returns the kind of that name.
+pub fn kind(name: &str) -> Option<&'static Kind> {
+    KINDS.into_iter().find(|kind| kind.name == name)
+}
+
+/// Returns the names of all kinds.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    KINDS.into_iter().map(|kind| kind.name)
+}
+
+/// Returns a step's settings as the fields of its action: each member of the struct is one.
+fn params(step: &impl Serialize) -> BTreeMap<String, String> {
+    let Ok(serde_json::Value::Object(members)) = serde_json::to_value(step) else {
+        unreachable!("steps are structs of plain values")
+    };
+    let text = |value| match value {
+        serde_json::Value::String(text) => text,
+        other => other.to_string(),
+    };
+    members.into_iter().map(|(name, value)| (name, text(value))).collect()
+}
+
+/// Makes an output of files that are in the store: a folder of plain files.
+fn folder(store: &Store, files: impl IntoIterator<Item = (String, Blob)>) -> Result<Output, StepError> {
+    let files = files.into_iter().map(|(name, blob)| {
+        let path = RelPath::new(name.as_bytes()).map_err(StepError::spec)?;
+        Ok((path, blob.digest, blob.size))
+    });
+    let tree = Tree::of_files(files.collect::<Result<Vec<_>, StepError>>()?).map_err(StepError::spec)?;
+    Ok(Output { object: Object::Tree(store.put_tree(&tree)?), bytes: cache::Bytes::Store })
+}

@@ -1,0 +1,177 @@
+//! Finds the kernels and the initrds that go with them, by content.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+
+use cache::name::RelPath;
+use cache::{Blob, RootTree, Store};
+use graph::StepError;
+use serde::{Deserialize, Serialize};
+
+use crate::formats::compression::Compression;
+use crate::formats::initramfs::{self, Family, Initramfs};
+use crate::formats::kernel;
+
+/// A kernel and the initrd that goes with it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootEntry {
+    /// The name of both on the media.
+    pub label: String,
+    /// The kernel.
+    pub kernel: Blob,
+    /// The kernel's release, where it says.
+    pub release: Option<String>,
+    /// The initrd, as it is.
+    pub initrd: Blob,
+    /// Who made the initrd.
+    pub family: Family,
+    /// What is in the initrd.
+    pub initramfs: Initramfs,
+}
+
+/// All kernels of an image, in order of their labels.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kernels(pub Vec<BootEntry>);
+
+impl Kernels {
+    /// Reads what [`Kernels::encode`] wrote.
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, StepError> {
+        serde_json::from_slice(bytes).map_err(StepError::environment)
+    }
+
+    /// Returns the text that is handed from node to node.
+    pub(super) fn encode(&self) -> Result<Vec<u8>, StepError> {
+        serde_json::to_vec_pretty(self).map_err(StepError::environment)
+    }
+
+    /// Tells whether every initrd can fetch its squashfs over HTTP.
+    pub(super) fn have_livenet(&self) -> bool {
+        self.0.iter().all(|entry| entry.family == Family::Dracut && entry.initramfs.has_livenet())
+    }
+}
+
+/// A file of the boot folder.
+struct Candidate<'a> {
+    path: &'a RelPath,
+    blob: Blob,
+}
+
+/// Finds kernels and initrds in a boot folder. A single kernel gets the label `label`.
+pub(super) fn find(store: &Store, boot: &RootTree, label: &str) -> Result<Kernels, StepError> {
+    let mut kernels = Vec::new();
+    let mut initrds = Vec::new();
+    for (path, digest, size) in boot.tree.files() {
+        let blob = Blob { digest, size };
+        let mut head = Vec::new();
+        let reader = boot.open_file(store, path, &digest, size)?;
+        // A head is not the whole file, so its digest is not compared here; the readers below do that.
+        reader.take(kernel::HEAD as u64).read_to_end(&mut head).map_err(StepError::environment)?;
+        let candidate = Candidate { path, blob };
+        if let Some(found) = kernel::detect(&head) {
+            kernels.push((candidate, found));
+        } else if head.starts_with(b"07070") || (Compression::detect(&head).is_some() && !is_text_like(path))
+        {
+            initrds.push(candidate);
+        }
+    }
+    let listing = || {
+        let names: Vec<_> = boot.tree.files().map(|(path, ..)| path.to_string()).collect();
+        if names.is_empty() { "no files at all".to_owned() } else { names.join(", ") }
+    };
+    if kernels.is_empty() {
+        return Err(StepError::action(format!("the root has no kernel: its boot folder has {}", listing()))
+            .with_help("expected a Linux kernel image (bzImage or Image) and its initrd under /boot"));
+    }
+    let single = kernels.len() == 1;
+    let mut entries = Vec::new();
+    for (candidate, found) in kernels {
+        let initrd = pick_initrd(&candidate, &initrds, single).ok_or_else(|| {
+            StepError::action(format!(
+                "no initrd goes with the kernel {}; there are {}",
+                candidate.path,
+                listing()
+            ))
+            .with_help(
+                "name it like the kernel: vmlinuz-VERSION and initrd.img-VERSION, or LABEL and LABEL.igz",
+            )
+        })?;
+        let reader = boot.open_file(store, initrd.path, &initrd.blob.digest, initrd.blob.size)?;
+        let initramfs = initramfs::read(reader)
+            .map_err(|error| StepError::action(format!("the initrd {}: {error}", initrd.path)))?;
+        let family = initramfs.family.ok_or_else(|| {
+            StepError::action(format!("the initrd {} was made by neither dracut nor genkernel", initrd.path))
+                .with_help(
+                    "live media need dracut's dmsquash-live module or genkernel's live support in the initrd",
+                )
+        })?;
+        if let Some(release) = &found.release
+            && !initramfs.kernels.is_empty()
+            && !initramfs.kernels.contains(release)
+        {
+            let other: Vec<_> = initramfs.kernels.iter().map(String::as_str).collect();
+            return Err(StepError::action(format!(
+                "the kernel {} is {release}, but the initrd {} has modules for {}",
+                candidate.path,
+                initrd.path,
+                other.join(", ")
+            )));
+        }
+        let label = if single { label.to_owned() } else { stem(candidate.path).to_owned() };
+        entries.push(BootEntry {
+            label,
+            kernel: candidate.blob,
+            release: found.release,
+            initrd: initrd.blob,
+            family,
+            initramfs,
+        });
+    }
+    entries.sort_by(|a, b| a.label.cmp(&b.label));
+    let labels: BTreeMap<_, _> = entries.iter().map(|entry| (&entry.label, ())).collect();
+    if labels.len() != entries.len() {
+        return Err(StepError::action("two kernels have the same name, in different folders"));
+    }
+    Ok(Kernels(entries))
+}
+
+/// Compressed files that lie in boot folders and are no initrds.
+fn is_text_like(path: &RelPath) -> bool {
+    let name = String::from_utf8_lossy(path.file_name()).into_owned();
+    [".gz", ".svgz", ".map", ".mod", ".pf2", ".png", ".jpg"].iter().any(|end| name.ends_with(end))
+        && !name.starts_with("init")
+}
+
+/// Returns what is left of a kernel's or initrd's name without the usual beginnings and endings.
+fn stem(path: &RelPath) -> &str {
+    let name = std::str::from_utf8(path.file_name()).unwrap_or_default();
+    let starts = ["vmlinuz-", "kernel-", "linux-", "bzImage-", "initrd.img-", "initramfs-", "initrd-"];
+    let ends = [".igz", ".img", ".gz", ".xz", ".initrd"];
+    let name = starts.iter().find_map(|start| name.strip_prefix(start)).unwrap_or(name);
+    ends.iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name)
+}
+
+fn pick_initrd<'a>(
+    kernel: &Candidate<'_>,
+    initrds: &'a [Candidate<'a>],
+    single: bool,
+) -> Option<&'a Candidate<'a>> {
+    let same_folder = |initrd: &&Candidate<'_>| initrd.path.parent() == kernel.path.parent();
+    let named = initrds.iter().filter(same_folder).find(|initrd| stem(initrd.path) == stem(kernel.path));
+    match initrds {
+        [only] if single => Some(only),
+        _ => named,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_and_initrds_go_together_by_name() {
+        let stems =
+            ["boot/vmlinuz-6.1", "initrd.img-6.1", "initramfs-6.1.img", "kernel-6.1", "gentoo", "gentoo.igz"];
+        let stems = stems.map(|path| stem(&RelPath::new(path.as_bytes()).unwrap()).to_owned());
+        assert_eq!(stems, ["6.1", "6.1", "6.1", "6.1", "gentoo", "gentoo"]);
+    }
+}

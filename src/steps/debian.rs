@@ -1,0 +1,362 @@
+//! `debian`: a live root made of Debian packages, with Debian's kernel and a dracut initramfs.
+//!
+//! It goes in two halves. What the machine's own apt sources resolve the packages to is looked up first,
+//! without the network; names, versions and hashes are part of the key. The packages are then fetched,
+//! each checked against its SHA-256, and mmdebstrap makes the root of nothing but them, in a sandbox
+//! without a network. The root stays in the tar that mmdebstrap writes; its files are read from there.
+
+mod apt;
+mod deb;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use cache::{Bytes, Object, Output};
+use graph::sandbox::Invocation;
+use graph::tool::ToolSpec;
+use graph::{Job, Resolved, Resolving, Step, StepError};
+use serde::Serialize;
+
+use self::apt::Package;
+use super::import::boot_files;
+use super::{Inputs, Kind, Made, folder, params};
+use crate::spec::{Fields, Image, SpecError};
+
+/// Gives `root`, `boot` (kernel, initrd, config) and `packages`, the list of packages as JSON.
+pub(super) const KIND: Kind =
+    Kind { name: "debian", inputs: Inputs::Named { required: &[], optional: &[] }, make };
+
+/// The files that make a Debian root a live system, and the script that puts them there.
+const RECIPE: [(&str, &str); 14] = [
+    ("customize.sh", include_str!("debian/customize.sh")),
+    ("root/etc/dracut.conf.d/90-live.conf", include_str!("debian/root/etc/dracut.conf.d/90-live.conf")),
+    ("root/etc/fstab", include_str!("debian/root/etc/fstab")),
+    ("root/etc/hostname", include_str!("debian/root/etc/hostname")),
+    ("root/etc/hosts", include_str!("debian/root/etc/hosts")),
+    ("root/etc/motd", include_str!("debian/root/etc/motd")),
+    ("root/etc/ssh/sshd_config.d/live.conf", include_str!("debian/root/etc/ssh/sshd_config.d/live.conf")),
+    (
+        "root/etc/systemd/journald.conf.d/volatile.conf",
+        include_str!("debian/root/etc/systemd/journald.conf.d/volatile.conf"),
+    ),
+    (
+        "root/etc/systemd/network/80-wired.network",
+        include_str!("debian/root/etc/systemd/network/80-wired.network"),
+    ),
+    (
+        "root/etc/systemd/resolved.conf.d/quiet.conf",
+        include_str!("debian/root/etc/systemd/resolved.conf.d/quiet.conf"),
+    ),
+    (
+        "root/etc/systemd/system/getty@.service.d/autologin.conf",
+        include_str!("debian/root/etc/systemd/system/getty@.service.d/autologin.conf"),
+    ),
+    (
+        "root/etc/systemd/system/serial-getty@.service.d/autologin.conf",
+        include_str!("debian/root/etc/systemd/system/serial-getty@.service.d/autologin.conf"),
+    ),
+    (
+        "root/etc/systemd/system/ssh-hostkeys.service",
+        include_str!("debian/root/etc/systemd/system/ssh-hostkeys.service"),
+    ),
+    (
+        "root/etc/systemd/system/ssh.service.d/hostkeys.conf",
+        include_str!("debian/root/etc/systemd/system/ssh.service.d/hostkeys.conf"),
+    ),
+];
+
+/// Programs of the host that mmdebstrap and the recipe start.
+const PROGRAMS: [&str; 58] = [
+    "/usr/lib/apt/apt-helper",
+    "/usr/lib/apt/methods/copy",
+    "/usr/lib/apt/methods/file",
+    "/usr/lib/apt/methods/store",
+    "apt-cache",
+    "apt-config",
+    "apt-get",
+    "awk",
+    "basename",
+    "cat",
+    "chmod",
+    "chroot",
+    "cmp",
+    "cp",
+    "cut",
+    "date",
+    "diff",
+    "dirname",
+    "dpkg",
+    "dpkg-deb",
+    "dpkg-divert",
+    "dpkg-query",
+    "dpkg-split",
+    "dpkg-statoverride",
+    "dpkg-trigger",
+    "env",
+    "find",
+    "grep",
+    "gzip",
+    "head",
+    "install",
+    "ldconfig",
+    "ln",
+    "ls",
+    "mkdir",
+    "mknod",
+    "mktemp",
+    "mmtarfilter",
+    "mount",
+    "mv",
+    "readlink",
+    "rm",
+    "rmdir",
+    "sed",
+    "sh",
+    "sort",
+    "start-stop-daemon",
+    "stat",
+    "tar",
+    "test",
+    "touch",
+    "tr",
+    "true",
+    "umount",
+    "unshare",
+    "wc",
+    "xz",
+    "zstd",
+];
+
+/// Data of those programs; folders whose names begin so count as well.
+const DATA: [&str; 5] = [
+    "/usr/lib/apt",
+    "/usr/share/dpkg",
+    "/usr/share/mmdebstrap",
+    "/usr/lib/locale/C.utf8",
+    "/usr/share/zoneinfo/UTC",
+];
+const DATA_STARTS: [(&str, &str); 3] =
+    [("/usr/share", "perl"), ("/usr/lib/x86_64-linux-gnu", "perl"), ("/usr/lib", "python3.")];
+
+const PACKAGE: &str = "mmdebstrap";
+
+#[derive(Serialize)]
+struct Debian {
+    architecture: String,
+    packages: Vec<String>,
+    /// Paths that are not unpacked, in dpkg's patterns.
+    exclude_paths: Vec<String>,
+    /// The digest of the files and the script above.
+    recipe: String,
+    epoch: u32,
+}
+
+fn make(fields: &Fields<'_>, image: &Image) -> Result<Made, Box<SpecError>> {
+    let word = |text: &str| {
+        !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.:=~".contains(&byte))
+    };
+    fields.required("packages")?;
+    let packages = fields.texts("packages")?;
+    for (name, item) in &packages {
+        if !word(name) || name.starts_with('-') {
+            return Err(SpecError::at(&item.origin, format!("{name:?} is not the name of a package"))
+                .label("expected NAME or NAME=VERSION"));
+        }
+    }
+    let exclude = fields.texts("exclude_paths")?;
+    for (path, item) in &exclude {
+        if !path.starts_with('/') || path.contains(['\n', ' ']) {
+            return Err(SpecError::at(&item.origin, format!("{path:?} is not a pattern of dpkg's"))
+                .label("expected an absolute path, with * for anything"));
+        }
+    }
+    let item = fields.get("architecture");
+    let architecture = item.map_or(Ok("amd64"), |item| item.as_text())?;
+    if architecture != "amd64" {
+        let origin = &fields.required("architecture")?.origin;
+        return Err(SpecError::at(origin, "the step debian makes roots for amd64 only").label("not amd64"));
+    }
+    let mut recipe = cache::digest::BlobHasher::default();
+    for (path, text) in RECIPE {
+        recipe.update(format!("{} {path} {} ", path.len(), text.len()).as_bytes());
+        recipe.update(text.as_bytes());
+    }
+    let step = Debian {
+        architecture: architecture.to_owned(),
+        packages: packages.into_iter().map(|(name, _)| name.to_owned()).collect(),
+        exclude_paths: exclude.into_iter().map(|(path, _)| path.to_owned()).collect(),
+        recipe: recipe.finish().to_string(),
+        epoch: image.timestamp.epoch(),
+    };
+    Ok(Made::new(step, &["root", "boot", "packages"]))
+}
+
+impl Debian {
+    /// Builds mmdebstrap's command line.
+    fn mmdebstrap_args(&self) -> Vec<OsString> {
+        let hooks = "/usr/share/mmdebstrap/hooks/merged-usr";
+        let mut args: Vec<String> = [
+            "--mode=root",
+            "--variant=essential",
+            "--format=tar",
+            "--aptopt=APT::Install-Recommends \"false\"",
+            "--aptopt=APT::Sandbox::User \"root\"",
+            "--skip=cleanup/apt",
+            "--customize-hook=/bin/sh /build/in/recipe/customize.sh \"$1\"",
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        args.push(format!("--setup-hook={hooks}/setup00.sh"));
+        args.push(format!("--essential-hook={hooks}/essential00.sh"));
+        args.push(format!("--architectures={}", self.architecture));
+        args.push(format!("--include={}", self.packages.join(" ")));
+        args.extend(self.exclude_paths.iter().map(|path| format!("--dpkgopt=path-exclude={path}")));
+        args.push("--dpkgopt=path-include=/usr/share/doc/*/copyright".to_owned());
+        // No suite: a flat repository has none, and a name would narrow the set of essential packages.
+        args.extend(["", "root.tar", "deb [trusted=yes] copy:/build/in/pool ./"].map(str::to_owned));
+        args.into_iter().map(OsString::from).collect()
+    }
+
+    /// Writes what the tools read: packages and their index, the recipe, the few files of `/etc`.
+    fn prepare(&self, job: &Job<'_>, packages: &[Package], top: &Path) -> io::Result<()> {
+        let pool = top.join("pool");
+        fs::create_dir(&pool)?;
+        let mut index = String::new();
+        for package in packages {
+            let object = job.store.object_path(&package.blob);
+            let place = pool.join(&package.file);
+            // The folder is mounted read-only, so a link to the object does no harm.
+            fs::hard_link(&object, &place).or_else(|_| fs::copy(&object, &place).map(drop))?;
+            let control = deb::control(&fs::read(&place)?)
+                .map_err(|error| io::Error::other(format!("{}: {error}", package.file)))?;
+            index.push_str(&format!(
+                "{}\nFilename: ./{}\nSize: {}\nSHA256: {}\n\n",
+                control.trim_end(),
+                package.file,
+                package.size,
+                package.sha256
+            ));
+        }
+        fs::write(pool.join("Packages"), index)?;
+        for (path, text) in RECIPE {
+            let place = top.join("recipe").join(path);
+            if let Some(parent) = place.parent() {
+                fs::create_dir_all(parent)?;
+            }
+            fs::write(place, text)?;
+        }
+        fs::write(
+            top.join("passwd"),
+            "root:x:0:0:root:/root:/bin/sh\n_apt:x:42:65534::/nonexistent:/usr/sbin/nologin\n\
+             nobody:x:65534:65534::/nonexistent:/usr/sbin/nologin\n",
+        )?;
+        fs::write(top.join("group"), "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n")?;
+        fs::create_dir(top.join("dpkg"))
+    }
+}
+
+/// Returns the data files of mmdebstrap and all it starts, as this machine has them.
+fn data_files() -> Result<Vec<String>, StepError> {
+    let mut data: Vec<String> = DATA.iter().map(|path| (*path).to_owned()).collect();
+    for (folder, start) in DATA_STARTS {
+        for entry in fs::read_dir(folder).map_err(StepError::environment)? {
+            let name = entry.map_err(StepError::environment)?.file_name();
+            if name.to_string_lossy().starts_with(start) {
+                data.push(format!("{folder}/{}", name.to_string_lossy()));
+            }
+        }
+    }
+    data.sort();
+    Ok(data)
+}
+
+impl Step for Debian {
+    fn kind(&self) -> &'static str {
+        KIND.name
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn params(&self) -> BTreeMap<String, String> {
+        params(self)
+    }
+
+    fn resolve(&self, resolving: &Resolving<'_>) -> Result<Resolved, StepError> {
+        if !rustix::process::geteuid().is_root() {
+            return Err(StepError::environment(
+                "the step debian makes device nodes and other people's files: only root can",
+            )
+            .with_help("run as root, or import a root that somebody else made (step = \"import\")"));
+        }
+        let data = data_files()?;
+        let data: Vec<&str> = data.iter().map(String::as_str).collect();
+        let spec = ToolSpec { name: "mmdebstrap", programs: &PROGRAMS, data: &data, package: PACKAGE };
+        let mut resolved = Resolved::with_tools(resolving, &[spec])?;
+        for package in apt::resolve(resolving, &self.architecture, &self.packages)? {
+            let pinned = format!("{} sha256:{}", package.version, package.sha256);
+            resolved.sources.insert(package.name, pinned);
+        }
+        Ok(resolved)
+    }
+
+    fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
+        let packages = apt::fetch(job, &self.architecture, &self.packages)?;
+        let inputs = job.store.work_dir()?;
+        job.progress("unpacking the package lists", 0, None);
+        self.prepare(job, &packages, inputs.path()).map_err(StepError::environment)?;
+        let work = job.store.work_dir()?;
+        fs::create_dir(work.path().join("tmp")).map_err(StepError::environment)?;
+        let given = |name: &str| inputs.path().join(name);
+        let environment = [
+            ("SOURCE_DATE_EPOCH", self.epoch.to_string()),
+            ("TMPDIR", "/build/tmp".to_owned()),
+            ("HOME", "/root".to_owned()),
+            ("LC_ALL", "C.UTF-8".to_owned()),
+            // The kernel's package is not to make an initramfs: the recipe does, once, and with its own settings.
+            ("INITRD", "No".to_owned()),
+        ];
+        job.progress("installing the packages, making the initramfs", 0, None);
+        job.run(&Invocation {
+            tool: job.tool("mmdebstrap")?,
+            others: &[],
+            args: self.mmdebstrap_args(),
+            env: environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+            inputs: BTreeMap::from([
+                ("pool".to_owned(), given("pool")),
+                ("recipe".to_owned(), given("recipe")),
+            ]),
+            mounts: BTreeMap::from([
+                (PathBuf::from("/etc/passwd"), given("passwd")),
+                (PathBuf::from("/etc/group"), given("group")),
+                (PathBuf::from("/var/lib/dpkg"), given("dpkg")),
+            ]),
+            work: work.path(),
+            privileged: true,
+        })?;
+        let path = work.path().join("root.tar");
+        job.progress("reading the root", 0, None);
+        let tar = fs::File::open(&path).map_err(|error| {
+            StepError::action(format!("mmdebstrap ended well but left no root.tar: {error}"))
+        })?;
+        let input = io::BufReader::with_capacity(1 << 20, tar);
+        let (tree, slices) = cache::ingest::tar(input, io::sink()).map_err(StepError::action)?;
+        let index = job.store.put(&slices.encode())?.digest;
+        let pack = job.store.adopt(&path)?.digest;
+        let bytes = Bytes::Pack { pack, index };
+        let digest = job.store.put_tree(&tree)?;
+        let boot = boot_files(job.store, &job.store.open_tree(&digest, &bytes)?, Some(b"boot/"))?;
+        let listing: Vec<_> = packages.iter().map(Package::listing).collect();
+        let mut text = serde_json::to_vec_pretty(&listing).map_err(StepError::environment)?;
+        text.push(b'\n');
+        Ok(BTreeMap::from([
+            ("root".to_owned(), Output { object: Object::Tree(digest), bytes }),
+            ("boot".to_owned(), folder(job.store, boot)?),
+            ("packages".to_owned(), job.store.put(&text)?.into()),
+        ]))
+    }
+}

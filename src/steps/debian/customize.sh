@@ -1,0 +1,56 @@
+#!/bin/sh
+# Turns a fresh Debian root into a live system. $1 is the root; runs outside of it, as root, in the sandbox.
+set -eu
+root=$1
+recipe=/build/in/recipe
+in_root() { chroot "$root" "$@"; }
+
+# Our own files: mode 644 and root's, whatever they are outside.
+rm -f "$root/etc/hostname" "$root/etc/resolv.conf" "$root/etc/dracut.conf.d/11-ifcfg.conf"
+(cd "$recipe/root" && find . -type f) | LC_ALL=C sort | while read -r file; do
+	install -D -m 644 "$recipe/root/$file" "$root/$file"
+done
+find "$root/etc/systemd" "$root/etc/ssh/sshd_config.d" "$root/etc/dracut.conf.d" -type d -exec chmod 755 {} +
+ln -sf /run/systemd/resolve/stub-resolv.conf "$root/etc/resolv.conf"
+chmod 700 "$root/root"
+
+# Root logs in on the consoles without a password; sshd wants one, or a key.
+in_root passwd -q -d root
+in_root systemctl -q enable systemd-networkd.service systemd-resolved.service ssh.service ssh-hostkeys.service
+# What a live system has no use for, as far as it is installed.
+for unit in systemd-networkd-wait-online.service rpcbind.service rpcbind.socket smartmontools.service \
+	apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service fstrim.timer \
+	mdcheck_start.timer mdcheck_continue.timer mdmonitor-oneshot.timer xfs_scrub_all.timer nfs-client.target \
+	nvmf-autoconnect.service nvmefc-boot-connections.service uuidd.socket lvm2-monitor.service; do
+	if [ -e "$root/usr/lib/systemd/system/$unit" ] || [ -e "$root/lib/systemd/system/$unit" ]; then
+		in_root systemctl -q disable "$unit"
+	fi
+done
+ln -sf /dev/null "$root/etc/systemd/system/dracut-shutdown.service"
+in_root systemctl -q set-default multi-user.target
+
+# One kernel, one initramfs.
+release=$(ls "$root/usr/lib/modules")
+[ "$(echo "$release" | wc -w)" = 1 ] || { echo "expected one kernel, found: $release" >&2; exit 1; }
+in_root env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C TZ=UTC HOME=/root SOURCE_DATE_EPOCH="$SOURCE_DATE_EPOCH" \
+	dracut --force --tmpdir /tmp "/boot/initrd.img-$release" "$release"
+chmod 644 "$root/boot/initrd.img-$release" "$root/boot/vmlinuz-$release"
+rm -f "$root/vmlinuz" "$root/vmlinuz.old" "$root/initrd.img" "$root/initrd.img.old"
+
+# What differs from run to run, or must not be shared by all who boot this.
+rm -f "$root"/etc/ssh/ssh_host_* "$root/etc/nvme/hostid" "$root/etc/nvme/hostnqn" "$root/var/lib/dbus/machine-id" \
+	"$root/var/lib/systemd/random-seed" "$root/var/lib/systemd/credential.secret"
+: > "$root/etc/machine-id"
+if [ -e "$root/etc/mdadm/mdadm.conf" ]; then
+	sed -i '/^# This configuration was auto-generated on/d' "$root/etc/mdadm/mdadm.conf"
+fi
+find "$root/usr" -name __pycache__ -type d -prune -exec rm -rf {} +
+find "$root/var/log" -type f -exec rm -f {} +
+rm -rf "$root/var/cache/ldconfig" "$root"/var/cache/debconf/*-old "$root"/var/lib/dpkg/*-old "$root/var/lib/dracut" \
+	"$root/etc/passwd-" "$root/etc/group-" "$root/etc/shadow-" "$root/etc/gshadow-" "$root/etc/subuid-" \
+	"$root/etc/subgid-" "$root/etc/.pwd.lock" "$root/var/log/journal" "$root"/tmp/* "$root"/var/tmp/* "$root"/run/*
+
+# apt: no list and no archive of this machine; the booted system gets its sources from whoever uses it.
+rm -rf "$root/var/lib/apt/lists" "$root/var/cache/apt" "$root/etc/apt/apt.conf.d/99mmdebstrap" \
+	"$root/etc/apt/sources.list"
+mkdir -p "$root/var/lib/apt/lists/partial" "$root/var/cache/apt/archives/partial"

@@ -1,0 +1,148 @@
+//! `digests`: the digest files that Gentoo publishes, for every file of a folder, in a fixed order.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Write};
+
+use blake2::Blake2b512;
+use cache::{Blob, Output, Store};
+use flate2::{Compression, GzBuilder};
+use graph::{Job, Step, StepError};
+use rayon::prelude::*;
+use serde::Serialize;
+use sha2::{Digest, Sha512};
+
+use super::{Inputs, Kind, Made, folder, params};
+use crate::formats::iso9660::Iso;
+use crate::spec::{Fields, Image, SpecError};
+
+/// Gives `files`. Its inputs are the folders whose files it names.
+///
+/// With `iso = true` the ISO comes first and gets a `.sha256` and a `.CONTENTS.gz`, as on Gentoo's
+/// mirrors; else the file is called `DIGESTS`.
+pub(super) const KIND: Kind = Kind { name: "digests", inputs: Inputs::Any, make };
+
+fn make(fields: &Fields<'_>, image: &Image) -> Result<Made, Box<SpecError>> {
+    let iso = fields.bool("iso", false)?.then(|| image.iso_name());
+    Ok(Made::new(Digests { iso }, &["files"]))
+}
+
+#[derive(Serialize)]
+struct Digests {
+    iso: Option<String>,
+}
+
+/// The hashes of one file, in hex.
+struct Hashes {
+    blake2b: String,
+    sha512: String,
+}
+
+/// Hashes a file with both algorithms in one reading.
+fn hash(store: &Store, blob: &Blob) -> Result<Hashes, StepError> {
+    let mut file = File::open(store.object_path(&blob.digest)).map_err(StepError::environment)?;
+    let (mut blake2b, mut sha512) = (Blake2b512::new(), Sha512::new());
+    let mut check = cache::digest::BlobHasher::default();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let read = file.read(&mut buffer).map_err(StepError::environment)?;
+        if read == 0 {
+            break;
+        }
+        let piece = &buffer[..read];
+        blake2b.update(piece);
+        sha512.update(piece);
+        check.update(piece);
+    }
+    if check.finish() != blob.digest {
+        // Takes the damaged object out, so that the next build makes it again.
+        store.verified(&blob.digest)?;
+    }
+    Ok(Hashes { blake2b: hex(&blake2b.finalize()), sha512: hex(&sha512.finalize()) })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Renders one file's lines: a comment and `<hex>  <name>` for each hash.
+fn lines(name: &str, hashes: &Hashes) -> String {
+    format!("# BLAKE2B HASH\n{}  {name}\n# SHA512 HASH\n{}  {name}\n", hashes.blake2b, hashes.sha512)
+}
+
+/// Lists an ISO's files, sorted, gzipped without a date.
+fn contents(job: &Job<'_>, iso: &Blob) -> Result<Vec<u8>, StepError> {
+    let iso = Iso::open(&job.store.verified(&iso.digest)?).map_err(StepError::action)?;
+    let mut listing = Vec::new();
+    for path in iso.files.keys() {
+        listing.extend_from_slice(b"/");
+        listing.extend_from_slice(path.as_bytes());
+        listing.push(b'\n');
+    }
+    let mut gzip = GzBuilder::new().mtime(0).write(Vec::new(), Compression::best());
+    gzip.write_all(&listing).and_then(|()| gzip.finish()).map_err(StepError::environment)
+}
+
+impl Step for Digests {
+    fn kind(&self) -> &'static str {
+        KIND.name
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn params(&self) -> BTreeMap<String, String> {
+        params(self)
+    }
+
+    fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
+        let mut named: BTreeMap<String, Blob> = BTreeMap::new();
+        for input in job.inputs.keys() {
+            for (path, digest, size) in job.tree(input)?.tree.files() {
+                let name = path.to_string();
+                if named.insert(name.clone(), Blob { digest, size }).is_some() {
+                    return Err(StepError::spec(format!("two inputs of {} have a file {name}", job.node)));
+                }
+            }
+        }
+        let mut first = Vec::new();
+        let mut outputs = Vec::new();
+        if let Some(name) = &self.iso {
+            let iso = named
+                .remove(name)
+                .ok_or_else(|| StepError::spec(format!("no input of {} has the ISO {name}", job.node)))?;
+            let listing = format!("{name}.CONTENTS.gz");
+            let contents = job.store.put(&contents(job, &iso)?)?;
+            let sha256 = format!("# SHA256 HASH\n{}  {name}\n", job.store.sha256(&iso.digest)?);
+            outputs.push((format!("{name}.sha256"), job.store.put(sha256.as_bytes())?));
+            outputs.push((listing.clone(), contents));
+            first.extend([(name.clone(), iso), (listing, contents)]);
+        }
+        // Gentoo's two files first, then all others by name.
+        let all: Vec<(String, Blob)> = first.into_iter().chain(named).collect();
+        job.progress("hashing", 0, None);
+        let hashed: Vec<String> = all
+            .par_iter()
+            .map(|(name, blob)| Ok(lines(name, &hash(job.store, blob)?)))
+            .collect::<Result<_, StepError>>()?;
+        let name = self.iso.as_ref().map_or_else(|| "DIGESTS".to_owned(), |iso| format!("{iso}.DIGESTS"));
+        outputs.push((name, job.store.put(hashed.concat().as_bytes())?));
+        Ok(BTreeMap::from([("files".to_owned(), folder(job.store, outputs)?)]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gentoo_digests_file_of_an_iso_has_774_bytes() {
+        // As on the mirrors, where an ISO has a name of 42 characters.
+        let name = "install-amd64-minimal-20260101T000000Z.iso";
+        assert_eq!(name.len(), 42);
+        let hashes = Hashes { blake2b: "0".repeat(128), sha512: "0".repeat(128) };
+        let text = lines(name, &hashes) + &lines(&format!("{name}.CONTENTS.gz"), &hashes);
+        assert_eq!(text.len(), 774);
+    }
+}

@@ -1,0 +1,220 @@
+//! `grub`: GRUB's images for BIOS and UEFI, from CD, from disk and over the network.
+//!
+//! Each image is made by an explicit `grub-mkimage` with all modules it needs inside: `grub-mkrescue` and
+//! `grub-mkstandalone` take the clock and their input's times in.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::path::Path;
+
+use cache::Output;
+use graph::sandbox::Invocation;
+use graph::tool::ToolSpec;
+use graph::{Job, Resolved, Resolving, Step, StepError};
+use serde::Serialize;
+
+use super::{Inputs, Kind, Made, params};
+
+/// Gives `eltorito` (BIOS, CD), `mbr` (BIOS, disk), `efi` (a FAT image for UEFI), and the network images
+/// `net-bios` and `net-efi`.
+pub(super) const KIND: Kind = Kind {
+    name: "grub",
+    inputs: Inputs::Named { required: &[], optional: &[] },
+    make: |_fields, image| {
+        let step = Grub { volume_id: image.volume_id.clone(), epoch: image.timestamp.epoch() };
+        Ok(Made::new(step, &["eltorito", "mbr", "efi", "net-bios", "net-efi"]))
+    },
+};
+
+/// Modules every image has.
+const MODULES: [&str; 27] = [
+    "all_video",
+    "boot",
+    "cat",
+    "chain",
+    "configfile",
+    "echo",
+    "fat",
+    "halt",
+    "help",
+    "iso9660",
+    "linux",
+    "ls",
+    "minicmd",
+    "normal",
+    "part_gpt",
+    "part_msdos",
+    "reboot",
+    "search",
+    "search_fs_file",
+    "search_fs_uuid",
+    "search_label",
+    "serial",
+    "sleep",
+    "terminal",
+    "test",
+    "true",
+    "videoinfo",
+];
+
+/// What an image is for.
+struct Target {
+    output: &'static str,
+    format: &'static str,
+    modules: &'static [&'static str],
+    network: bool,
+}
+
+const TARGETS: [Target; 4] = [
+    Target {
+        output: "eltorito",
+        format: "i386-pc-eltorito",
+        modules: &["biosdisk", "vbe", "vga"],
+        network: false,
+    },
+    Target { output: "bootx64", format: "x86_64-efi", modules: &["efi_gop", "efi_uga"], network: false },
+    Target {
+        output: "net-bios",
+        format: "i386-pc-pxe",
+        modules: &["pxe", "tftp", "http", "vbe", "vga"],
+        network: true,
+    },
+    Target {
+        output: "net-efi",
+        format: "x86_64-efi",
+        modules: &["efinet", "tftp", "http", "efi_gop", "efi_uga"],
+        network: true,
+    },
+];
+
+const MKIMAGE: ToolSpec<'_> = ToolSpec {
+    name: "grub-mkimage",
+    programs: &[],
+    data: &["/usr/lib/grub/i386-pc", "/usr/lib/grub/x86_64-efi"],
+    package: "grub-common grub-pc-bin grub-efi-amd64-bin",
+};
+const MKFS: ToolSpec<'_> = ToolSpec { name: "mkfs.vfat", programs: &[], data: &[], package: "dosfstools" };
+const MCOPY: ToolSpec<'_> = ToolSpec {
+    name: "mcopy",
+    programs: &["mmd", "mtools"],
+    data: &["/usr/lib/x86_64-linux-gnu/gconv"],
+    package: "mtools",
+};
+const SPECS: [ToolSpec<'_>; 3] = [MKIMAGE, MKFS, MCOPY];
+
+/// The master boot record that loads the El Torito image from a disk.
+const MBR: &str = "/usr/lib/grub/i386-pc/boot_hybrid.img";
+
+/// FAT images are made larger than their content by this, for tables and folders.
+const FAT_EXTRA: u64 = 512 << 10;
+
+#[derive(Serialize)]
+struct Grub {
+    volume_id: String,
+    epoch: u32,
+}
+
+impl Grub {
+    /// The first commands of an image: find the medium, or the boot server, and read its menu.
+    fn early_config(&self, target: &Target) -> String {
+        if target.network {
+            return "configfile $prefix/grub.cfg\n".to_owned();
+        }
+        format!(
+            "search --no-floppy --set=root --label {}\nset prefix=($root)/boot/grub\nconfigfile $prefix/grub.cfg\n",
+            self.volume_id
+        )
+    }
+
+    fn mkimage_args(target: &Target) -> Vec<OsString> {
+        let directory = match target.format {
+            "x86_64-efi" => "/usr/lib/grub/x86_64-efi",
+            _ => "/usr/lib/grub/i386-pc",
+        };
+        let prefix = if target.network { "/grub" } else { "/boot/grub" };
+        let config = format!("early-{}.cfg", target.output);
+        let output = format!("{}.img", target.output);
+        let fixed = ["-d", directory, "-O", target.format, "-p", prefix, "-c", &config, "-o", &output];
+        fixed.into_iter().chain(MODULES).chain(target.modules.iter().copied()).map(OsString::from).collect()
+    }
+
+    /// Packs the UEFI image into a FAT file system, as firmware looks for it.
+    fn efi_partition(&self, job: &Job<'_>, work: &Path) -> Result<(), StepError> {
+        let environment = BTreeMap::from([
+            ("SOURCE_DATE_EPOCH".to_owned(), self.epoch.to_string()),
+            ("MTOOLS_SKIP_CHECK".to_owned(), "1".to_owned()),
+        ]);
+        let run = |tool: &str, words: &[&str]| {
+            job.run(&Invocation {
+                tool: job.tool(tool)?,
+                others: &[],
+                args: words.iter().map(OsString::from).collect(),
+                env: environment.clone(),
+                inputs: BTreeMap::new(),
+                mounts: BTreeMap::new(),
+                work,
+                privileged: false,
+            })
+        };
+        let image = work.join("bootx64.img");
+        let content = fs::metadata(&image).map_err(StepError::environment)?.len();
+        let kib = (content + FAT_EXTRA).div_ceil(64 << 10) * 64;
+        let serial = format!("{:08x}", self.epoch);
+        let kib = kib.to_string();
+        run("mkfs.vfat", &["-C", "--invariant", "-i", &serial, "-n", "ESP", "-F", "12", "efi.img", &kib])?;
+        let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(self.epoch.into());
+        fs::File::options()
+            .write(true)
+            .open(&image)
+            .and_then(|file| file.set_modified(time))
+            .map_err(StepError::environment)?;
+        // mcopy is mtools under one of its names; -D and -m are the same for all of them.
+        run("mmd", &["-i", "efi.img", "::EFI", "::EFI/BOOT"])?;
+        run("mcopy", &["-m", "-i", "efi.img", "bootx64.img", "::EFI/BOOT/BOOTX64.EFI"])
+    }
+}
+
+impl Step for Grub {
+    fn kind(&self) -> &'static str {
+        KIND.name
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn params(&self) -> BTreeMap<String, String> {
+        params(self)
+    }
+
+    fn resolve(&self, resolving: &Resolving<'_>) -> Result<Resolved, StepError> {
+        let mmd = ToolSpec { name: "mmd", ..MCOPY };
+        Ok(Resolved::with_tools(resolving, &[&SPECS[..], &[mmd]].concat())?)
+    }
+
+    fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
+        let work = job.store.work_dir()?;
+        for target in &TARGETS {
+            let config = work.path().join(format!("early-{}.cfg", target.output));
+            fs::write(&config, self.early_config(target)).map_err(StepError::environment)?;
+            job.run(&Invocation {
+                tool: job.tool("grub-mkimage")?,
+                others: &[],
+                args: Self::mkimage_args(target),
+                env: BTreeMap::from([("SOURCE_DATE_EPOCH".to_owned(), self.epoch.to_string())]),
+                inputs: BTreeMap::new(),
+                mounts: BTreeMap::new(),
+                work: work.path(),
+                privileged: false,
+            })?;
+        }
+        self.efi_partition(job, work.path())?;
+        let mbr = fs::read(MBR).map_err(StepError::environment)?;
+        let mut outputs = BTreeMap::from([("mbr".to_owned(), job.store.put(&mbr)?.into())]);
+        for name in ["eltorito", "efi", "net-bios", "net-efi"] {
+            outputs.insert(name.to_owned(), job.take(work.path(), &format!("{name}.img"))?.into());
+        }
+        Ok(outputs)
+    }
+}

@@ -1,0 +1,286 @@
+//! `import`: a root from a folder, a tar, or a live ISO that somebody else made.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use cache::name::RelPath;
+use cache::stat::Stat;
+use cache::{Blob, Bytes, Object, Output, RootTree, Store, TreeDigest};
+use graph::{Job, Resolved, Resolving, Step, StepError};
+use serde::{Deserialize, Serialize};
+
+use super::{Inputs, Kind, Made, folder};
+use crate::formats::compression::Compression;
+use crate::formats::iso9660::{Iso, IsoError, IsoFile};
+use crate::formats::kernel;
+use crate::spec::{Fields, Image, SpecError};
+
+/// Gives `root` (a tree, or the squashfs of an ISO), `boot` (what lies under `/boot`) and an empty list of
+/// `packages`.
+pub(super) const KIND: Kind =
+    Kind { name: "import", inputs: Inputs::Named { required: &[], optional: &[] }, make };
+
+/// Where live ISOs have their squashfs: Gentoo's, then those of dracut's tools.
+const SQUASHFS_PATHS: [&str; 3] = ["image.squashfs", "LiveOS/squashfs.img", "live/filesystem.squashfs"];
+
+struct Import {
+    path: PathBuf,
+    boot: Option<PathBuf>,
+}
+
+fn make(fields: &Fields<'_>, _image: &Image) -> Result<Made, Box<SpecError>> {
+    let located = |key| -> Result<Option<PathBuf>, Box<SpecError>> {
+        let Some(item) = fields.get(key) else { return Ok(None) };
+        // Relative to the spec file; to the current folder where it was set on the command line.
+        let text = item.as_text()?;
+        let folder = Path::new(&item.origin.source.name).parent().unwrap_or(Path::new(""));
+        let path = folder.join(text);
+        if !path.exists() {
+            return Err(SpecError::at(&item.origin, format!("{} is not there", path.display()))
+                .label("expected a folder, a tar or an ISO"));
+        }
+        Ok(Some(path))
+    };
+    fields.required("path")?;
+    let step = Import { path: located("path")?.unwrap_or_default(), boot: located("boot")? };
+    Ok(Made::new(step, &["root", "boot", "packages"]))
+}
+
+/// What was found at a path.
+enum Found {
+    Folder,
+    Iso,
+    Tar(Option<Compression>),
+}
+
+/// A tar that was read before, as long as it stays the same.
+#[derive(Serialize, Deserialize)]
+struct KnownTar {
+    tree: TreeDigest,
+    bytes: Bytes,
+}
+
+impl Import {
+    fn look(&self) -> Result<Found, StepError> {
+        let failed = |error: io::Error| StepError::spec(format!("{}: {error}", self.path.display()));
+        if self.path.is_dir() {
+            return Ok(Found::Folder);
+        }
+        let mut head = vec![0; 0x8800];
+        let mut file = File::open(&self.path).map_err(failed)?;
+        let mut length = 0;
+        while length < head.len() {
+            match file.read(&mut head[length..]).map_err(failed)? {
+                0 => break,
+                read => length += read,
+            }
+        }
+        head.truncate(length);
+        if head.get(0x8001..0x8006) == Some(b"CD001") {
+            return Ok(Found::Iso);
+        }
+        if head.get(257..262) == Some(b"ustar") {
+            return Ok(Found::Tar(None));
+        }
+        match Compression::detect(&head) {
+            Some(compression) => Ok(Found::Tar(Some(compression))),
+            None => Err(StepError::spec(format!(
+                "{} is neither a folder nor a tar nor an ISO 9660 image",
+                self.path.display()
+            ))
+            .with_help("a tar may be compressed with gzip, xz, zstd, bzip2, lz4 or lzma")),
+        }
+    }
+
+    fn read_tar(&self, store: &Store, compression: Option<Compression>) -> Result<KnownTar, StepError> {
+        let failed = |error: io::Error| StepError::spec(format!("{}: {error}", self.path.display()));
+        let stat = Stat::of(&std::fs::metadata(&self.path).map_err(failed)?);
+        let path = self.path.canonicalize().map_err(failed)?;
+        let key = format!("{} {stat:?}", path.display());
+        if let Some(known) =
+            store.memo("tars", &key)?.and_then(|text| serde_json::from_str::<KnownTar>(&text).ok())
+            && let Ok(root) = store.open_tree(&known.tree, &known.bytes)
+        {
+            drop(root);
+            return Ok(known);
+        }
+        let now = std::time::SystemTime::now();
+        let input = BufReader::with_capacity(1 << 20, File::open(&path).map_err(failed)?);
+        let wrong =
+            |error| StepError::action(error).with_help(format!("while reading {}", self.path.display()));
+        let known = match compression {
+            None => {
+                let (tree, slices) = cache::ingest::tar(input, io::sink()).map_err(wrong)?;
+                let index = store.put(&slices.encode())?.digest;
+                KnownTar { tree: store.put_tree(&tree)?, bytes: Bytes::Tar { path, index } }
+            }
+            Some(compression) => {
+                // Slices need the uncompressed bytes, so they are kept.
+                let unpacked = compression.decoder_to_end(input).map_err(failed)?;
+                let mut pack = store.writer()?;
+                let (tree, slices) = cache::ingest::tar(unpacked, &mut pack).map_err(wrong)?;
+                let pack = pack.commit()?.digest;
+                let index = store.put(&slices.encode())?.digest;
+                KnownTar { tree: store.put_tree(&tree)?, bytes: Bytes::Pack { pack, index } }
+            }
+        };
+        if stat.is_settled(now) {
+            let text = serde_json::to_string(&known).map_err(StepError::environment)?;
+            store.set_memo("tars", &key, &text)?;
+        }
+        Ok(known)
+    }
+}
+
+impl Step for Import {
+    fn kind(&self) -> &'static str {
+        KIND.name
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    /// Nothing: what is at the paths counts, not the paths.
+    fn params(&self) -> BTreeMap<String, String> {
+        BTreeMap::new()
+    }
+
+    fn resolve(&self, resolving: &Resolving<'_>) -> Result<Resolved, StepError> {
+        let store = resolving.store;
+        let mut resolved = Resolved::default();
+        let mut tree = |name: &str, digest: TreeDigest, bytes: Bytes| {
+            resolved.sources.insert(name.to_owned(), digest.to_string());
+            resolved.places.insert(name.to_owned(), bytes);
+        };
+        let read_folder = |path: &Path| {
+            let path = path.canonicalize().map_err(StepError::spec)?;
+            let digest =
+                store.put_tree(&cache::ingest::directory(store, &path).map_err(StepError::environment)?)?;
+            Ok::<_, StepError>((digest, Bytes::Directory { path }))
+        };
+        match self.look()? {
+            Found::Folder => {
+                let (digest, bytes) = read_folder(&self.path)?;
+                tree("root", digest, bytes);
+            }
+            Found::Tar(compression) => {
+                let known = self.read_tar(store, compression)?;
+                tree("root", known.tree, known.bytes);
+            }
+            Found::Iso => {
+                let digest = store.file_digest(&self.path)?;
+                resolved.sources.insert("iso".to_owned(), digest.to_string());
+                resolved.paths.insert("iso".to_owned(), self.path.clone());
+            }
+        }
+        if let Some(boot) = &self.boot {
+            let (digest, bytes) = read_folder(boot)?;
+            resolved.sources.insert("boot".to_owned(), digest.to_string());
+            resolved.places.insert("boot".to_owned(), bytes);
+        }
+        Ok(resolved)
+    }
+
+    fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
+        let opened = |name: &str| -> Result<Option<(TreeDigest, Bytes, RootTree)>, StepError> {
+            let Some(bytes) = job.resolved.places.get(name) else { return Ok(None) };
+            let digest: TreeDigest = job.resolved.sources[name].parse().map_err(StepError::environment)?;
+            Ok(Some((digest, bytes.clone(), job.store.open_tree(&digest, bytes)?)))
+        };
+        let mut boot = opened("boot")?.map(|(_, _, tree)| boot_files(job.store, &tree, None)).transpose()?;
+        let root: Output = if let Some((digest, bytes, tree)) = opened("root")? {
+            if boot.is_none() {
+                boot = Some(boot_files(job.store, &tree, Some(b"boot/"))?);
+            }
+            Output { object: Object::Tree(digest), bytes }
+        } else {
+            let path = &job.resolved.paths["iso"];
+            let iso = Iso::open(path).map_err(iso_error)?;
+            if boot.is_none() {
+                boot = Some(iso_boot_files(job, &iso)?);
+            }
+            let squashfs = SQUASHFS_PATHS.iter().find_map(|path| iso.file(path)).ok_or_else(|| {
+                StepError::action(format!("{} has no squashfs", path.display()))
+                    .with_help(format!("looked for {}", SQUASHFS_PATHS.join(", ")))
+            })?;
+            let blob = copy_out(job, &iso, squashfs, "copying the squashfs")?;
+            // What was hashed must be what was read.
+            if job.store.file_digest(path)?.to_string() != job.resolved.sources["iso"] {
+                return Err(cache::StoreError::Changed { path: path.clone() }.into());
+            }
+            blob.into()
+        };
+        let packages = job.store.put(b"[]\n")?;
+        Ok(BTreeMap::from([
+            ("root".to_owned(), root),
+            ("boot".to_owned(), folder(job.store, boot.unwrap_or_default())?),
+            ("packages".to_owned(), packages.into()),
+        ]))
+    }
+}
+
+fn iso_error(error: IsoError) -> StepError {
+    match error {
+        IsoError::Read { .. } => StepError::environment(error),
+        IsoError::NotAnIso { .. } | IsoError::Damaged { .. } => StepError::action(error),
+    }
+}
+
+/// Copies the files below `prefix` of a tree into the store.
+pub(super) fn boot_files(
+    store: &Store,
+    root: &RootTree,
+    prefix: Option<&[u8]>,
+) -> Result<Vec<(String, Blob)>, StepError> {
+    let mut files = Vec::new();
+    for (path, digest, size) in root.tree.files() {
+        let inner = path.as_bytes().strip_prefix(prefix.unwrap_or_default());
+        let Some(name) = inner.and_then(|name| std::str::from_utf8(name).ok()) else { continue };
+        let mut writer = store.writer()?;
+        writer.copy_from(root.open_file(store, path, &digest, size)?)?;
+        files.push((name.to_owned(), writer.commit()?));
+    }
+    Ok(files)
+}
+
+fn copy_out(job: &Job<'_>, iso: &Iso, file: &IsoFile, doing: &str) -> Result<Blob, StepError> {
+    let mut writer = job.store.writer()?;
+    let mut reader = iso.reader(file);
+    let mut done = 0;
+    loop {
+        job.check_cancelled()?;
+        let copied = writer.copy_from(reader.by_ref().take(16 << 20))?;
+        done += copied;
+        job.progress(doing, done, Some(file.size()));
+        if copied == 0 {
+            return Ok(writer.commit()?);
+        }
+    }
+}
+
+/// Copies kernels and initrds out of an ISO: whatever lies beside a kernel.
+fn iso_boot_files(job: &Job<'_>, iso: &Iso) -> Result<Vec<(String, Blob)>, StepError> {
+    let mut folders: Vec<Option<RelPath>> = Vec::new();
+    for (path, file) in &iso.files {
+        let mut head = Vec::new();
+        let reader = iso.reader(file).take(kernel::HEAD as u64).read_to_end(&mut head);
+        reader.map_err(StepError::environment)?;
+        // memtest has a kernel's header, too, but no initrd.
+        let is_memtest = String::from_utf8_lossy(path.file_name()).to_lowercase().contains("memtest");
+        if kernel::detect(&head).is_some() && !is_memtest && !folders.contains(&path.parent()) {
+            folders.push(path.parent());
+        }
+    }
+    let mut files = Vec::new();
+    for (path, file) in &iso.files {
+        let Ok(name) = std::str::from_utf8(path.as_bytes()) else { continue };
+        let large = SQUASHFS_PATHS.contains(&name);
+        if folders.contains(&path.parent()) && !large && !name.to_lowercase().contains("memtest") {
+            files.push((name.to_owned(), copy_out(job, iso, file, "copying the boot files")?));
+        }
+    }
+    Ok(files)
+}

@@ -1,0 +1,44 @@
+//! `initrd`: the initrds of a boot folder, and what is inside them.
+
+use std::collections::BTreeMap;
+
+use cache::Output;
+use graph::{Job, Step, StepError};
+use serde::Serialize;
+
+use super::{Inputs, Kind, Made, boot, folder, params};
+
+/// Gives `images`, a folder with one file for each initrd, named by its label, and `facts`, what is inside
+/// them as JSON.
+pub(super) const KIND: Kind = Kind {
+    name: "initrd",
+    inputs: Inputs::Named { required: &["boot"], optional: &[] },
+    make: |_fields, image| Ok(Made::new(Initrd { label: image.label.clone() }, &["images", "facts"])),
+};
+
+#[derive(Serialize)]
+struct Initrd {
+    label: String,
+}
+
+impl Step for Initrd {
+    fn kind(&self) -> &'static str {
+        KIND.name
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn params(&self) -> BTreeMap<String, String> {
+        params(self)
+    }
+
+    fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
+        let kernels = boot::find(job.store, &job.tree("boot")?, &self.label)?;
+        let facts = job.store.put(&kernels.encode()?)?;
+        let files = kernels.0.into_iter().map(|entry| (entry.label, entry.initrd));
+        let images = folder(job.store, files)?;
+        Ok(BTreeMap::from([("images".to_owned(), images), ("facts".to_owned(), facts.into())]))
+    }
+}

@@ -1,0 +1,173 @@
+//! `ipxe`: the scripts that boot the system from an HTTP server.
+//!
+//! Addresses are relative: a script works wherever it lies, beside the files it names. A parent script
+//! may set `keymap` and `cmdline`.
+
+use std::collections::BTreeMap;
+
+use cache::Output;
+use graph::{Job, Step, StepError};
+use serde::Serialize;
+
+use super::boot::{BootEntry, Kernels};
+use super::menu::Menu;
+use super::{Inputs, Kind, Made, folder, params};
+use crate::cmdline::{Choice, KEYMAP, Medium, SQUASHFS_IN_INITRD, Token};
+use crate::steps::netboot::Names;
+
+/// Gives `beside`, the script that lies beside the ISO, and `folder`, the scripts of the netboot folder.
+pub(super) const KIND: Kind = Kind {
+    name: "ipxe",
+    inputs: Inputs::Named { required: &["facts"], optional: &[] },
+    make: |_fields, image| {
+        let step = Ipxe { iso: image.iso_name(), menu: Menu::of(image), keymap: has_keymap(&image.bootargs) };
+        Ok(Made::new(step, &["beside", "folder"]))
+    },
+};
+
+fn has_keymap(bootargs: &[Token]) -> bool {
+    bootargs.iter().any(|token| token.as_str() == KEYMAP)
+}
+
+#[derive(Serialize)]
+struct Ipxe {
+    iso: String,
+    menu: Menu,
+    keymap: bool,
+}
+
+/// How a script gets the squashfs to the kernel.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// iPXE puts it into the initrd.
+    Inject,
+    /// It is inside the combined initrd.
+    Combined,
+    /// The initramfs fetches it.
+    Http,
+}
+
+impl Ipxe {
+    /// Renders a script for every kernel, each with the ways `how`, the first one by default.
+    fn script(&self, kernels: &Kernels, names: &Names, how: How) -> Result<String, StepError> {
+        let mut text = format!("#!ipxe\n# {}\n\n", self.menu.title());
+        if self.keymap {
+            text.push_str(&format!("isset ${{keymap}} || set keymap {KEYMAP}\n"));
+        }
+        text.push_str("isset ${cmdline} || set cmdline\n");
+        match how {
+            How::Http => text.push_str(
+                "# The initramfs needs the whole address of the folder; a parent script may set it.\n\
+                 isset ${base} || set base ${cwduri}\n\
+                 isset ${base} || goto failed_base\n\n",
+            ),
+            How::Inject | How::Combined => text.push('\n'),
+        }
+        if let [_, _, ..] = &kernels.0[..] {
+            text.push_str(&format!("menu {}\n", self.menu.title()));
+            for entry in &kernels.0 {
+                text.push_str(&format!("item {0} {0}\n", entry.label));
+            }
+            text.push_str("choose --timeout 10000 label && goto ${label} || goto failed_choice\n\n");
+        }
+        for entry in &kernels.0 {
+            text.push_str(&self.boot(entry, names, how)?);
+        }
+        for (label, message) in [
+            ("failed_kernel", "The kernel could not be loaded."),
+            ("failed_initrd", "The initrd could not be loaded."),
+            ("failed_squashfs", "The squashfs could not be loaded."),
+            (
+                "failed_base",
+                "The folder's address is not known: set base to the address that ends before image.squashfs.",
+            ),
+            ("failed_choice", "No kernel was chosen."),
+            ("failed_boot", "The kernel could not be started."),
+        ] {
+            let jumps = [format!("goto {label}\n"), format!("goto {label} ")];
+            if jumps.iter().any(|jump| text.contains(jump)) {
+                text.push_str(&format!(":{label}\necho {message}\ngoto failed\n\n"));
+            }
+        }
+        text.push_str(":failed\necho Here is a shell; exit goes on with the next boot device.\nshell\n");
+        Ok(text)
+    }
+
+    fn boot(&self, entry: &BootEntry, names: &Names, how: How) -> Result<String, StepError> {
+        let label = &entry.label;
+        let url = format!("${{base}}{}", names.squashfs());
+        let medium = match how {
+            How::Inject | How::Combined => Medium::InInitrd,
+            How::Http => Medium::Http { url },
+        };
+        let line = self.menu.line(entry, &medium, Choice::Default, None)?.ipxe();
+        let kernel = names.kernel(label);
+        let initrd = match how {
+            How::Combined => names.combined(label),
+            How::Inject | How::Http => names.initrd(label),
+        };
+        // UEFI kernels and old versions of iPXE find the initrd by this name.
+        let mut text = format!(
+            ":{label}\nimgfree\nkernel {kernel} initrd={initrd} {line} || goto failed_kernel\n\
+             initrd {initrd} || goto failed_initrd\n"
+        );
+        if how == How::Inject {
+            let squashfs = names.squashfs();
+            text.push_str(&format!("initrd {squashfs} /{SQUASHFS_IN_INITRD} || goto failed_squashfs\n"));
+        }
+        text.push_str("imgstat\nboot || goto failed_boot\n\n");
+        Ok(text)
+    }
+
+    /// Renders the netboot folder's first script: what works best with the firmware at hand.
+    fn chooser(&self) -> String {
+        format!(
+            "#!ipxe\n# {}\n\n\
+             # By BIOS, iPXE puts the squashfs into the initrd. By UEFI, not every version can.\n\
+             iseq ${{platform}} efi && chain combined.ipxe || chain inject.ipxe || goto failed\n\n\
+             :failed\necho The boot script could not be loaded.\nshell\n",
+            self.menu.title()
+        )
+    }
+}
+
+impl Step for Ipxe {
+    fn kind(&self) -> &'static str {
+        KIND.name
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn params(&self) -> BTreeMap<String, String> {
+        params(self)
+    }
+
+    fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
+        let kernels = Kernels::decode(&job.store.read(&job.blob("facts")?.digest)?)?;
+        let several = kernels.0.len() > 1;
+        let folder_names = Names::folder();
+        let beside_names = Names::beside(&self.iso, several);
+        let mut scripts = BTreeMap::from([
+            ("boot.ipxe", self.chooser()),
+            ("inject.ipxe", self.script(&kernels, &folder_names, How::Inject)?),
+            ("combined.ipxe", self.script(&kernels, &folder_names, How::Combined)?),
+        ]);
+        if kernels.have_livenet() {
+            scripts.insert("http.ipxe", self.script(&kernels, &folder_names, How::Http)?);
+        } else {
+            job.remark("there is no http.ipxe: the initramfs has no livenet module");
+        }
+        let mut files = Vec::new();
+        for (name, text) in scripts {
+            files.push((name.to_owned(), job.store.put(text.as_bytes())?));
+        }
+        let beside = job.store.put(self.script(&kernels, &beside_names, How::Inject)?.as_bytes())?;
+        let beside = [(format!("{}.ipxe", self.iso), beside)];
+        Ok(BTreeMap::from([
+            ("beside".to_owned(), folder(job.store, beside)?),
+            ("folder".to_owned(), folder(job.store, files)?),
+        ]))
+    }
+}

@@ -1,0 +1,189 @@
+//! `iso`: the hybrid ISO, for CDs and USB sticks, BIOS and UEFI.
+//!
+//! xorriso writes it, with every date, identifier and order fixed. The layout is that of the ISOs that
+//! catalyst makes: `/boot/<label>`, `/boot/<label>.igz`, `/boot/grub/grub.cfg`, `/image.squashfs`, `/livecd`.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::path::PathBuf;
+
+use cache::Output;
+use graph::sandbox::Invocation;
+use graph::tool::ToolSpec;
+use graph::{Job, Resolved, Resolving, Step, StepError};
+use serde::Serialize;
+
+use super::boot::Kernels;
+use super::menu::Menu;
+use super::{Inputs, Kind, Made, folder, params};
+use crate::cmdline::{Medium, SQUASHFS};
+
+/// Gives `files`, a folder with the ISO under its published name.
+pub(super) const KIND: Kind = Kind {
+    name: "iso",
+    inputs: Inputs::Named {
+        required: &["kernel", "initrd", "facts", "squashfs", "eltorito", "mbr", "efi"],
+        optional: &[],
+    },
+    make: |_fields, image| {
+        let step = Iso {
+            name: image.iso_name(),
+            menu: Menu::of(image),
+            volume_id: image.volume_id.clone(),
+            date: image.timestamp.iso9660(),
+        };
+        Ok(Made::new(step, &["files"]))
+    },
+};
+
+const XORRISO: ToolSpec<'_> = ToolSpec {
+    name: "xorriso",
+    programs: &[],
+    data: &["/usr/lib/x86_64-linux-gnu/gconv"],
+    package: "xorriso",
+};
+
+#[derive(Serialize)]
+struct Iso {
+    name: String,
+    menu: Menu,
+    volume_id: String,
+    /// The one date, as ISO 9660 has it.
+    date: String,
+}
+
+impl Iso {
+    /// Builds xorriso's command line; `files` are the paths on the ISO and below the work folder.
+    fn xorriso_args(&self, files: &BTreeMap<String, String>) -> Vec<OsString> {
+        let date = format!("--modification-date={}", self.date);
+        let mut args: Vec<OsString> = [
+            "-as",
+            "mkisofs",
+            "-quiet",
+            "-iso-level",
+            "3",
+            "-r",
+            "-J",
+            "-joliet-long",
+            "-V",
+            &self.volume_id,
+            "-A",
+            "",
+            "-p",
+            "",
+            "-publisher",
+            "",
+            &date,
+            "--set_all_file_dates",
+            "set_to_mtime",
+            "--gpt_disk_guid",
+            "modification-date",
+            "-b",
+            "boot/grub/eltorito.img",
+            "-no-emul-boot",
+            "-boot-load-size",
+            "4",
+            "-boot-info-table",
+            "--grub2-boot-info",
+            "--grub2-mbr",
+            "in/mbr",
+            "--protective-msdos-label",
+            "-eltorito-alt-boot",
+            "--efi-boot",
+            "boot/grub/efi.img",
+            "-efi-boot-part",
+            "--efi-boot-image",
+            "-o",
+            "image.iso",
+            "-graft-points",
+        ]
+        .map(OsString::from)
+        .to_vec();
+        args.extend(files.iter().map(|(on_iso, here)| OsString::from(format!("/{on_iso}={here}"))));
+        args
+    }
+
+    fn readme(&self) -> String {
+        format!(
+            "This is {}, {}.\n\nThe kernel and the initrd are in /boot, the system is in /{SQUASHFS}. The same files are \
+             published\nloose, for booting over the network; the manifest beside this image names their digests.\n",
+            self.menu.title(),
+            self.name
+        )
+    }
+}
+
+impl Step for Iso {
+    fn kind(&self) -> &'static str {
+        KIND.name
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn params(&self) -> BTreeMap<String, String> {
+        params(self)
+    }
+
+    fn resolve(&self, resolving: &Resolving<'_>) -> Result<Resolved, StepError> {
+        Ok(Resolved::with_tools(resolving, &[XORRISO])?)
+    }
+
+    fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
+        let kernels = Kernels::decode(&job.store.read(&job.blob("facts")?.digest)?)?;
+        let medium = Medium::Iso { volume_id: self.volume_id.clone() };
+        let paths = |label: &str| (format!("/boot/{label}"), format!("/boot/{label}.igz"));
+        let config = self.menu.grub(&kernels, &medium, Some(&self.volume_id), &paths)?;
+
+        let work = job.store.work_dir()?;
+        let mut inputs: BTreeMap<String, PathBuf> = BTreeMap::new();
+        let mut files: BTreeMap<String, String> = BTreeMap::new();
+        let mut graft = |on_iso: String, name: String, path: PathBuf| {
+            files.insert(on_iso, format!("in/{name}"));
+            inputs.insert(name, path);
+        };
+        for entry in &kernels.0 {
+            let label = &entry.label;
+            graft(
+                format!("boot/{label}"),
+                format!("kernel-{label}"),
+                job.store.verified(&entry.kernel.digest)?,
+            );
+            graft(
+                format!("boot/{label}.igz"),
+                format!("initrd-{label}"),
+                job.store.verified(&entry.initrd.digest)?,
+            );
+        }
+        graft(SQUASHFS.to_owned(), "squashfs".to_owned(), job.path("squashfs")?);
+        graft("boot/grub/efi.img".to_owned(), "efi".to_owned(), job.path("efi")?);
+        inputs.insert("mbr".to_owned(), job.path("mbr")?);
+        // xorriso writes a table into this one, so it gets a copy.
+        let written = [
+            ("boot/grub/eltorito.img", job.store.read(&job.blob("eltorito")?.digest)?),
+            ("boot/grub/grub.cfg", config.into_bytes()),
+            ("livecd", Vec::new()),
+            ("README.txt", self.readme().into_bytes()),
+        ];
+        for (number, (on_iso, bytes)) in written.into_iter().enumerate() {
+            let name = format!("own-{number}");
+            fs::write(work.path().join(&name), bytes).map_err(StepError::environment)?;
+            files.insert(on_iso.to_owned(), name);
+        }
+        job.progress("writing", 0, None);
+        job.run(&Invocation {
+            tool: job.tool("xorriso")?,
+            others: &[],
+            args: self.xorriso_args(&files),
+            env: BTreeMap::new(),
+            inputs,
+            mounts: BTreeMap::new(),
+            work: work.path(),
+            privileged: false,
+        })?;
+        let image = job.take(work.path(), "image.iso")?;
+        Ok(BTreeMap::from([("files".to_owned(), folder(job.store, [(self.name.clone(), image)])?)]))
+    }
+}

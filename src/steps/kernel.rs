@@ -1,0 +1,41 @@
+//! `kernel`: the kernels of a boot folder, found by content.
+
+use std::collections::BTreeMap;
+
+use cache::Output;
+use graph::{Job, Step, StepError};
+use serde::Serialize;
+
+use super::{Inputs, Kind, Made, boot, folder, params};
+
+/// Gives `images`, a folder with one file for each kernel, named by its label.
+pub(super) const KIND: Kind = Kind {
+    name: "kernel",
+    inputs: Inputs::Named { required: &["boot"], optional: &[] },
+    make: |_fields, image| Ok(Made::new(Kernel { label: image.label.clone() }, &["images"])),
+};
+
+#[derive(Serialize)]
+struct Kernel {
+    label: String,
+}
+
+impl Step for Kernel {
+    fn kind(&self) -> &'static str {
+        KIND.name
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn params(&self) -> BTreeMap<String, String> {
+        params(self)
+    }
+
+    fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
+        let kernels = boot::find(job.store, &job.tree("boot")?, &self.label)?;
+        let files = kernels.0.into_iter().map(|entry| (entry.label, entry.kernel));
+        Ok(BTreeMap::from([("images".to_owned(), folder(job.store, files)?)]))
+    }
+}

@@ -1,0 +1,169 @@
+//! The ways an image boots: which there are, their command lines, the memory they need.
+//!
+//! The ISO's grub.cfg, the iPXE scripts, PXELINUX's and GRUB's network menus and the manifest all take
+//! their entries from here.
+
+use graph::StepError;
+use serde::Serialize;
+
+use super::boot::{BootEntry, Kernels};
+use crate::cmdline::{Choice, CommandLine, Medium, Token, Wanted};
+use crate::spec::Image;
+
+/// What menus need to know of the image.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Menu {
+    title: String,
+    bootargs: Vec<Token>,
+    consoles: Vec<Token>,
+}
+
+/// One entry of a menu.
+#[derive(Debug, Clone)]
+pub(super) struct MenuEntry<'a> {
+    pub(super) kernel: &'a BootEntry,
+    pub(super) choice: Choice,
+    pub(super) console: Option<&'a Token>,
+    pub(super) line: CommandLine,
+}
+
+/// How the squashfs gets into memory, which decides how much of it a machine needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Load {
+    /// It stays on the medium.
+    Medium,
+    /// It is copied from the medium.
+    Cached,
+    /// It arrives inside the initrd, by BIOS.
+    InInitrdBios,
+    /// It arrives inside the initrd, by UEFI, where boot loaders keep a second copy.
+    InInitrdUefi,
+    /// The initramfs fetches it.
+    Http,
+}
+
+impl Menu {
+    pub(super) fn of(image: &Image) -> Self {
+        Self {
+            title: image.title.clone(),
+            bootargs: image.bootargs.clone(),
+            consoles: image.consoles.clone(),
+        }
+    }
+
+    pub(super) fn title(&self) -> &str {
+        &self.title
+    }
+
+    /// Returns the command line of one entry.
+    pub(super) fn line(
+        &self,
+        kernel: &BootEntry,
+        medium: &Medium,
+        choice: Choice,
+        console: Option<&Token>,
+    ) -> Result<CommandLine, StepError> {
+        let wanted = Wanted { family: kernel.family, medium, bootargs: &self.bootargs, choice, console };
+        CommandLine::new(&wanted).map_err(StepError::action)
+    }
+
+    /// Returns every entry for a medium, kernel by kernel: the choices, then the consoles.
+    pub(super) fn entries<'a>(
+        &'a self,
+        kernels: &'a Kernels,
+        medium: &Medium,
+    ) -> Result<Vec<MenuEntry<'a>>, StepError> {
+        let mut entries = Vec::new();
+        for kernel in &kernels.0 {
+            let mut add = |choice, console| {
+                let line = self.line(kernel, medium, choice, console)?;
+                entries.push(MenuEntry { kernel, choice, console, line });
+                Ok::<(), StepError>(())
+            };
+            for choice in [Choice::Default, Choice::Cached, Choice::Accessibility] {
+                if choice != Choice::Cached || *medium != Medium::InInitrd {
+                    add(choice, None)?;
+                }
+            }
+            for console in &self.consoles {
+                add(Choice::Default, Some(console))?;
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Renders a menu of GRUB. `search` is the volume id to look for; the paths are those GRUB opens.
+    pub(super) fn grub(
+        &self,
+        kernels: &Kernels,
+        medium: &Medium,
+        search: Option<&str>,
+        paths: &dyn Fn(&str) -> (String, String),
+    ) -> Result<String, StepError> {
+        let mut text = String::from(
+            "set default=0\n\
+             set timeout=10\n\
+             set gfxpayload=keep\n\
+             insmod all_video\n\
+             if serial --unit=0 --speed=115200; then\n\
+             \tterminal_input --append serial\n\
+             \tterminal_output --append serial\n\
+             fi\n",
+        );
+        let entries = self.entries(kernels, medium)?;
+        for kernel in &kernels.0 {
+            let label = &kernel.label;
+            let (kernel_path, initrd_path) = paths(label);
+            let search = search.map(|id| format!("\tsearch --no-floppy --set=root --label {id}\n"));
+            let entry = |entry: &MenuEntry<'_>| {
+                let console = entry.console.map(|console| format!(" console={console}"));
+                format!(
+                    "menuentry 'Boot {} (kernel: {label}{}){}' --class gnu-linux --class os {{\n\
+                     {}\tlinux {kernel_path} {}\n\tinitrd {initrd_path}\n}}\n",
+                    self.title,
+                    console.unwrap_or_default(),
+                    entry.choice.suffix(),
+                    search.as_deref().unwrap_or_default(),
+                    entry.line.grub()
+                )
+            };
+            let own = entries.iter().filter(|entry| entry.kernel.label == kernel.label);
+            let (consoles, choices): (Vec<_>, Vec<_>) = own.partition(|entry| entry.console.is_some());
+            for choice in choices {
+                text.push('\n');
+                text.push_str(&entry(choice));
+            }
+            if !consoles.is_empty() {
+                text.push_str(&format!(
+                    "\nsubmenu 'Special console options (kernel: {label})' --hotkey=s --class gnu-linux --class os {{\n"
+                ));
+                for console in consoles {
+                    text.push_str(&entry(console));
+                }
+                text.push_str("}\n");
+            }
+        }
+        Ok(text)
+    }
+}
+
+/// Memory that a kernel and a small running system take beside what is counted, in bytes.
+const SYSTEM: u64 = 192 << 20;
+
+/// Returns the least memory for a way to boot, in MiB, as a machine with it has it installed.
+///
+/// A rule by measurement, not a promise: the packed and the unpacked copy of what is in the initrd are in
+/// memory at once, and UEFI boot loaders keep one more.
+pub(super) fn least_ram(load: Load, kernel: &BootEntry, squashfs: u64) -> u64 {
+    let initrd = kernel.initrd.size;
+    let unpacked = kernel.initramfs.unpacked;
+    let bytes = match load {
+        Load::Medium => initrd + unpacked,
+        Load::Cached | Load::Http => initrd + unpacked + squashfs,
+        Load::InInitrdBios => initrd + unpacked + 2 * squashfs,
+        Load::InInitrdUefi => 2 * initrd + unpacked + 3 * squashfs,
+    };
+    // Rounded up to 64 MiB.
+    (SYSTEM + kernel.kernel.size + bytes).div_ceil(64 << 20) * 64
+}

@@ -1,0 +1,292 @@
+//! `netboot`: the files that boot servers serve.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use cache::{Blob, Output};
+use graph::{Job, Resolved, Resolving, Step, StepError};
+use serde::Serialize;
+
+use super::boot::{BootEntry, Kernels};
+use super::menu::{Load, Menu, least_ram};
+use super::{Inputs, Kind, Made, folder, params};
+use crate::cmdline::{Medium, SQUASHFS, SQUASHFS_IN_INITRD};
+use crate::formats::cpio;
+
+/// Gives `beside`, the loose files that lie beside the ISO, and `folder`, all that a boot server serves.
+pub(super) const KIND: Kind = Kind {
+    name: "netboot",
+    inputs: Inputs::Named {
+        required: &["kernel", "initrd", "facts", "squashfs"],
+        optional: &["net-bios", "net-efi"],
+    },
+    make: |fields, image| {
+        let step =
+            Netboot { iso: image.iso_name(), menu: Menu::of(image), loaders: fields.bool("loaders", true)? };
+        Ok(Made::new(step, &["beside", "folder"]))
+    },
+};
+
+/// Some boot loaders and TFTP servers count bytes with 31 bits.
+const TFTP_LIMIT: u64 = 1 << 31;
+
+/// A boot loader of the host: its name in the netboot folder, and where packages put it.
+struct Loader {
+    name: &'static str,
+    places: [&'static str; 2],
+    package: &'static str,
+}
+
+const fn loader(
+    name: &'static str,
+    debian: &'static str,
+    gentoo: &'static str,
+    package: &'static str,
+) -> Loader {
+    Loader { name, places: [debian, gentoo], package }
+}
+
+const LOADERS: [Loader; 7] = [
+    loader("pxelinux.0", "/usr/lib/PXELINUX/pxelinux.0", "/usr/share/syslinux/pxelinux.0", "pxelinux"),
+    loader(
+        "ldlinux.c32",
+        "/usr/lib/syslinux/modules/bios/ldlinux.c32",
+        "/usr/share/syslinux/ldlinux.c32",
+        "syslinux-common",
+    ),
+    loader(
+        "libutil.c32",
+        "/usr/lib/syslinux/modules/bios/libutil.c32",
+        "/usr/share/syslinux/libutil.c32",
+        "syslinux-common",
+    ),
+    loader(
+        "menu.c32",
+        "/usr/lib/syslinux/modules/bios/menu.c32",
+        "/usr/share/syslinux/menu.c32",
+        "syslinux-common",
+    ),
+    loader("undionly.kpxe", "/usr/lib/ipxe/undionly.kpxe", "/usr/share/ipxe/undionly.kpxe", "ipxe"),
+    loader("ipxe.efi", "/usr/lib/ipxe/ipxe.efi", "/usr/share/ipxe/ipxe.efi", "ipxe"),
+    loader("snponly.efi", "/usr/lib/ipxe/snponly.efi", "/usr/share/ipxe/snponly.efi", "ipxe"),
+];
+
+/// What the files of a netboot set are called.
+pub(super) struct Names {
+    prefix: String,
+    labelled: bool,
+}
+
+impl Names {
+    /// In the netboot folder.
+    pub(super) fn folder() -> Self {
+        Self { prefix: String::new(), labelled: true }
+    }
+
+    /// Beside the ISO: names that begin with the ISO's go where it goes on mirrors.
+    pub(super) fn beside(iso: &str, several: bool) -> Self {
+        Self { prefix: format!("{iso}."), labelled: several }
+    }
+
+    fn named(&self, label: &str, what: &str) -> String {
+        let Self { prefix, labelled } = self;
+        if *labelled { format!("{prefix}{label}.{what}") } else { format!("{prefix}{what}") }
+    }
+
+    pub(super) fn kernel(&self, label: &str) -> String {
+        self.named(label, "vmlinuz")
+    }
+
+    pub(super) fn initrd(&self, label: &str) -> String {
+        self.named(label, "initrd")
+    }
+
+    /// The initrd with the squashfs inside.
+    pub(super) fn combined(&self, label: &str) -> String {
+        self.named(label, "combined")
+    }
+
+    pub(super) fn squashfs(&self) -> String {
+        if self.prefix.is_empty() { SQUASHFS.to_owned() } else { format!("{}squashfs", self.prefix) }
+    }
+}
+
+#[derive(Serialize)]
+struct Netboot {
+    iso: String,
+    menu: Menu,
+    loaders: bool,
+}
+
+impl Netboot {
+    /// Writes initrd, padding and an archive with the squashfs.
+    fn combined(job: &Job<'_>, entry: &BootEntry, squashfs: Blob) -> Result<Blob, StepError> {
+        if squashfs.size > cpio::MAX_FILE {
+            return Err(StepError::action(format!(
+                "the squashfs has {} bytes; a cpio archive, and so an initrd, holds at most {}",
+                squashfs.size,
+                cpio::MAX_FILE
+            ))
+            .with_help("make it smaller, or boot it from the ISO or over HTTP"));
+        }
+        let mut writer = job.store.writer()?;
+        let initrd = job.store.open_object(&entry.initrd.digest)?;
+        let length = writer.copy_from(initrd)?;
+        let failed = |error: io::Error| StepError::environment(error);
+        writer.write_all(&vec![0; cpio::padding(length) as usize]).map_err(failed)?;
+        let image = job.store.open_object(&squashfs.digest)?;
+        let copy = |out: &mut dyn Write| copy_with_progress(job, image, out, squashfs.size);
+        cpio::write_single(&mut writer, SQUASHFS_IN_INITRD, squashfs.size, copy).map_err(failed)?;
+        Ok(writer.commit()?)
+    }
+
+    fn pxelinux(&self, kernels: &Kernels, squashfs: Blob) -> Result<String, StepError> {
+        let names = Names::folder();
+        let mut text = format!(
+            "SERIAL 0 115200\nUI menu.c32\nPROMPT 0\nTIMEOUT 100\nMENU TITLE {}\n",
+            self.menu.title()
+        );
+        for (number, entry) in self.menu.entries(kernels, &Medium::InInitrd)?.into_iter().enumerate() {
+            let label = &entry.kernel.label;
+            let what = match entry.console {
+                Some(console) => format!(" console={console}"),
+                None => entry.choice.suffix().to_owned(),
+            };
+            let ram = least_ram(Load::InInitrdBios, entry.kernel, squashfs.size);
+            text.push_str(&format!(
+                "\nLABEL {label}-{number}\n  MENU LABEL ^{number} {}, kernel {label}{what}\n  TEXT HELP\n  Needs {ram} MiB of \
+                 memory.\n  ENDTEXT\n  KERNEL {}\n  APPEND initrd={} {}\n",
+                self.menu.title(),
+                names.kernel(label),
+                names.combined(label),
+                entry.line.pxelinux()
+            ));
+        }
+        Ok(text)
+    }
+
+    fn grub(&self, kernels: &Kernels) -> Result<String, StepError> {
+        let names = Names::folder();
+        let paths =
+            |label: &str| (format!("/{}", names.kernel(label)), format!("/{}", names.combined(label)));
+        self.menu.grub(kernels, &Medium::InInitrd, None, &paths)
+    }
+}
+
+fn copy_with_progress(job: &Job<'_>, from: File, to: &mut dyn Write, size: u64) -> io::Result<u64> {
+    let mut done = 0;
+    loop {
+        job.check_cancelled().map_err(|error| io::Error::other(error.to_string()))?;
+        let copied = io::copy(&mut (&from).take(16 << 20), to)?;
+        done += copied;
+        job.progress("combining", done, Some(size));
+        if copied == 0 {
+            return Ok(done);
+        }
+    }
+}
+
+/// Returns the version of the package that a file belongs to, as the host's package manager knows it.
+fn package_version(path: &Path) -> Option<String> {
+    let output = |program: &str, args: &[&str]| {
+        let output = Command::new(program).args(args).env("LC_ALL", "C").output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let path = path.to_str()?;
+    if let Some(found) = output("dpkg-query", &["-S", path]) {
+        let package = found.split_once(": ")?.0.to_owned();
+        return output("dpkg-query", &["-W", "-f", "${Package} ${Version}", &package]);
+    }
+    output("qfile", &["-qCv", path])
+}
+
+impl Step for Netboot {
+    fn kind(&self) -> &'static str {
+        KIND.name
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn params(&self) -> BTreeMap<String, String> {
+        params(self)
+    }
+
+    fn resolve(&self, resolving: &Resolving<'_>) -> Result<Resolved, StepError> {
+        let mut resolved = Resolved::default();
+        for Loader { name, places, package } in LOADERS.iter().filter(|_| self.loaders) {
+            let path = places.iter().map(PathBuf::from).find(|path| path.is_file()).ok_or_else(|| {
+                StepError::environment(format!("the boot loader {name} is not at {}", places.join(" nor at ")))
+                    .with_help(format!(
+                        "on Debian: apt-get install {package}; or set netboot.loaders = false to go without loaders"
+                    ))
+            })?;
+            let digest = resolving.store.file_digest(&path)?;
+            // Asking the package manager takes a while; the answer holds as long as the file does.
+            let key = format!("{} {digest}", path.display());
+            let version = match resolving.store.memo("package-versions", &key)? {
+                Some(version) => version,
+                None => {
+                    let version = package_version(&path).unwrap_or_else(|| "unknown version".to_owned());
+                    resolving.store.set_memo("package-versions", &key, &version)?;
+                    version
+                }
+            };
+            resolved.sources.insert(format!("loader {name}"), format!("{digest} {version}"));
+            resolved.paths.insert((*name).to_owned(), path);
+        }
+        Ok(resolved)
+    }
+
+    fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
+        let kernels = Kernels::decode(&job.store.read(&job.blob("facts")?.digest)?)?;
+        let squashfs = job.blob("squashfs")?;
+        let names = Names::folder();
+        let outside = Names::beside(&self.iso, kernels.0.len() > 1);
+        let mut files = vec![(names.squashfs(), squashfs)];
+        let mut beside = vec![(outside.squashfs(), squashfs)];
+        for entry in &kernels.0 {
+            let label = &entry.label;
+            let combined = Self::combined(job, entry, squashfs)?;
+            if combined.size >= TFTP_LIMIT {
+                job.remark(format!(
+                    "the combined initrd has {} bytes; some TFTP servers and boot loaders stop at 2 GiB",
+                    combined.size
+                ));
+            }
+            files.push((names.kernel(label), entry.kernel));
+            files.push((names.initrd(label), entry.initrd));
+            files.push((names.combined(label), combined));
+            beside.push((outside.kernel(label), entry.kernel));
+            beside.push((outside.initrd(label), entry.initrd));
+        }
+        for (name, path) in &job.resolved.paths {
+            let bytes = std::fs::read(path).map_err(StepError::environment)?;
+            files.push((name.clone(), job.store.put(&bytes)?));
+        }
+        if self.loaders {
+            let text = self.pxelinux(&kernels, squashfs)?;
+            files.push(("pxelinux.cfg/default".to_owned(), job.store.put(text.as_bytes())?));
+        }
+        let network_images = [("net-bios", "grub/i386-pc/core.0"), ("net-efi", "grub/x86_64-efi/core.efi")];
+        let mut has_grub = false;
+        for (input, name) in network_images {
+            if job.inputs.contains_key(input) {
+                files.push((name.to_owned(), job.blob(input)?));
+                has_grub = true;
+            }
+        }
+        if has_grub {
+            let text = self.grub(&kernels)?;
+            files.push(("grub/grub.cfg".to_owned(), job.store.put(text.as_bytes())?));
+        }
+        Ok(BTreeMap::from([
+            ("beside".to_owned(), folder(job.store, beside)?),
+            ("folder".to_owned(), folder(job.store, files)?),
+        ]))
+    }
+}

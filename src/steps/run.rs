@@ -1,0 +1,167 @@
+//! `run`: a node of the user's own: a program, its inputs, its outputs.
+//!
+//! The program runs in the sandbox. It finds the input NAME at `in/NAME`, as a file or a folder, writes below
+//! `out/`, and sees of the machine only itself and the programs named under `tools`.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use cache::name::RelPath;
+use cache::{Object, Output};
+use graph::sandbox::Invocation;
+use graph::tool::ToolSpec;
+use graph::{Job, Resolved, Resolving, Step, StepError};
+use serde::Serialize;
+
+use super::{Inputs, Kind, Made, folder, params};
+use crate::spec::{Fields, Image, SpecError};
+
+/// Gives the outputs its spec names.
+pub(super) const KIND: Kind = Kind { name: "run", inputs: Inputs::Any, make };
+
+#[derive(Serialize)]
+struct Run {
+    argv: Vec<String>,
+    tools: Vec<String>,
+    /// Name and path below `out/`; a path that ends in a slash is a folder.
+    outputs: BTreeMap<String, String>,
+    env: BTreeMap<String, String>,
+    epoch: u32,
+}
+
+fn make(fields: &Fields<'_>, image: &Image) -> Result<Made, Box<SpecError>> {
+    let item = fields.required("argv")?;
+    let argv: Vec<String> = item
+        .as_list()?
+        .iter()
+        .map(|word| Ok(word.as_text()?.to_owned()))
+        .collect::<Result<_, Box<SpecError>>>()?;
+    if argv.first().is_none_or(|program| program.is_empty() || program.contains('/')) {
+        return Err(SpecError::at(&item.origin, "argv must begin with a program's name")
+            .label("a name without slashes, found along the search path"));
+    }
+    let mut outputs = BTreeMap::new();
+    for (name, item) in fields.required_table("outputs")?.entries()? {
+        let path = item.as_text()?;
+        RelPath::new(path.trim_end_matches('/').as_bytes()).map_err(|error| {
+            SpecError::at(&item.origin, error.to_string())
+                .label("outputs are paths below out/; a folder ends in a slash")
+        })?;
+        outputs.insert(name.to_owned(), path.to_owned());
+    }
+    let mut env = BTreeMap::new();
+    if let Some(table) = fields.table("env")? {
+        for (name, item) in table.entries()? {
+            env.insert(name.to_owned(), item.as_text()?.to_owned());
+        }
+    }
+    let tools = fields.texts("tools")?.into_iter().map(|(name, _)| name.to_owned()).collect();
+    let names: Vec<String> = outputs.keys().cloned().collect();
+    let step = Run { argv, tools, outputs, env, epoch: image.timestamp.epoch() };
+    Ok(Made::new(step, &names.iter().map(String::as_str).collect::<Vec<_>>()))
+}
+
+impl Step for Run {
+    fn kind(&self) -> &'static str {
+        KIND.name
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn params(&self) -> BTreeMap<String, String> {
+        params(self)
+    }
+
+    fn resolve(&self, resolving: &Resolving<'_>) -> Result<Resolved, StepError> {
+        let programs: Vec<&str> = self.tools.iter().map(String::as_str).collect();
+        let name = &self.argv[0];
+        Ok(Resolved::with_tools(
+            resolving,
+            &[ToolSpec { name, programs: &programs, data: &[], package: "the package that has it" }],
+        )?)
+    }
+
+    fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
+        let work = job.store.work_dir()?;
+        let folders = job.store.work_dir()?;
+        fs::create_dir(work.path().join("out")).map_err(StepError::environment)?;
+        let mut inputs = BTreeMap::new();
+        for (name, output) in job.inputs {
+            let path = match output.object {
+                Object::Blob(blob) => job.store.verified(&blob.digest)?,
+                Object::Tree(_) => write_folder(job, name, folders.path())?,
+            };
+            inputs.insert(name.clone(), path);
+        }
+        let epoch = ("SOURCE_DATE_EPOCH".to_owned(), self.epoch.to_string());
+        job.run(&Invocation {
+            tool: job.tool(&self.argv[0])?,
+            others: &[],
+            args: self.argv[1..].iter().map(OsString::from).collect(),
+            env: self.env.clone().into_iter().chain([epoch]).collect(),
+            inputs,
+            mounts: BTreeMap::new(),
+            work: work.path(),
+            privileged: false,
+        })?;
+        let mut outputs = BTreeMap::new();
+        for (name, path) in &self.outputs {
+            let output = match path.strip_suffix('/') {
+                None => job.take(work.path(), &format!("out/{path}"))?.into(),
+                Some(path) => take_folder(job, &work.path().join("out").join(path), path)?,
+            };
+            outputs.insert(name.clone(), output);
+        }
+        Ok(outputs)
+    }
+}
+
+/// Lays out an input folder. Only plain files can be given to a tool this way.
+fn write_folder(job: &Job<'_>, name: &str, top: &Path) -> Result<PathBuf, StepError> {
+    let tree = job.tree(name)?;
+    let folder = top.join(name);
+    fs::create_dir_all(&folder).map_err(StepError::environment)?;
+    let plain = tree.tree.files().count();
+    let folders =
+        tree.tree.entries().filter(|(path, _)| tree.tree.inode(path).is_some_and(is_folder)).count();
+    if plain + folders != tree.tree.entries().len() {
+        return Err(StepError::spec(format!(
+            "the input {name:?} has links or devices; a tool can only be given plain files"
+        ))
+        .with_help("give it the squashfs of the root (squashfs.image)"));
+    }
+    for (path, digest, size) in tree.tree.files() {
+        let place = path.below(&folder);
+        if let Some(parent) = place.parent() {
+            fs::create_dir_all(parent).map_err(StepError::environment)?;
+        }
+        let mut reader = tree.open_file(job.store, path, &digest, size)?;
+        let mut file = fs::File::create_new(&place).map_err(StepError::environment)?;
+        std::io::copy(&mut reader, &mut file).map_err(StepError::environment)?;
+    }
+    Ok(folder)
+}
+
+fn is_folder(inode: &cache::tree::Inode) -> bool {
+    inode.node == cache::Node::Dir
+}
+
+/// Takes an output folder of plain files into the store.
+fn take_folder(job: &Job<'_>, path: &Path, name: &str) -> Result<Output, StepError> {
+    if !path.is_dir() {
+        return Err(StepError::action(format!("the tool ended well but left no folder out/{name}")));
+    }
+    let tree = cache::ingest::directory(job.store, path).map_err(StepError::environment)?;
+    let mut files = Vec::new();
+    for (inner, ..) in tree.files() {
+        let text = std::str::from_utf8(inner.as_bytes()).map_err(|_| {
+            StepError::action(format!("out/{name} has a file whose name is not UTF-8: {inner}"))
+        })?;
+        files.push((text.to_owned(), job.store.adopt(&inner.below(path))?));
+    }
+    folder(job.store, files)
+}

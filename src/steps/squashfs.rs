@@ -1,0 +1,136 @@
+//! `squashfs`: the root as one compressed image.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+
+use cache::name::RelPath;
+use cache::{Object, Output};
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use graph::{Job, Step, StepError};
+use serde::Serialize;
+
+use super::{Inputs, Kind, Made, params};
+use crate::spec::{Fields, Image, SpecError};
+use crate::squashfs::{self, Compressor, CompressorKind, Options, WriteError};
+
+/// Gives `image`. A root that already is a squashfs image is taken as it is.
+pub(super) const KIND: Kind =
+    Kind { name: "squashfs", inputs: Inputs::Named { required: &["root"], optional: &[] }, make };
+
+/// The block sizes squashfs has.
+const BLOCK_SIZES: std::ops::RangeInclusive<i64> = 4096..=1 << 20;
+
+#[derive(Serialize)]
+struct Squashfs {
+    compressor: Compressor,
+    block_size: u32,
+    exclude: Vec<String>,
+    clamp_mtime: bool,
+    epoch: u32,
+}
+
+fn make(fields: &Fields<'_>, image: &Image) -> Result<Made, Box<SpecError>> {
+    let kind = match fields.get("compressor") {
+        None => CompressorKind::Zstd,
+        Some(item) => CompressorKind::parse(item.as_text()?).ok_or_else(|| {
+            SpecError::at(&item.origin, "squashfs has no such compressor")
+                .label("expected gzip, xz, lz4 or zstd")
+        })?,
+    };
+    let (levels, default) = kind.levels();
+    let levels = i64::from(*levels.start())..=i64::from(*levels.end());
+    let level = fields.integer("level", levels)?.map_or(default, |level| level as i32);
+    let block_size = fields.integer("block_size", BLOCK_SIZES)?.unwrap_or(1 << 17) as u32;
+    if !block_size.is_power_of_two() {
+        let origin = &fields.required("block_size")?.origin;
+        return Err(SpecError::at(origin, "block_size must be a power of two").label("4096 to 1048576"));
+    }
+    let exclude = fields.texts("exclude")?;
+    for (pattern, item) in &exclude {
+        glob(pattern)
+            .map_err(|error| SpecError::at(&item.origin, error.to_string()).label("not a pattern"))?;
+    }
+    let step = Squashfs {
+        compressor: Compressor { kind, level },
+        block_size,
+        exclude: exclude.iter().map(|(pattern, _)| (*pattern).to_owned()).collect(),
+        clamp_mtime: fields.bool("clamp_mtime", true)?,
+        epoch: image.timestamp.epoch(),
+    };
+    Ok(Made::new(step, &["image"]))
+}
+
+/// A pattern: `*` stops at slashes, `**` does not, and a leading slash is the top of the root.
+fn glob(pattern: &str) -> Result<globset::Glob, globset::Error> {
+    GlobBuilder::new(pattern.trim_start_matches('/')).literal_separator(true).build()
+}
+
+impl Squashfs {
+    fn excluded(&self) -> Result<GlobSet, globset::Error> {
+        let mut set = GlobSetBuilder::new();
+        for pattern in &self.exclude {
+            set.add(glob(pattern)?);
+        }
+        set.build()
+    }
+}
+
+impl Step for Squashfs {
+    fn kind(&self) -> &'static str {
+        KIND.name
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn params(&self) -> BTreeMap<String, String> {
+        params(self)
+    }
+
+    fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
+        let input = job.input("root")?;
+        if let Object::Blob(image) = input.object {
+            job.remark("the squashfs is taken as it is, not packed again");
+            return Ok(BTreeMap::from([("image".to_owned(), image.into())]));
+        }
+        let root = job.tree("root")?;
+        let work = job.store.work_dir()?;
+        let path = work.path().join("image.squashfs");
+        let mut out = File::options()
+            .create_new(true)
+            .read(true)
+            .write(true)
+            .open(&path)
+            .map_err(StepError::environment)?;
+        let options = Options {
+            compressor: self.compressor,
+            block_size: self.block_size,
+            epoch: self.epoch,
+            clamp_mtime: self.clamp_mtime,
+            threads: job.threads,
+        };
+        let excluded = self.excluded().map_err(StepError::spec)?;
+        let is_excluded = |path: &RelPath| excluded.is_match(path.below(std::path::Path::new("")));
+        let progress = |done, total| {
+            job.progress("compressing", done, Some(total));
+            !job.cancel.is_cancelled()
+        };
+        let summary = squashfs::write(&mut out, &root, job.store, &options, &is_excluded, &progress)
+            .map_err(|error| match error {
+                WriteError::Store(error) => error.into(),
+                WriteError::Write(_) | WriteError::Read { .. } => StepError::environment(error),
+                other => StepError::action(other),
+            })?;
+        if let Some((path, names)) = summary.dropped_xattrs.first_key_value() {
+            job.remark(format!(
+                "squashfs has no place for {} of {path} and {} more; they are left out",
+                String::from_utf8_lossy(names),
+                summary.dropped_xattrs.len() - 1
+            ));
+        }
+        drop(out);
+        let image = job.store.adopt(&path)?;
+        Ok(BTreeMap::from([("image".to_owned(), image.into())]))
+    }
+}
