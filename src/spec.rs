@@ -154,10 +154,11 @@ fn derivation(
     // Settings of a step stand in the node, or in a table named after the step; those of other steps wait.
     let mut merged = item.clone();
     if let Value::Table(table) = &mut merged.value {
-        let own = table.remove(kind.name);
-        for other in steps::names().chain(["catalyst"]) {
-            table.remove(other);
-        }
+        let own = table.get(kind.name).filter(|item| matches!(item.value, Value::Table(_))).cloned();
+        table.retain(|key, item| {
+            let is_step = key == "catalyst" || steps::kind(key).is_some();
+            !(is_step && matches!(item.value, Value::Table(_)))
+        });
         if let Some(own) = own {
             merged = merged.overlaid_on(own)?;
         }

@@ -1,0 +1,235 @@
+//! Boots what was published, unmodified, in QEMU, and compares what runs with the manifest.
+//!
+//! `STAGEGRAPH_BOOT_DIR` names the published folder. Each guest is steered through the boot loader's own
+//! menu over the serial line; a shell inside then reports size and ends of the squashfs it runs from.
+
+#![allow(clippy::unwrap_used, reason = "a test stops where something is not as it should be")]
+
+mod http;
+mod vm;
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+use sha2::{Digest, Sha256};
+
+use crate::http::Server;
+use crate::vm::{Firmware, Vm};
+
+/// How much of each end of the squashfs the guest hashes: emulated, all of it would take minutes.
+const END: u64 = 1 << 20;
+
+/// A published folder and what its manifest says.
+struct Published {
+    dir: PathBuf,
+    manifest: serde_json::Value,
+}
+
+impl Published {
+    /// Finds the folder; `None` where none was named, which is an error where nothing may be skipped.
+    fn find() -> Option<Self> {
+        let Some(dir) = std::env::var_os("STAGEGRAPH_BOOT_DIR").map(PathBuf::from) else {
+            assert!(std::env::var_os("STAGEGRAPH_NO_SKIP").is_none(), "STAGEGRAPH_BOOT_DIR is not set");
+            eprintln!("SKIPPED: STAGEGRAPH_BOOT_DIR names no published folder");
+            return None;
+        };
+        let dir = dir.canonicalize().unwrap();
+        let named = |end: &str| {
+            let entries = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path());
+            entries.into_iter().find(|path| path.to_string_lossy().ends_with(end)).unwrap()
+        };
+        let manifest = std::fs::read(named(".manifest.json")).unwrap();
+        Some(Self { manifest: serde_json::from_slice(&manifest).unwrap(), dir })
+    }
+
+    fn iso(&self) -> String {
+        self.dir.join(self.manifest["image"]["name"].as_str().unwrap()).display().to_string()
+    }
+
+    fn netboot(&self) -> String {
+        self.dir.join("netboot").display().to_string()
+    }
+
+    fn way(&self, name: &str) -> &serde_json::Value {
+        self.manifest["boot"].as_array().unwrap().iter().find(|way| way["way"] == name).unwrap()
+    }
+
+    /// The memory the manifest says is enough.
+    fn memory(&self, way: &str) -> u64 {
+        self.way(way)["least_ram_mib"].as_u64().unwrap()
+    }
+
+    /// Waits for the guest's shell and compares what it reports with the manifest.
+    fn check(&self, mut vm: Vm, way: &str) {
+        vm.wait_for("root@live:~# ", vm::BOOTED);
+        vm.send(
+            "L=$(losetup -nlO NAME | head -n1); printf 'RE''PORT size=%s\\n' \"$(blockdev --getsize64 $L)\"; \
+             printf 'RE''PORT first=%s\\n' \"$(head -c 1048576 $L | sha256sum | cut -c1-64)\"; \
+             printf 'RE''PORT last=%s\\n' \"$(tail -c 1048576 $L | sha256sum | cut -c1-64)\"; \
+             printf 'RE''PORT root=%s\\n' \"$(findmnt -nro FSTYPE /)\"; \
+             printf 'RE''PORT release=%s\\n' \"$(uname -r)\"; \
+             printf 'RE''PORT cmdline=%s\\n' \"$(cat /proc/cmdline)\"; printf 'RE''PORT %s\\n' end\r",
+        );
+        let text = vm.wait_for("REPORT end", vm::ANSWERED);
+        let value = |key: &str| {
+            let mark = format!("REPORT {key}=");
+            let line = text.lines().find_map(|line| line.split_once(&mark).map(|(_, value)| value.trim()));
+            line.unwrap_or_else(|| panic!("the guest did not report {key}:\n{text}")).to_owned()
+        };
+        let squashfs = File::open(self.dir.join("netboot/image.squashfs")).unwrap();
+        let size = squashfs.metadata().unwrap().len();
+        assert_eq!(Some(size), self.manifest["squashfs"]["size"].as_u64());
+        let end = |at| {
+            let mut bytes = vec![0; END as usize];
+            squashfs.read_exact_at(&mut bytes, at).unwrap();
+            Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+        };
+        assert_eq!(value("size"), size.to_string());
+        assert_eq!(value("first"), end(0));
+        assert_eq!(value("last"), end(size - END));
+        assert_eq!(value("root"), "overlay");
+        assert_eq!(Some(value("release").as_str()), self.manifest["kernels"][0]["release"].as_str());
+        let running = value("cmdline");
+        let expected = self.way(way)["command_line"].as_str().unwrap();
+        for token in expected.split(' ').filter(|token| !token.contains("SERVER")) {
+            assert!(running.split(' ').any(|word| word == token), "{token} is not in {running}");
+        }
+    }
+
+    /// Boots the ISO: picks the serial console in GRUB's menu.
+    fn boot_iso(&self, firmware: Firmware, drive: &[&str]) {
+        let mut vm = Vm::start(firmware, self.memory("iso"), drive);
+        pick_in_grub(&mut vm);
+        self.check(vm, "iso");
+    }
+
+    /// Boots over HTTP with a script that sets the console and goes on with a published one.
+    fn boot_ipxe(&self, firmware: Firmware, way: &str, script: &str) {
+        let server =
+            Server::start(&self.dir, &format!("#!ipxe\nset cmdline console=ttyS0,115200\nchain {script}\n"));
+        let network = format!("user,id=n0,bootfile=http://10.0.2.2:{}/test.ipxe", server.port);
+        let vm = Vm::start(
+            firmware,
+            self.memory(way),
+            &["-netdev", &network, "-device", "virtio-net-pci,netdev=n0,bootindex=0"],
+        );
+        self.check(vm, way);
+        let asked = server.requests();
+        assert!(asked.iter().any(|path| path == &format!("/{script}")), "{asked:?}");
+    }
+
+    /// Boots over TFTP with one of the published loaders.
+    fn boot_tftp(&self, firmware: Firmware, way: &str, loader: &str, pick: impl FnOnce(&mut Vm)) {
+        let network = format!("user,id=n0,tftp={},bootfile={loader}", self.netboot());
+        let device = match firmware {
+            Firmware::Bios => "virtio-net-pci,netdev=n0,bootindex=0",
+            // OVMF's own PXE, not the card's iPXE.
+            Firmware::Uefi => "virtio-net-pci,netdev=n0,bootindex=0,romfile=",
+        };
+        let mut vm = Vm::start(firmware, self.memory(way), &["-netdev", &network, "-device", device]);
+        pick(&mut vm);
+        self.check(vm, way);
+    }
+}
+
+fn pick_in_grub(vm: &mut Vm) {
+    vm.wait_for("Special console options", vm::LOADED);
+    vm.send("s");
+    vm.wait_for("console=ttyS0,115200", vm::LOADED);
+    vm.send("\r");
+}
+
+fn pick_in_pxelinux(vm: &mut Vm) {
+    vm.wait_for("console=ttyS0,115200", vm::LOADED);
+    vm.send("2");
+    vm.send("\r");
+}
+
+#[test]
+fn the_iso_boots_by_bios_from_cd() {
+    let Some(published) = Published::find() else { return };
+    published.boot_iso(Firmware::Bios, &["-cdrom", &published.iso()]);
+}
+
+#[test]
+fn the_iso_boots_by_uefi_from_cd() {
+    let Some(published) = Published::find() else { return };
+    published.boot_iso(Firmware::Uefi, &["-cdrom", &published.iso()]);
+}
+
+/// QEMU's words for a USB stick.
+fn stick(iso: &str) -> [String; 6] {
+    let drive = format!("if=none,id=stick,format=raw,readonly=on,file={iso}");
+    ["-drive", &drive, "-device", "qemu-xhci", "-device", "usb-storage,drive=stick,bootindex=0"]
+        .map(str::to_owned)
+}
+
+#[test]
+fn the_iso_boots_by_bios_from_a_usb_stick() {
+    let Some(published) = Published::find() else { return };
+    let stick = stick(&published.iso());
+    published.boot_iso(Firmware::Bios, &stick.each_ref().map(String::as_str));
+}
+
+#[test]
+fn the_iso_boots_by_uefi_from_a_usb_stick() {
+    let Some(published) = Published::find() else { return };
+    let stick = stick(&published.iso());
+    published.boot_iso(Firmware::Uefi, &stick.each_ref().map(String::as_str));
+}
+
+#[test]
+fn ipxe_boots_the_set_by_bios_with_the_squashfs_injected() {
+    let Some(published) = Published::find() else { return };
+    published.boot_ipxe(Firmware::Bios, "netboot-bios", "netboot/boot.ipxe");
+}
+
+#[test]
+fn ipxe_boots_the_script_beside_the_iso() {
+    let Some(published) = Published::find() else { return };
+    let script = format!("{}.ipxe", published.manifest["image"]["name"].as_str().unwrap());
+    published.boot_ipxe(Firmware::Bios, "netboot-bios", &script);
+}
+
+#[test]
+fn ipxe_boots_the_set_by_uefi_from_the_combined_initrd() {
+    let Some(published) = Published::find() else { return };
+    published.boot_ipxe(Firmware::Uefi, "netboot-uefi", "netboot/boot.ipxe");
+}
+
+#[test]
+fn ipxe_boots_the_combined_initrd_by_bios() {
+    let Some(published) = Published::find() else { return };
+    published.boot_ipxe(Firmware::Bios, "netboot-bios", "netboot/combined.ipxe");
+}
+
+#[test]
+fn ipxe_boots_the_squashfs_over_http_by_bios() {
+    let Some(published) = Published::find() else { return };
+    published.boot_ipxe(Firmware::Bios, "netboot-http", "netboot/http.ipxe");
+}
+
+#[test]
+fn ipxe_boots_the_squashfs_over_http_by_uefi() {
+    let Some(published) = Published::find() else { return };
+    published.boot_ipxe(Firmware::Uefi, "netboot-http", "netboot/http.ipxe");
+}
+
+#[test]
+fn pxelinux_boots_the_set_over_tftp() {
+    let Some(published) = Published::find() else { return };
+    published.boot_tftp(Firmware::Bios, "netboot-bios", "pxelinux.0", pick_in_pxelinux);
+}
+
+#[test]
+fn grub_boots_the_set_over_tftp_by_bios() {
+    let Some(published) = Published::find() else { return };
+    published.boot_tftp(Firmware::Bios, "netboot-bios", "grub/i386-pc/core.0", pick_in_grub);
+}
+
+#[test]
+fn grub_boots_the_set_over_tftp_by_uefi() {
+    let Some(published) = Published::find() else { return };
+    published.boot_tftp(Firmware::Uefi, "netboot-uefi", "grub/x86_64-efi/core.efi", pick_in_grub);
+}

@@ -1,0 +1,152 @@
+//! A guest whose serial line is the test's.
+
+use std::io::{Read, Write};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+/// How long a boot loader's menu may take, as seen from the firmware's first instruction.
+pub(crate) const LOADED: Duration = Duration::from_secs(300);
+
+/// How long a system may take to its shell, emulated, on a loaded machine, over TFTP.
+pub(crate) const BOOTED: Duration = Duration::from_secs(900);
+
+/// How long the shell may take to answer.
+pub(crate) const ANSWERED: Duration = Duration::from_secs(120);
+
+/// What a guest says when it is of no use to wait on.
+const HOPELESS: [&str; 7] = [
+    "Kernel panic",
+    "No more network devices",
+    "No bootable device",
+    "dracut: FATAL",
+    "Entering emergency mode",
+    "Here is a shell; exit goes on",
+    "Out of memory",
+];
+
+const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
+const OVMF_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+
+#[derive(Clone, Copy)]
+pub(crate) enum Firmware {
+    Bios,
+    Uefi,
+}
+
+pub(crate) struct Vm {
+    child: Child,
+    input: ChildStdin,
+    output: Receiver<Vec<u8>>,
+    /// All that was printed, without escapes.
+    text: String,
+    /// Up to here it was waited for.
+    seen: usize,
+    _vars: Option<tempfile::NamedTempFile>,
+}
+
+impl Vm {
+    /// Starts a guest with so much memory, in MiB.
+    pub(crate) fn start(firmware: Firmware, memory: u64, devices: &[&str]) -> Self {
+        // A test that is killed takes its guest along.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
+        command.args(
+            "-nodefaults -display none -monitor none -no-reboot -serial stdio -cpu qemu64 -smp 1".split(' '),
+        );
+        command.args(["-machine", "pc,graphics=off,accel=tcg", "-m", &memory.to_string()]);
+        let vars = match firmware {
+            Firmware::Bios => None,
+            Firmware::Uefi => {
+                let vars = tempfile::NamedTempFile::new().unwrap();
+                std::fs::copy(OVMF_VARS, vars.path()).unwrap();
+                for (path, options) in [(OVMF_CODE, ",readonly=on"), (vars.path().to_str().unwrap(), "")] {
+                    command.args(["-drive", &format!("if=pflash,format=raw,file={path}{options}")]);
+                }
+                Some(vars)
+            }
+        };
+        command.args(devices).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        let mut child = command.spawn().expect("QEMU starts; `make test` installs it");
+        let input = child.stdin.take().unwrap();
+        let mut serial = child.stdout.take().unwrap();
+        let (sender, output) = channel();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(length @ 1..) = serial.read(&mut buffer) {
+                if sender.send(buffer[..length].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { child, input, output, text: String::new(), seen: 0, _vars: vars }
+    }
+
+    /// Types on the serial line, at a pace that emulated firmware can follow.
+    pub(crate) fn send(&mut self, keys: &str) {
+        for key in keys.bytes() {
+            self.input.write_all(&[key]).unwrap();
+            self.input.flush().unwrap();
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Waits until the guest has printed `text`; returns all it printed since the last wait.
+    pub(crate) fn wait_for(&mut self, text: &str, limit: Duration) -> String {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(found) = self.text[self.seen..].find(text) {
+                let end = self.seen + found + text.len();
+                let new = self.text[self.seen..end].to_owned();
+                self.seen = end;
+                return new;
+            }
+            if let Some(hopeless) =
+                HOPELESS.iter().find(|hopeless| self.text[self.seen..].contains(**hopeless))
+            {
+                self.fail(&format!("the guest says {hopeless:?} instead of {text:?}"));
+            }
+            match self.output.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(bytes) => self.text.push_str(&plain(&bytes)),
+                Err(RecvTimeoutError::Timeout) => self.fail(&format!("no {text:?} within {limit:?}")),
+                Err(RecvTimeoutError::Disconnected) => {
+                    self.fail(&format!("the guest ended without {text:?}"))
+                }
+            }
+        }
+    }
+
+    fn fail(&self, why: &str) -> ! {
+        let tail: Vec<_> = self.text.lines().rev().take(60).collect();
+        let tail: Vec<_> = tail.into_iter().rev().collect();
+        panic!("{why}; the last it printed:\n{}", tail.join("\n"));
+    }
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Takes terminal escapes out: menus and systemd write them into the middle of words.
+fn plain(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    let mut bytes = bytes.iter().copied().peekable();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            0x1b if bytes.peek() == Some(&b'[') => {
+                bytes.next();
+                for byte in bytes.by_ref() {
+                    if byte.is_ascii_alphabetic() {
+                        break;
+                    }
+                }
+            }
+            0x1b | b'\r' => {}
+            byte => text.push(char::from(byte)),
+        }
+    }
+    text
+}
