@@ -28,6 +28,10 @@ const ENVIRONMENT: u8 = 3;
 /// a store under the hash of what it was made from: a second build does nothing, and a change runs exactly
 /// what depends on it.
 ///
+/// Environment: STAGEGRAPH_STORE is the store; STAGEGRAPH_SPECS are more folders with specs; STAGEGRAPH_TOOLS are
+/// folders with tools that go before the system's; SOURCE_DATE_EPOCH is the date of the image; STAGEGRAPH_LOG
+/// (such as `graph=debug`) prints keys and command lines.
+///
 /// Exit codes: 0 done; 1 an action failed; 2 the spec or the command line is wrong; 3 the store, the sandbox
 /// or the network failed.
 #[derive(Debug, Parser)]
@@ -159,6 +163,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return code.into();
         }
     };
+    if let Ok(filter) = std::env::var("STAGEGRAPH_LOG") {
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    }
     let result = match cli.verb {
         Verb::Build(build) => build.run(),
         Verb::Plan(plan) => plan.run(),

@@ -12,6 +12,7 @@ use std::time::Duration;
 use graph::Event;
 use graph::build::{Built, Outcome};
 use graph::dag::NodeName;
+use graph::explain::Reason;
 use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::publish::Published;
@@ -150,23 +151,7 @@ impl Reporter {
         }
         let built_count = count(&ran);
         if built_count > 0 {
-            let why: Vec<_> = built
-                .nodes
-                .iter()
-                .filter_map(|(node, outcome)| match outcome {
-                    Outcome::Done(done) if done.ran => Some(format!("{node} because {}", done.reason)),
-                    _ => None,
-                })
-                .collect();
-            let first = built.nodes.values().filter(|o| ran(o)).all(|outcome| {
-                matches!(outcome, Outcome::Done(done) if done.reason == graph::explain::Reason::First)
-            });
-            let shown = match (first, why.len()) {
-                (true, _) => "for the first time".to_owned(),
-                (false, 1..=2) => why.join("; "),
-                (false, more) => format!("{}; and {} more, see `stagegraph why`", why[0], more - 1),
-            };
-            parts.push(format!("{built_count} built ({shown})"));
+            parts.push(format!("{built_count} built ({})", why(built, built_count)));
         }
         for (name, wanted) in [("failed", 0), ("skipped", 1), ("stopped", 2)] {
             let number = count(&|outcome| match outcome {
@@ -196,4 +181,36 @@ impl Reporter {
             self.say(&format!("    {folder}/{name}"));
         }
     }
+}
+
+/// Sums up why nodes ran: those that ran for a reason of their own, and how many only because of them.
+fn why(built: &Built, count: usize) -> String {
+    let reasons: Vec<(&NodeName, &Reason)> = built
+        .nodes
+        .iter()
+        .filter_map(|(node, outcome)| match outcome {
+            Outcome::Done(done) if done.ran => Some((node, &done.reason)),
+            _ => None,
+        })
+        .collect();
+    if reasons.iter().all(|(_, reason)| **reason == Reason::First) {
+        return "for the first time".to_owned();
+    }
+    if reasons.iter().all(|(_, reason)| **reason == Reason::Check) {
+        return "to compare; all gave the same".to_owned();
+    }
+    let is_own = |reason: &Reason| match reason {
+        Reason::Changed(changes) => changes.iter().any(|c| c.kind != "input" && c.kind != "provenance"),
+        _ => true,
+    };
+    let own: Vec<_> = reasons.iter().filter(|(_, reason)| is_own(reason)).collect();
+    let mut parts: Vec<_> =
+        own.iter().take(3).map(|(node, reason)| format!("{node} because {reason}")).collect();
+    if own.len() > 3 {
+        parts.push(format!("{} more, see `stagegraph why`", own.len() - 3));
+    }
+    if count > own.len() {
+        parts.push(format!("{} more depend on it", count - own.len()));
+    }
+    parts.join("; ")
 }

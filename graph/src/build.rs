@@ -281,6 +281,7 @@ impl Loop<'_> {
         let digest = action.digest();
         let known = self.backend.store.action(&digest)?;
         let hit = known.is_some();
+        tracing::debug!(%node, action = %digest, hit, "resolved");
         let reason = self.reason(&node, &action, digest, hit)?;
         if let Some(followers) = self.in_flight.get_mut(&digest) {
             followers.push((node, action, Reason::Cached));

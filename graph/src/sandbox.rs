@@ -162,13 +162,14 @@ impl Sandbox {
                 command
             }
             Mode::Off => {
-                link_inputs(invocation).map_err(start)?;
+                copy_inputs(invocation).map_err(start)?;
                 let mut command = Command::new(program);
                 command.args(&invocation.args).current_dir(invocation.work);
                 command.env_clear().envs(environment(invocation)).env("HOME", invocation.work);
                 command
             }
         };
+        tracing::debug!(?command, "tool");
         let (reader, writer) = io::pipe().map_err(start)?;
         let errors = writer.try_clone().map_err(start)?;
         command.stdin(Stdio::null()).stdout(writer).stderr(errors).process_group(0);
@@ -260,15 +261,16 @@ pub fn bwrap_argv(
     for (link, target) in links {
         add(&["--symlink".as_ref(), target.as_ref(), link.as_ref()]);
     }
+    // Before the files: a tool may lie below one of these.
+    for (flag, path) in [("--proc", "/proc"), ("--dev", "/dev"), ("--tmpfs", "/tmp")] {
+        add(&[flag.as_ref(), path.as_ref()]);
+    }
     let mut files: BTreeMap<&Path, &Path> = BTreeMap::new();
     for tool in std::iter::once(&invocation.tool).chain(invocation.others) {
         files.extend(tool.files.iter().map(|(inside, outside)| (inside.as_path(), outside.as_path())));
     }
     for (inside, outside) in files {
         add(&["--ro-bind".as_ref(), outside.as_ref(), inside.as_ref()]);
-    }
-    for (flag, path) in [("--proc", "/proc"), ("--dev", "/dev"), ("--tmpfs", "/tmp")] {
-        add(&[flag.as_ref(), path.as_ref()]);
     }
     if invocation.privileged {
         // Whoever mounts things in a root of its own finds /sys there; device nodes work below /build.
@@ -306,8 +308,10 @@ fn prepare_mounts(invocation: &Invocation<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes links to the inputs, for a run without a sandbox.
-fn link_inputs(invocation: &Invocation<'_>) -> io::Result<()> {
+/// Copies input files, and links input folders, for a run without a sandbox.
+///
+/// A link to an object could be written through, and some tools take no links.
+fn copy_inputs(invocation: &Invocation<'_>) -> io::Result<()> {
     for (name, outside) in &invocation.inputs {
         let inside = invocation.work.join("in").join(name);
         if let Some(folder) = inside.parent() {
@@ -316,7 +320,11 @@ fn link_inputs(invocation: &Invocation<'_>) -> io::Result<()> {
         if inside.symlink_metadata().is_ok() {
             fs::remove_file(&inside)?;
         }
-        std::os::unix::fs::symlink(outside, inside)?;
+        if outside.is_dir() {
+            std::os::unix::fs::symlink(outside, inside)?;
+        } else {
+            fs::copy(outside, inside)?;
+        }
     }
     Ok(())
 }
@@ -363,7 +371,13 @@ mod tests {
     fn bench() -> Bench {
         let dir = tempfile::tempdir().unwrap();
         let store = cache::Store::open(&dir.path().join("store")).unwrap();
-        let spec = ToolSpec { name: "sh", programs: &["ls", "cat", "id", "env"], data: &[], package: "dash" };
+        let spec = ToolSpec {
+            name: "sh",
+            programs: &["ls", "cat", "id", "env"],
+            data: &[],
+            data_places: &[],
+            package: "dash",
+        };
         let tool = Tools::new(vec!["/usr/bin".into()]).find(&store, &spec).unwrap();
         fs::create_dir(dir.path().join("work")).unwrap();
         Bench { dir, tool }

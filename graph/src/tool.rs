@@ -27,6 +27,8 @@ pub struct ToolSpec<'a> {
     pub programs: &'a [&'a str],
     /// Files and folders it reads, absolute.
     pub data: &'a [&'a str],
+    /// Places of data that distributions put in different folders; those that are there count.
+    pub data_places: &'a [&'a str],
     /// The package that usually has it, for the message where it is missing.
     pub package: &'a str,
 }
@@ -141,6 +143,9 @@ impl Tools {
                     package: spec.package.to_owned(),
                 });
             }
+            add_file(path, &mut files)?;
+        }
+        for path in spec.data_places.iter().map(Path::new).filter(|path| path.exists()) {
             add_file(path, &mut files)?;
         }
         let identity = identity(store, &files)?;
@@ -280,7 +285,7 @@ mod tests {
     use super::*;
 
     fn spec(name: &str) -> ToolSpec<'_> {
-        ToolSpec { name, programs: &[], data: &[], package: "some-package" }
+        ToolSpec { name, programs: &[], data: &[], data_places: &[], package: "some-package" }
     }
 
     fn system() -> Vec<PathBuf> {

@@ -68,10 +68,10 @@ impl Compression {
     pub fn decoder<'a, R: BufRead + 'a>(self, mut input: R) -> io::Result<Box<dyn Read + 'a>> {
         Ok(match self {
             Compression::Gzip => Box::new(flate2::bufread::GzDecoder::new(input)),
-            Compression::Xz => Box::new(liblzma::bufread::XzDecoder::new(input)),
+            Compression::Xz => Box::new(xz2::bufread::XzDecoder::new(input)),
             Compression::Lzma => {
-                let stream = liblzma::stream::Stream::new_lzma_decoder(u64::MAX)?;
-                Box::new(liblzma::bufread::XzDecoder::new_stream(input, stream))
+                let stream = xz2::stream::Stream::new_lzma_decoder(u64::MAX)?;
+                Box::new(xz2::bufread::XzDecoder::new_stream(input, stream))
             }
             Compression::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(input)?.single_frame()),
             Compression::Bzip2 => Box::new(bzip2::bufread::BzDecoder::new(input)),
@@ -97,7 +97,7 @@ impl Compression {
     pub fn decoder_to_end<'a, R: BufRead + 'a>(self, input: R) -> io::Result<Box<dyn Read + 'a>> {
         Ok(match self {
             Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
-            Compression::Xz => Box::new(liblzma::bufread::XzDecoder::new_multi_decoder(input)),
+            Compression::Xz => Box::new(xz2::bufread::XzDecoder::new_multi_decoder(input)),
             Compression::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(input)?),
             Compression::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(input)),
             Compression::Lzma | Compression::Lz4 | Compression::Lzo => self.decoder(input)?,

@@ -249,7 +249,7 @@ mod tests {
                 encoder.finish().unwrap()
             }
             Compression::Xz => {
-                let mut encoder = liblzma::write::XzEncoder::new(Vec::new(), 1);
+                let mut encoder = xz2::write::XzEncoder::new(Vec::new(), 1);
                 encoder.write_all(bytes).unwrap();
                 encoder.finish().unwrap()
             }
@@ -264,9 +264,9 @@ mod tests {
                 [&b"\x02\x21\x4c\x18"[..], &(block.len() as u32).to_le_bytes(), &block].concat()
             }
             Compression::Lzma => {
-                let options = liblzma::stream::LzmaOptions::new_preset(1).unwrap();
-                let stream = liblzma::stream::Stream::new_lzma_encoder(&options).unwrap();
-                let mut encoder = liblzma::write::XzEncoder::new_stream(Vec::new(), stream);
+                let options = xz2::stream::LzmaOptions::new_preset(1).unwrap();
+                let stream = xz2::stream::Stream::new_lzma_encoder(&options).unwrap();
+                let mut encoder = xz2::write::XzEncoder::new_stream(Vec::new(), stream);
                 encoder.write_all(bytes).unwrap();
                 encoder.finish().unwrap()
             }

@@ -2,8 +2,8 @@
 
 use std::cell::RefCell;
 
-use liblzma::stream::{Action, Check, Filters, LzmaOptions, Status, Stream};
 use serde::Serialize;
+use xz2::stream::{Action, Check, Filters, LzmaOptions, Status, Stream};
 
 use super::WriteError;
 
@@ -142,7 +142,7 @@ impl Compressor {
 }
 
 /// Makes one xz stream with a dictionary of one block, as the kernel's decoder expects.
-fn xz(block: &[u8], level: i32, block_size: u32) -> Result<Vec<u8>, liblzma::stream::Error> {
+fn xz(block: &[u8], level: i32, block_size: u32) -> Result<Vec<u8>, xz2::stream::Error> {
     let mut options = LzmaOptions::new_preset(level.unsigned_abs())?;
     // Below 8 KiB metadata gains nothing from more, and the kernel allocates what the superblock says.
     options.dict_size(block_size.max(8192));
@@ -152,7 +152,7 @@ fn xz(block: &[u8], level: i32, block_size: u32) -> Result<Vec<u8>, liblzma::str
     let mut out = Vec::with_capacity(block.len() + block.len() / 3 + 128);
     match stream.process_vec(block, &mut out, Action::Finish)? {
         Status::StreamEnd => Ok(out),
-        _ => Err(liblzma::stream::Error::Program),
+        _ => Err(xz2::stream::Error::Program),
     }
 }
 

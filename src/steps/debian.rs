@@ -295,7 +295,13 @@ impl Step for Debian {
         }
         let data = data_files()?;
         let data: Vec<&str> = data.iter().map(String::as_str).collect();
-        let spec = ToolSpec { name: "mmdebstrap", programs: &PROGRAMS, data: &data, package: PACKAGE };
+        let spec = ToolSpec {
+            name: "mmdebstrap",
+            programs: &PROGRAMS,
+            data: &data,
+            data_places: &[],
+            package: PACKAGE,
+        };
         let mut resolved = Resolved::with_tools(resolving, &[spec])?;
         for package in apt::resolve(resolving, &self.architecture, &self.packages)? {
             let pinned = format!("{} sha256:{}", package.version, package.sha256);

@@ -88,20 +88,22 @@ const TARGETS: [Target; 4] = [
     },
 ];
 
+/// The C library's character sets: FAT has names in code page 850.
+const GCONV: [&str; 3] = ["/usr/lib/x86_64-linux-gnu/gconv", "/usr/lib64/gconv", "/usr/lib/gconv"];
+
 const MKIMAGE: ToolSpec<'_> = ToolSpec {
     name: "grub-mkimage",
     programs: &[],
     data: &["/usr/lib/grub/i386-pc", "/usr/lib/grub/x86_64-efi"],
+    data_places: &[],
     package: "grub-common grub-pc-bin grub-efi-amd64-bin",
 };
-const MKFS: ToolSpec<'_> = ToolSpec { name: "mkfs.vfat", programs: &[], data: &[], package: "dosfstools" };
-const MCOPY: ToolSpec<'_> = ToolSpec {
-    name: "mcopy",
-    programs: &["mmd", "mtools"],
-    data: &["/usr/lib/x86_64-linux-gnu/gconv"],
-    package: "mtools",
-};
-const SPECS: [ToolSpec<'_>; 3] = [MKIMAGE, MKFS, MCOPY];
+const MKFS: ToolSpec<'_> =
+    ToolSpec { name: "mkfs.vfat", programs: &[], data: &[], data_places: &GCONV, package: "dosfstools" };
+const MCOPY: ToolSpec<'_> =
+    ToolSpec { name: "mcopy", programs: &["mtools"], data: &[], data_places: &GCONV, package: "mtools" };
+const MMD: ToolSpec<'_> = ToolSpec { name: "mmd", ..MCOPY };
+const SPECS: [ToolSpec<'_>; 4] = [MKIMAGE, MKFS, MCOPY, MMD];
 
 /// The master boot record that loads the El Torito image from a disk.
 const MBR: &str = "/usr/lib/grub/i386-pc/boot_hybrid.img";
@@ -169,7 +171,6 @@ impl Grub {
             .open(&image)
             .and_then(|file| file.set_modified(time))
             .map_err(StepError::environment)?;
-        // mcopy is mtools under one of its names; -D and -m are the same for all of them.
         run("mmd", &["-i", "efi.img", "::EFI", "::EFI/BOOT"])?;
         run("mcopy", &["-m", "-i", "efi.img", "bootx64.img", "::EFI/BOOT/BOOTX64.EFI"])
     }
@@ -189,8 +190,7 @@ impl Step for Grub {
     }
 
     fn resolve(&self, resolving: &Resolving<'_>) -> Result<Resolved, StepError> {
-        let mmd = ToolSpec { name: "mmd", ..MCOPY };
-        Ok(Resolved::with_tools(resolving, &[&SPECS[..], &[mmd]].concat())?)
+        Ok(Resolved::with_tools(resolving, &SPECS)?)
     }
 
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {

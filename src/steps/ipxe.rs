@@ -57,7 +57,8 @@ impl Ipxe {
         text.push_str("isset ${cmdline} || set cmdline\n");
         match how {
             How::Http => text.push_str(
-                "# The initramfs needs the whole address of the folder; a parent script may set it.\n\
+                "# The initramfs needs the folder's whole address. iPXE knows it since 2024; for older ones, a parent\n\
+                 # script sets base, without a slash at its end.\n\
                  isset ${base} || set base ${cwduri}\n\
                  isset ${base} || goto failed_base\n\n",
             ),
@@ -79,7 +80,7 @@ impl Ipxe {
             ("failed_squashfs", "The squashfs could not be loaded."),
             (
                 "failed_base",
-                "The folder's address is not known: set base to the address that ends before image.squashfs.",
+                "This iPXE does not tell the folder's address. Set base to it, without a slash at its end.",
             ),
             ("failed_choice", "No kernel was chosen."),
             ("failed_boot", "The kernel could not be started."),
@@ -95,7 +96,7 @@ impl Ipxe {
 
     fn boot(&self, entry: &BootEntry, names: &Names, how: How) -> Result<String, StepError> {
         let label = &entry.label;
-        let url = format!("${{base}}{}", names.squashfs());
+        let url = format!("${{base}}/{}", names.squashfs());
         let medium = match how {
             How::Inject | How::Combined => Medium::InInitrd,
             How::Http => Medium::Http { url },

@@ -32,17 +32,14 @@ pub(super) const KIND: Kind = Kind {
             menu: Menu::of(image),
             volume_id: image.volume_id.clone(),
             date: image.timestamp.iso9660(),
+            epoch: image.timestamp.epoch(),
         };
         Ok(Made::new(step, &["files"]))
     },
 };
 
-const XORRISO: ToolSpec<'_> = ToolSpec {
-    name: "xorriso",
-    programs: &[],
-    data: &["/usr/lib/x86_64-linux-gnu/gconv"],
-    package: "xorriso",
-};
+const XORRISO: ToolSpec<'_> =
+    ToolSpec { name: "xorriso", programs: &[], data: &[], data_places: &[], package: "xorriso" };
 
 #[derive(Serialize)]
 struct Iso {
@@ -51,12 +48,15 @@ struct Iso {
     volume_id: String,
     /// The one date, as ISO 9660 has it.
     date: String,
+    epoch: u32,
 }
 
 impl Iso {
     /// Builds xorriso's command line; `files` are the paths on the ISO and below the work folder.
     fn xorriso_args(&self, files: &BTreeMap<String, String>) -> Vec<OsString> {
         let date = format!("--modification-date={}", self.date);
+        // Files are objects of the store, whose own times are those of the build.
+        let file_dates = format!("={}", self.epoch);
         let mut args: Vec<OsString> = [
             "-as",
             "mkisofs",
@@ -76,7 +76,7 @@ impl Iso {
             "",
             &date,
             "--set_all_file_dates",
-            "set_to_mtime",
+            &file_dates,
             "--gpt_disk_guid",
             "modification-date",
             "-b",

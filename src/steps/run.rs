@@ -81,7 +81,13 @@ impl Step for Run {
         let name = &self.argv[0];
         Ok(Resolved::with_tools(
             resolving,
-            &[ToolSpec { name, programs: &programs, data: &[], package: "the package that has it" }],
+            &[ToolSpec {
+                name,
+                programs: &programs,
+                data: &[],
+                data_places: &[],
+                package: "the package that has it",
+            }],
         )?)
     }
 

@@ -12,12 +12,12 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Serves the files below `dir`, and `script` as `/test.ipxe`.
-    pub(crate) fn start(dir: &Path, script: &str) -> Self {
+    /// Serves the files below `dir`, and as `/test.ipxe` what `script` gives for the port.
+    pub(crate) fn start(dir: &Path, script: &dyn Fn(u16) -> String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let log = Arc::new(Mutex::new(Vec::new()));
-        let (dir, script, shared) = (dir.to_owned(), script.to_owned(), Arc::clone(&log));
+        let (dir, script, shared) = (dir.to_owned(), script(port), Arc::clone(&log));
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (dir, script, log) = (dir.clone(), script.clone(), Arc::clone(&shared));

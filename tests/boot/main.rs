@@ -106,8 +106,13 @@ impl Published {
 
     /// Boots over HTTP with a script that sets the console and goes on with a published one.
     fn boot_ipxe(&self, firmware: Firmware, way: &str, script: &str) {
-        let server =
-            Server::start(&self.dir, &format!("#!ipxe\nset cmdline console=ttyS0,115200\nchain {script}\n"));
+        // Debian's iPXE is too old to know the folder's address by itself.
+        let parent = |port| {
+            format!(
+                "#!ipxe\nset cmdline console=ttyS0,115200\nset base http://10.0.2.2:{port}/netboot\nchain {script}\n"
+            )
+        };
+        let server = Server::start(&self.dir, &parent);
         let network = format!("user,id=n0,bootfile=http://10.0.2.2:{}/test.ipxe", server.port);
         let vm = Vm::start(
             firmware,
@@ -123,7 +128,7 @@ impl Published {
     fn boot_tftp(&self, firmware: Firmware, way: &str, loader: &str, pick: impl FnOnce(&mut Vm)) {
         let network = format!("user,id=n0,tftp={},bootfile={loader}", self.netboot());
         let device = match firmware {
-            Firmware::Bios => "virtio-net-pci,netdev=n0,bootindex=0",
+            Firmware::Bios | Firmware::BiosWithScreen => "virtio-net-pci,netdev=n0,bootindex=0",
             // OVMF's own PXE, not the card's iPXE.
             Firmware::Uefi => "virtio-net-pci,netdev=n0,bootindex=0,romfile=",
         };
@@ -219,7 +224,7 @@ fn ipxe_boots_the_squashfs_over_http_by_uefi() {
 #[test]
 fn pxelinux_boots_the_set_over_tftp() {
     let Some(published) = Published::find() else { return };
-    published.boot_tftp(Firmware::Bios, "netboot-bios", "pxelinux.0", pick_in_pxelinux);
+    published.boot_tftp(Firmware::BiosWithScreen, "netboot-bios", "pxelinux.0", pick_in_pxelinux);
 }
 
 #[test]

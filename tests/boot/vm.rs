@@ -30,7 +30,10 @@ const OVMF_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
 
 #[derive(Clone, Copy)]
 pub(crate) enum Firmware {
+    /// Text goes to the serial line.
     Bios,
+    /// Text goes to a screen that nobody looks at: for loaders that write to the serial line themselves.
+    BiosWithScreen,
     Uefi,
 }
 
@@ -54,9 +57,13 @@ impl Vm {
         command.args(
             "-nodefaults -display none -monitor none -no-reboot -serial stdio -cpu qemu64 -smp 1".split(' '),
         );
-        command.args(["-machine", "pc,graphics=off,accel=tcg", "-m", &memory.to_string()]);
+        let (machine, screen) = match firmware {
+            Firmware::BiosWithScreen => ("pc,accel=tcg", "std"),
+            Firmware::Bios | Firmware::Uefi => ("pc,graphics=off,accel=tcg", "none"),
+        };
+        command.args(["-machine", machine, "-vga", screen, "-m", &memory.to_string()]);
         let vars = match firmware {
-            Firmware::Bios => None,
+            Firmware::Bios | Firmware::BiosWithScreen => None,
             Firmware::Uefi => {
                 let vars = tempfile::NamedTempFile::new().unwrap();
                 std::fs::copy(OVMF_VARS, vars.path()).unwrap();

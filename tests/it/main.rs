@@ -2,5 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops where something is not as it should be")]
 
+mod build;
+mod live;
 mod squashfs;
 mod world;
+mod wrong;

@@ -1,0 +1,85 @@
+# Two targets do all the set-up: `make image` builds and publishes, `make test` tests everything.
+
+PREFIX  ?= /usr/local
+DESTDIR ?=
+OUT     ?= out
+SPEC    ?= amd64-minimal
+# CARGO_TARGET_DIR, where it is set, is where cargo builds.
+TARGET  := $(or $(CARGO_TARGET_DIR),target)
+PROGRAM := $(TARGET)/release/stagegraph
+
+# Debian packages, by what needs them.
+BUILD_PACKAGES := gcc libc6-dev
+IMAGE_PACKAGES := mmdebstrap bubblewrap xorriso grub-common grub-pc-bin grub-efi-amd64-bin mtools dosfstools ipxe \
+	pxelinux syslinux-common
+TEST_PACKAGES  := squashfs-tools squashfs-tools-ng libsquashfs-dev libclang-dev cpio zstd xz-utils attr libcap2-bin \
+	qemu-system-x86 ovmf ipxe-qemu ipxe-qemu-256k-compat-efi-roms
+BENCH_PACKAGES := squashfs-tools squashfs-tools-ng ninja-build
+
+.PHONY: help program image test test-boot test-fast bench install packages-image packages-test packages-bench
+
+help:
+	@echo "make image              build $(SPEC): an ISO and a netboot set, under $(OUT)/"
+	@echo "make test               run all tests: style, units, images, documents, boots in QEMU"
+	@echo "make test-boot          boot the images in every way there is"
+	@echo "make test-fast          all tests but the boots"
+	@echo "make bench              compare with the tools one would otherwise run"
+	@echo "make install PREFIX=    install the program, its specs, manual and completions"
+
+# Installs what is missing, by name; without apt, says what is missing and stops.
+define need
+	@sh packaging/need.sh $(1)
+endef
+
+packages-image:
+	$(call need,$(BUILD_PACKAGES) $(IMAGE_PACKAGES))
+
+packages-test:
+	$(call need,$(BUILD_PACKAGES) $(IMAGE_PACKAGES) $(TEST_PACKAGES))
+
+packages-bench:
+	$(call need,$(BUILD_PACKAGES) $(IMAGE_PACKAGES) $(BENCH_PACKAGES))
+
+program:
+	cargo build --release --locked
+
+image: packages-image
+	$(MAKE) program
+	$(PROGRAM) build $(SPEC) --out $(OUT)
+	@sh packaging/try.sh $(OUT)/$(SPEC)
+
+# One boot at a time: guests are emulated, and two of them slow each other down beyond any deadline.
+BOOT = STAGEGRAPH_NO_SKIP=1 STAGEGRAPH_BOOT_DIR=$(abspath $(OUT))/$(SPEC) \
+	cargo nextest run --locked --test boot --test-threads 1 --no-fail-fast
+SOME_BOOTS = -E 'test(the_iso_boots_by_bios_from_cd) | test(the_iso_boots_by_uefi_from_cd) \
+	| test(ipxe_boots_the_set_by_bios) | test(pxelinux)'
+
+test: test-fast
+	$(MAKE) image
+	sh packaging/twice.sh $(abspath $(PROGRAM)) $(SPEC) $(abspath $(OUT))
+	$(BOOT) $(SOME_BOOTS)
+
+test-boot: packages-test
+	$(MAKE) image
+	$(BOOT)
+
+test-fast: packages-test
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	STAGEGRAPH_NO_SKIP=1 cargo nextest run --locked --workspace -E 'not binary(boot)'
+	cargo test --locked --workspace --doc
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
+	command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
+	cargo deny --offline check bans licenses sources
+
+bench: packages-bench
+	$(MAKE) program
+	sh benches/run.sh $(abspath $(PROGRAM))
+
+install: program
+	install -D -m 755 $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/stagegraph
+	for spec in specs/*.toml; do \
+		install -D -m 644 "$$spec" "$(DESTDIR)$(PREFIX)/share/stagegraph/$$spec" || exit 1; done
+	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	$(PROGRAM) man > $(DESTDIR)$(PREFIX)/share/man/man1/stagegraph.1
+	$(PROGRAM) completions bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/stagegraph

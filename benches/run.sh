@@ -1,0 +1,73 @@
+#!/bin/sh
+# run.sh PROGRAM : compares stagegraph with the tools one would otherwise run, on one root, in one run.
+#
+# The root is that of the spec amd64-minimal, unpacked into a folder. Every figure is the median of REPEAT runs
+# (5), wall seconds; every row is a ratio within this run. Run it on a quiet machine.
+set -eu
+program=$1
+repeat=${REPEAT:-5}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cores=$(nproc)
+
+"$program" build amd64-minimal --out "$work/out" > /dev/null
+unsquashfs -q -n -d "$work/root" "$work/out/amd64-minimal/netboot/image.squashfs"
+mkdir "$work/root/boot"
+cp "$work/out/amd64-minimal/netboot/debian.vmlinuz" "$work/root/boot/vmlinuz"
+cp "$work/out/amd64-minimal/netboot/debian.initrd" "$work/root/boot/initrd"
+cat > "$work/bench.toml" <<TEXT
+extends = "livecd"
+[image]
+name = "bench"
+title = "Bench"
+label = "bench"
+volume_id = "BENCH"
+timestamp = "20260101T000000Z"
+[node.stage2]
+step = "import"
+path = "root"
+TEXT
+
+# median COMMAND : runs it REPEAT times, prints the median of the wall seconds.
+median() {
+	for run in $(seq "$repeat"); do
+		rm -rf "$work/store" "$work/image"
+		start=$(date +%s.%N)
+		sh -c "$1" > "$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
+		end=$(date +%s.%N)
+		echo "$end $start" | awk '{ printf "%.3f\n", $1 - $2 }'
+	done | sort -n | awk '{ a[NR] = $1 } END { print a[int((NR + 1) / 2)] }'
+}
+row() { printf '| %s | %s | %s | %.2f |\n' "$1" "$2" "$3" "$(echo "$2 $3" | awk '{ print $1 / $2 }')"; }
+
+squashfs() { # squashfs COMPRESSOR LEVEL : one row for each tool it is compared with
+	own=$(median "cd $work && $program build ./bench.toml --to squashfs --store $work/store \
+		--set squashfs.compressor=$1 --set squashfs.level=$2")
+	case $1 in
+		xz) make="mksquashfs $work/root $work/image -comp xz" gen="gensquashfs -c xz" ;;
+		*) make="mksquashfs $work/root $work/image -comp $1 -Xcompression-level $2" gen="gensquashfs -c $1 -X level=$2" ;;
+	esac
+	row "squashfs $1 $2, cold, against mksquashfs" "$own" \
+		"$(median "$make -b 131072 -processors $cores -noappend -quiet -no-progress -e boot")"
+	row "squashfs $1 $2, cold, against gensquashfs" "$own" \
+		"$(median "$gen -b 131072 -j $cores -x -k -q -D $work/root $work/image")"
+}
+
+echo "Wall seconds on $cores cores, median of $repeat."
+echo
+echo '| what | stagegraph | the other | ratio |'
+echo '|---|---|---|---|'
+squashfs zstd 15
+squashfs xz 6
+squashfs gzip 9
+
+# A second build of everything, against ninja on a graph of as many nodes with nothing to do.
+mkdir "$work/ninja"
+{
+	printf 'rule touch\n  command = touch $out\n'
+	for node in 2 3 4 5 6 7 8 9 10 11; do printf 'build n%s: touch n%s\n' "$node" "$((node - 1))"; done
+} > "$work/ninja/build.ninja"
+touch "$work/ninja/n1"
+ninja -C "$work/ninja" > /dev/null
+row 'nothing to do, 11 nodes, against ninja' \
+	"$(median "$program build amd64-minimal --out $work/out")" "$(median "ninja -C $work/ninja")"

@@ -1,0 +1,13 @@
+#!/bin/sh
+# try.sh FOLDER : says how to try a published folder in QEMU.
+set -eu
+iso=$(ls "$1"/*.iso)
+cat <<TEXT
+
+Try the ISO (a graphical window; the last menu entry is for a serial console):
+  qemu-system-x86_64 -m 1024 -cdrom $iso
+Try the netboot set, served from this machine:
+  python3 -m http.server --directory $1/netboot 8000 &
+  qemu-system-x86_64 -m 1024 -nic user,model=virtio,bootfile=http://10.0.2.2:8000/boot.ipxe
+Add -accel kvm where the machine has it.
+TEXT

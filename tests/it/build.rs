@@ -1,0 +1,393 @@
+//! `stagegraph build`: what runs, what does not, and what is published.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::process::Command;
+
+use crate::live::{Live, RELEASE, hashes, write_initrd, write_kernel};
+use crate::world::{is_root, run, run_in};
+
+const ALL: [&str; 11] = [
+    "digests",
+    "grub",
+    "initrd",
+    "ipxe",
+    "iso",
+    "kernel",
+    "manifest",
+    "netboot",
+    "netboot-digests",
+    "squashfs",
+    "stage2",
+];
+
+#[test]
+fn a_second_build_runs_nothing_and_says_so() {
+    let live = Live::new();
+    assert_eq!(live.build(&[]), ALL);
+    assert_eq!(live.build(&[]), [""; 0]);
+    let output = live.stagegraph(&["build", &live.spec()]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("11 nodes: 11 cached") && text.contains("unchanged"), "{text}");
+}
+
+#[test]
+fn a_change_runs_exactly_what_depends_on_it_and_why_names_it() {
+    let live = Live::new();
+    live.build(&[]);
+    let ran = live.build(&["--set", "squashfs.compressor=xz"]);
+    assert_eq!(ran, ["digests", "iso", "manifest", "netboot", "netboot-digests", "squashfs"]);
+    let why = live.stagegraph(&["why", &live.spec(), "squashfs"]);
+    let text = String::from_utf8(why.stdout).unwrap();
+    assert!(text.contains("squashfs: param compressor changed"), "{text}");
+    assert!(text.contains("zstd") && text.contains("xz"), "{text}");
+    let why = live.stagegraph(&["why", &live.spec(), "iso"]);
+    assert!(String::from_utf8_lossy(&why.stdout).contains("iso: input squashfs changed"));
+    let ran = live.build(&["--set", "image.title=Other"]);
+    assert_eq!(ran, ["digests", "ipxe", "iso", "manifest", "netboot", "netboot-digests"]);
+}
+
+#[test]
+fn a_node_that_yields_the_same_bytes_stops_the_wave() {
+    let live = Live::new();
+    live.build(&[]);
+    // Later than the epoch before and after: the image has the epoch both times.
+    run("touch", &["-d", "@1900000000", live.root().join("etc/motd").to_str().unwrap()]);
+    let ran = live.build(&[]);
+    assert_eq!(ran, ["digests", "manifest", "squashfs", "stage2"]);
+}
+
+#[test]
+fn replacing_a_tool_runs_the_nodes_that_run_it_and_no_others() {
+    let live = Live::new();
+    live.build(&[]);
+    let own = live.world.path("tools");
+    fs::create_dir(&own).unwrap();
+    let mut xorriso = fs::read("/usr/bin/xorriso").unwrap();
+    xorriso.push(0);
+    fs::write(own.join("xorriso"), xorriso).unwrap();
+    fs::set_permissions(own.join("xorriso"), fs::Permissions::from_mode(0o755)).unwrap();
+    let output = live.command(&["build", &live.spec()]).env("STAGEGRAPH_TOOLS", &own).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    // The ISO's bytes are the same, but the manifest names its tool, and digests name the manifest.
+    let summary = "11 nodes: 8 cached, 3 built (iso because tool xorriso changed; 2 more depend on it)";
+    assert!(text.contains(summary), "{text}");
+}
+
+#[test]
+fn every_published_file_is_the_same_in_another_folder_with_other_settings() {
+    let live = Live::new();
+    live.build(&["-j", "4"]);
+    let expected = hashes(&live.out());
+    assert!(expected.lines().count() > 25, "{expected}");
+    let other = live.world.path("elsewhere");
+    fs::create_dir(&other).unwrap();
+    run("chmod", &["777", other.to_str().unwrap()]);
+    let script = format!(
+        "umask 077; export TZ=Asia/Tokyo LC_ALL=C.UTF-8; cd '{0}' && '{1}' build '{2}' -j 1 --store '{0}/store' --out '{0}/out'",
+        other.display(),
+        env!("CARGO_BIN_EXE_stagegraph"),
+        live.spec()
+    );
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    run("sh", &["-c", &script]);
+    assert_eq!(hashes(&other.join("out/tiny")), expected);
+}
+
+#[test]
+fn every_published_file_is_the_same_when_another_user_builds_it_from_a_tar() {
+    if !is_root() {
+        eprintln!("SKIPPED: only root can become another user");
+        return;
+    }
+    let live = Live::new();
+    // The same tree for both: a tar says who owns what, whoever reads it.
+    run_in(live.world.dir.path(), "tar", &["--sort=name", "-cf", "root.tar", "-C", "root", "."]);
+    live.write_spec("path = \"root.tar\"\n", "");
+    live.build(&[]);
+    let other = live.world.path("theirs");
+    fs::create_dir(&other).unwrap();
+    for path in [live.world.dir.path(), &other] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
+    }
+    // The program itself may lie where others cannot look.
+    let program = other.join("stagegraph");
+    fs::copy(env!("CARGO_BIN_EXE_stagegraph"), &program).unwrap();
+    let status = Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .arg(&program)
+        .args(["build", &live.spec(), "--store", "store", "--out", "out"])
+        .current_dir(&other)
+        .output()
+        .unwrap();
+    assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stderr));
+    assert_eq!(hashes(&other.join("out/tiny")), hashes(&live.out()));
+}
+
+#[test]
+fn a_folder_a_tar_and_a_compressed_tar_are_the_same_root() {
+    let live = Live::new();
+    live.build(&[]);
+    let expected = hashes(&live.out());
+    for (compress, name) in
+        [("cat", "root.tar"), ("xz -T1", "root.tar.xz"), ("zstd -q", "root.tar.zst"), ("gzip", "root.tgz")]
+    {
+        let script = format!("tar --format=pax --xattrs -C root -cf - . | {compress} > {name}");
+        run_in(live.world.dir.path(), "bash", &["-o", "pipefail", "-c", &script]);
+        live.write_spec(&format!("path = \"{name}\"\n"), "");
+        // The tree is the same, and so everything is but the import's own action.
+        assert_eq!(live.build(&[]), [""; 0], "{name}");
+        assert_eq!(hashes(&live.out()), expected, "{name}");
+    }
+}
+
+#[test]
+fn an_iso_gives_a_netboot_set_with_its_own_kernel_initrd_and_squashfs() {
+    let live = Live::new();
+    live.build(&[]);
+    let set = |name: &str| fs::read(live.published(name)).unwrap();
+    let names = [
+        "netboot/gentoo.vmlinuz",
+        "netboot/gentoo.initrd",
+        "netboot/image.squashfs",
+        "netboot/gentoo.combined",
+    ];
+    let before = names.map(set);
+    fs::rename(live.iso(), live.world.path("published.iso")).unwrap();
+    live.write_spec("path = \"published.iso\"\n", "");
+    let output =
+        live.stagegraph(&["build", &live.spec(), "--store", "another-store", "--out", "another-out"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("taken as it is"), "{text}");
+    for (name, before) in names.iter().zip(before) {
+        assert!(fs::read(live.world.path("another-out/tiny").join(name)).unwrap() == before, "{name}");
+    }
+}
+
+#[test]
+fn the_iso_reads_back_with_xorriso() {
+    let live = Live::new();
+    live.build(&[]);
+    let iso = live.iso().display().to_string();
+    let report =
+        run("xorriso", &["-indev", &iso, "-report_el_torito", "plain", "-report_system_area", "plain"]);
+    for expected in ["BIOS  y", "UEFI  y", "grub2-mbr", "GPT"] {
+        assert!(report.contains(expected), "{expected} is not in\n{report}");
+    }
+    let id = run("xorriso", &["-indev", &iso, "-pvd_info"]);
+    assert!(id.contains("Volume Id    : Tiny-20260102"), "{id}");
+    let out = live.world.path("unpacked");
+    run("xorriso", &["-osirrox", "on", "-indev", &iso, "-extract", "/", out.to_str().unwrap()]);
+    for (on_iso, published) in [
+        ("boot/gentoo", "netboot/gentoo.vmlinuz"),
+        ("boot/gentoo.igz", "netboot/gentoo.initrd"),
+        ("image.squashfs", "netboot/image.squashfs"),
+    ] {
+        assert!(
+            fs::read(out.join(on_iso)).unwrap() == fs::read(live.published(published)).unwrap(),
+            "{on_iso}"
+        );
+    }
+    let config = fs::read_to_string(out.join("boot/grub/grub.cfg")).unwrap();
+    insta::assert_snapshot!("grub-cfg", config);
+    assert!(out.join("livecd").exists());
+    let contents =
+        run("zcat", &[live.published("install-tiny-20260102T030405Z.iso.CONTENTS.gz").to_str().unwrap()]);
+    let found =
+        run("sh", &["-c", &format!("cd '{}' && find . -type f | cut -c2- | LC_ALL=C sort", out.display())]);
+    assert_eq!(contents.lines().count(), found.lines().count(), "{contents}");
+    // Joliet, for systems that know no Rock Ridge.
+    let joliet =
+        run("xorriso", &["-read_fs", "joliet", "-indev", &iso, "-find", "/", "-name", "image.squashfs"]);
+    assert!(joliet.contains("image.squashfs"), "{joliet}");
+}
+
+#[test]
+fn the_combined_initrd_reads_back_with_cpio() {
+    let live = Live::new();
+    live.build(&[]);
+    let combined = fs::read(live.published("netboot/gentoo.combined")).unwrap();
+    let initrd = fs::read(live.published("netboot/gentoo.initrd")).unwrap();
+    assert_eq!(combined[..initrd.len()], initrd);
+    let start = initrd.len().next_multiple_of(4);
+    fs::write(live.world.path("appended.cpio"), &combined[start..]).unwrap();
+    run_in(live.world.dir.path(), "sh", &["-c", "cpio -i --quiet < appended.cpio"]);
+    let squashfs = fs::read(live.published("netboot/image.squashfs")).unwrap();
+    assert!(fs::read(live.world.path("image.squashfs.img")).unwrap() == squashfs);
+}
+
+#[test]
+fn published_digests_are_right_by_the_usual_programs() {
+    let live = Live::new();
+    live.build(&[]);
+    let iso = "install-tiny-20260102T030405Z.iso";
+    for (program, folder, file) in [
+        ("sha256sum", live.out(), format!("{iso}.sha256")),
+        ("sha512sum", live.out(), format!("{iso}.DIGESTS")),
+        ("b2sum", live.out(), format!("{iso}.DIGESTS")),
+        ("sha512sum", live.published("netboot"), "DIGESTS".to_owned()),
+    ] {
+        let wanted = if program == "b2sum" { "BLAKE2B" } else { "SHA" };
+        let script =
+            format!("grep -A1 '^# {wanted}' {file} | grep -v -e ^# -e ^-- | {program} -c --strict --quiet");
+        run_in(&folder, "bash", &["-o", "pipefail", "-c", &script]);
+    }
+    let digests = fs::read_to_string(live.published(&format!("{iso}.DIGESTS"))).unwrap();
+    let names: Vec<_> =
+        digests.lines().filter(|line| !line.starts_with('#')).map(|line| &line[130..]).collect();
+    assert_eq!(names[..4], [iso, iso, &format!("{iso}.CONTENTS.gz"), &format!("{iso}.CONTENTS.gz")]);
+    for file in fs::read_dir(live.out()).unwrap().map(|entry| entry.unwrap()) {
+        let name = file.file_name().into_string().unwrap();
+        let is_digest =
+            [".DIGESTS", ".sha256", "netboot", ".stagegraph.json"].iter().any(|end| name.ends_with(end));
+        assert!(is_digest || names.contains(&name.as_str()), "{name} has no digest");
+    }
+}
+
+#[test]
+fn published_files_are_the_stores_own_bytes() {
+    let live = Live::new();
+    live.build(&[]);
+    let inode = |name: &str| fs::metadata(live.published(name)).unwrap().ino();
+    assert_eq!(inode("netboot/image.squashfs"), inode("install-tiny-20260102T030405Z.iso.squashfs"));
+    assert!(fs::metadata(live.iso()).unwrap().nlink() > 1);
+}
+
+#[test]
+fn what_somebody_put_into_the_published_folder_is_kept_and_another_folder_is_refused() {
+    let live = Live::new();
+    live.build(&[]);
+    fs::write(live.published("netboot/notes.txt"), "mine").unwrap();
+    live.build(&["--set", "image.timestamp=20260203T040506Z"]);
+    assert_eq!(fs::read_to_string(live.published("netboot/notes.txt")).unwrap(), "mine");
+    assert!(!live.iso().exists() && live.published("install-tiny-20260203T040506Z.iso").exists());
+    let theirs = live.world.path("theirs/tiny");
+    fs::create_dir_all(&theirs).unwrap();
+    fs::write(theirs.join("thesis.txt"), "mine").unwrap();
+    let output = live.stagegraph(&["build", &live.spec(), "--out", "theirs"]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("did not make it"));
+    assert_eq!(fs::read_dir(live.world.path("theirs")).unwrap().count(), 1);
+    assert_eq!(fs::read_to_string(theirs.join("thesis.txt")).unwrap(), "mine");
+}
+
+#[test]
+fn several_kernels_of_both_families_get_an_entry_each() {
+    let live = Live::new();
+    let boot = live.root().join("boot");
+    write_kernel(&boot.join("vmlinuz-old"), "5.0");
+    write_initrd(
+        &boot.join("initramfs-old.img"),
+        &[("etc/initrd.scripts", ""), ("lib/modules/5.0/x", "")],
+        "xz --check=crc32",
+    );
+    live.build(&[]);
+    let manifest: serde_json::Value = serde_json::from_slice(
+        &fs::read(live.published("install-tiny-20260102T030405Z.iso.manifest.json")).unwrap(),
+    )
+    .unwrap();
+    let line = |kernel: &str, way: &str| {
+        let ways = manifest["boot"].as_array().unwrap();
+        let found = ways.iter().find(|found| found["kernel"] == kernel && found["way"] == way);
+        found.map(|found| found["command_line"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(line("test", "netboot-bios").unwrap(), "dokeymap root=live:/image.squashfs.img");
+    assert!(line("old", "iso").unwrap().contains("looptype=squashfs loop=/image.squashfs cdroot"));
+    assert_eq!(line("old", "netboot-http"), None);
+    assert!(live.published("install-tiny-20260102T030405Z.iso.old.vmlinuz").exists());
+    assert!(!live.published("netboot/http.ipxe").exists(), "genkernel cannot fetch over HTTP");
+    insta::assert_snapshot!(
+        "two-kernels-ipxe",
+        fs::read_to_string(live.published("netboot/inject.ipxe")).unwrap()
+    );
+    insta::assert_snapshot!(
+        "two-kernels-pxelinux",
+        fs::read_to_string(live.published("netboot/pxelinux.cfg/default")).unwrap()
+    );
+    insta::assert_snapshot!(
+        "two-kernels-grub",
+        fs::read_to_string(live.published("netboot/grub/grub.cfg")).unwrap()
+    );
+}
+
+#[test]
+fn a_users_own_node_runs_in_the_sandbox_and_is_published() {
+    let live = Live::new();
+    let node = "[node.report]\nstep = \"run\"\nargv = [\"sh\", \"-c\", \"wc -c < in/image > out/report/size.txt; ls / > out/report/seen.txt\"]\n\
+                tools = [\"wc\", \"ls\", \"mkdir\"]\ninput = { image = \"squashfs.image\" }\noutputs = { folder = \"report/\" }\n\n\
+                [publish]\nreports = [\"report.folder\"]\n";
+    let node = node.replace("wc -c <", "mkdir out/report; wc -c <");
+    live.write_spec("path = \"root\"\n", &node);
+    live.build(&[]);
+    let size = fs::metadata(live.published("netboot/image.squashfs")).unwrap().len();
+    assert_eq!(fs::read_to_string(live.published("reports/size.txt")).unwrap().trim(), size.to_string());
+    let seen = fs::read_to_string(live.published("reports/seen.txt")).unwrap();
+    assert!(!seen.contains("home") && !seen.contains("root"), "{seen}");
+}
+
+#[test]
+fn results_without_a_sandbox_are_marked_and_kept_apart() {
+    let live = Live::new();
+    live.build(&[]);
+    let expected = hashes(&live.published("netboot"));
+    assert_eq!(live.build(&["--sandbox", "off"]), ALL);
+    assert_eq!(hashes(&live.published("netboot")), expected, "the bytes are the same");
+    let manifest =
+        fs::read_to_string(live.published("install-tiny-20260102T030405Z.iso.manifest.json")).unwrap();
+    assert!(manifest.contains("\"sandboxed\": false") && !manifest.contains("\"sandboxed\": true"));
+}
+
+#[test]
+fn a_check_finds_the_build_reproducible_and_a_node_that_is_not() {
+    let live = Live::new();
+    live.build(&[]);
+    assert_eq!(live.build(&["--check"]), ALL);
+    let node = "[node.dice]\nstep = \"run\"\nargv = [\"sh\", \"-c\", \"mkdir out/x; cat /proc/uptime > out/x/time\"]\n\
+                tools = [\"cat\", \"mkdir\"]\noutputs = { x = \"x/\" }\n\n[publish]\ndice = [\"dice.x\"]\n";
+    live.write_spec("path = \"root\"\n", node);
+    live.build(&[]);
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    let output = live.stagegraph(&["build", &live.spec(), "--check"]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains("dice") && text.contains("not reproducible"), "{text}");
+}
+
+#[test]
+fn source_date_epoch_drives_every_date_unless_the_timestamp_is_set() {
+    let live = Live::new();
+    let build = |args: &[&str]| {
+        let spec = live.spec();
+        let output = live
+            .command(&[&["build", &spec], args].concat())
+            .env("SOURCE_DATE_EPOCH", "1767323045")
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(0));
+    };
+    build(&[]);
+    assert!(live.published("install-tiny-20260102T030405Z.iso").exists());
+    build(&["--set", "image.timestamp=20250102T030405Z"]);
+    assert!(live.published("install-tiny-20250102T030405Z.iso").exists());
+    let date = run(
+        "xorriso",
+        &["-indev", live.published("install-tiny-20250102T030405Z.iso").to_str().unwrap(), "-pvd_info"],
+    );
+    assert!(date.contains("2025010203040500"), "{date}");
+}
+
+#[test]
+fn the_release_in_the_manifest_is_the_kernels() {
+    let live = Live::new();
+    live.build(&[]);
+    let manifest: serde_json::Value = serde_json::from_slice(
+        &fs::read(live.published("install-tiny-20260102T030405Z.iso.manifest.json")).unwrap(),
+    )
+    .unwrap();
+    assert_eq!(manifest["kernels"][0]["release"], RELEASE);
+    assert_eq!(manifest["schema"], 1);
+    let loader = &manifest["nodes"]["netboot"]["sources"]["loader undionly.kpxe"];
+    assert!(loader.as_str().unwrap().contains("ipxe"), "{loader}");
+}

@@ -1,0 +1,196 @@
+//! Bad input: one clear error, the right exit code, nothing lost.
+
+use std::fs;
+use std::process::Output;
+
+use crate::live::{Live, write_dracut_initrd, write_initrd};
+use crate::world::{is_root, run, run_in};
+
+/// Builds, expects the exit code, and that the message has all of these; what was published stays.
+fn refused(live: &Live, args: &[&str], code: i32, expected: &[&str]) {
+    let output = live.stagegraph(&[&["build", &live.spec()], args].concat());
+    check(&output, code, expected);
+}
+
+fn check(output: &Output, code: i32, expected: &[&str]) {
+    // miette breaks long messages into lines with a bar in front.
+    let text = String::from_utf8_lossy(&output.stderr).replace('│', " ");
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    for expected in expected {
+        assert!(words.contains(expected), "{expected:?} is not in\n{text}");
+    }
+}
+
+#[test]
+fn mistakes_in_a_spec_are_pointed_at() {
+    let live = Live::new();
+    let cases: [(&str, &str, &[&str]); 17] = [
+        ("pth = \"root\"\npath = \"root\"\n", "", &["no key \"pth\"", "did you mean \"path\"?", "tiny.toml"]),
+        ("path = 7\n", "", &["expected a text, found a number"]),
+        ("path = \"gone\"\n", "", &["gone is not there"]),
+        ("", "", &["the step import needs \"path\""]),
+        ("path = \"root\"\n", "[node.squashfs]\nlevel = 99\n", &["level must be from 1 to 22"]),
+        ("path = \"root\"\n", "[node.squashfs]\nblock_size = 5000\n", &["power of two"]),
+        (
+            "path = \"root\"\n",
+            "[node.squashfs]\ncompressor = \"zip\"\n",
+            &["no such compressor", "gzip, xz, lz4 or zstd"],
+        ),
+        ("path = \"root\"\n", "[node.squashfs]\nexclude = [\"a[\"]\n", &["not a pattern"]),
+        (
+            "path = \"root\"\n",
+            "[node.iso.input]\nkernal = \"kernel.images\"\n",
+            &["no input \"kernal\"", "it takes kernel"],
+        ),
+        (
+            "path = \"root\"\n",
+            "[node.iso.input]\nkernel = \"kernel.image\"\n",
+            &["kernel gives images", "no such output"],
+        ),
+        ("path = \"root\"\n", "[node.iso.input]\nkernel = \"karnel.images\"\n", &["no node \"karnel\""]),
+        (
+            "path = \"root\"\n",
+            "[node.squashfs.input]\nroot = \"again.image\"\n[node.again]\nstep = \"squashfs\"\ninput = { root = \"squashfs.image\" }\n",
+            &["round in a circle: again → squashfs → again"],
+        ),
+        (
+            "path = \"root\"\n",
+            "[node.more]\nstep = \"grub\"\n",
+            &["nothing that is published needs the node more"],
+        ),
+        ("path = \"root\"\n", "[node.more]\nstep = \"grab\"\n", &["there is no step \"grab\"", "steps are:"]),
+        ("path = \"root\"\n", "[publish]\n\"../up\" = [\"iso.files\"]\n", &["only go down"]),
+        (
+            "path = \"root\"\n",
+            "[node.r]\nstep = \"run\"\nargv = [\"true\"]\noutputs = { x = \"../x\" }\n[publish]\nx = [\"r.x\"]\n",
+            &["only go down", "outputs are paths below out/"],
+        ),
+        ("path = \"root\"\nx = 1.5\n", "", &["no fractions"]),
+    ];
+    for (import, more, expected) in cases {
+        live.write_spec(import, more);
+        refused(&live, &[], 2, expected);
+    }
+    fs::write(live.world.path("tiny.toml"), "extends = \"livecd\"\n[image\n").unwrap();
+    refused(&live, &[], 2, &["tiny.toml:2", "not TOML"]);
+    fs::write(live.world.path("tiny.toml"), "extends = \"tiny.toml\"\n").unwrap();
+    refused(&live, &[], 2, &["extend each other in a circle"]);
+    assert!(!live.out().exists());
+}
+
+#[test]
+fn mistakes_in_the_image_are_pointed_at() {
+    let live = Live::new();
+    for (set, expected) in [
+        ("image.volume_id=a-volume-id-of-more-than-32-letters", "has 35 characters; ISO 9660 holds 32"),
+        ("image.volume_id=two words", "cannot be found by an initramfs"),
+        ("image.name=../../etc/passwd", "cannot be the stem of published names"),
+        ("image.name=stage3.tar.xz", "no \".tar\""),
+        ("image.timestamp=yesterday", "this is not a date"),
+        ("image.bootargs=[\"a b\"]", "cannot stand on a kernel command line"),
+        ("image.bootargs=[\"x=$y\"]", "boot loaders would read"),
+        ("image.titel=x", "did you mean \"title\"?"),
+        ("nonsense", "--set takes KEY=VALUE"),
+        ("nothing.here=1", "neither image.KEY nor NODE.KEY"),
+        ("stage2.step=catalyst", "catalyst cannot be run by this version"),
+    ] {
+        refused(&live, &["--set", set], 2, &[expected]);
+    }
+    check(
+        &live.stagegraph(&["build", "no-such-spec"]),
+        2,
+        &["there is no spec \"no-such-spec\"", "amd64-minimal"],
+    );
+    check(&live.stagegraph(&["build", "./no/such.toml"]), 2, &["cannot read the spec ./no/such.toml"]);
+    check(&live.stagegraph(&["build", &live.spec(), "--to", "nowhere"]), 2, &["has no node \"nowhere\""]);
+    check(&live.stagegraph(&["biuld"]), 2, &["unrecognized subcommand"]);
+    let epoch = live.command(&["build", &live.spec()]).env("SOURCE_DATE_EPOCH", "soon").output().unwrap();
+    check(&epoch, 2, &["SOURCE_DATE_EPOCH is \"soon\""]);
+}
+
+#[test]
+fn roots_that_cannot_boot_are_refused_by_what_they_lack() {
+    let live = Live::new();
+    let boot = live.root().join("boot");
+    let initrd = boot.join("initramfs-test.img");
+    write_initrd(&initrd, &[("init", "")], "cat");
+    refused(&live, &[], 1, &["made by neither dracut nor genkernel"]);
+    write_dracut_initrd(&initrd, "9.9.9");
+    refused(&live, &[], 1, &["is 6.1.0-test, but the initrd", "9.9.9"]);
+    fs::write(&initrd, b"\x1f\x8brubbish").unwrap();
+    refused(&live, &[], 1, &["the initrd initramfs-test.img"]);
+    fs::remove_file(&initrd).unwrap();
+    refused(&live, &[], 1, &["no initrd goes with the kernel vmlinuz-test"]);
+    fs::remove_file(boot.join("vmlinuz-test")).unwrap();
+    refused(&live, &[], 1, &["the root has no kernel", "no files at all"]);
+}
+
+#[test]
+fn tars_and_isos_that_are_none_are_refused() {
+    let live = Live::new();
+    let import = |name: &str, bytes: &[u8]| {
+        fs::write(live.world.path(name), bytes).unwrap();
+        live.write_spec(&format!("path = \"{name}\"\n"), "");
+    };
+    import("text", b"just text");
+    refused(&live, &[], 2, &["neither a folder nor a tar nor an ISO 9660 image"]);
+    let mut iso = vec![0; 0x9000];
+    iso[0x8001..0x8006].copy_from_slice(b"CD001");
+    import("false.iso", &iso);
+    refused(&live, &[], 1, &["no ISO 9660 image"]);
+    let script = "mkdir -p t/x && echo evil > t/evil && tar -cf hostile.tar -C t/x -P ../evil";
+    run_in(live.world.dir.path(), "sh", &["-c", script]);
+    live.write_spec("path = \"hostile.tar\"\n", "");
+    refused(&live, &[], 1, &["only go down", "at byte 0"]);
+    run_in(live.world.dir.path(), "sh", &["-c", "tar -cf whole.tar root; head -c 30000 whole.tar > cut.tar"]);
+    live.write_spec("path = \"cut.tar\"\n", "");
+    refused(&live, &[], 1, &["read the archive at byte"]);
+}
+
+#[test]
+fn without_a_place_for_the_store_the_error_says_so() {
+    let live = Live::new();
+    let output = live.command(&["build", &live.spec()]).env_remove("STAGEGRAPH_STORE").output().unwrap();
+    check(&output, 3, &["neither STAGEGRAPH_STORE, XDG_CACHE_HOME nor HOME is set", "--store"]);
+}
+
+#[test]
+fn a_missing_tool_is_named_with_its_package() {
+    let live = Live::new();
+    let node = "[node.r]\nstep = \"run\"\nargv = [\"no-such-tool\"]\noutputs = { x = \"x/\" }\n[publish]\nx = [\"r.x\"]\n";
+    live.write_spec("path = \"root\"\n", node);
+    refused(&live, &[], 3, &["the program no-such-tool is not installed"]);
+}
+
+#[test]
+fn a_full_disk_is_an_error_and_leaves_nothing_half_made() {
+    if !is_root() {
+        eprintln!("SKIPPED: only root can mount");
+        return;
+    }
+    let live = Live::new();
+    let small = live.world.path("small");
+    fs::create_dir(&small).unwrap();
+    run("mount", &["-t", "tmpfs", "-o", "size=2m", "none", small.to_str().unwrap()]);
+    let output = live.stagegraph(&["build", &live.spec(), "--store", "small/store", "--out", "small/out"]);
+    let published = small.join("out/tiny").exists();
+    let scratch = fs::read_dir(small.join("store/scratch")).unwrap().count();
+    run("umount", &[small.to_str().unwrap()]);
+    // Whoever writes first says so: the operating system, or the index.
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains("No space left on device") || text.contains("disk is full"), "{text}");
+    check(&output, 3, &[]);
+    assert!(!published && scratch <= 1, "{scratch} left in scratch");
+    assert_eq!(live.build(&[]).len(), 11, "the same spec builds where there is room");
+}
+
+#[test]
+fn what_was_published_survives_a_failed_build() {
+    let live = Live::new();
+    live.build(&[]);
+    let before = crate::live::hashes(&live.out());
+    fs::remove_file(live.root().join("boot/vmlinuz-test")).unwrap();
+    refused(&live, &[], 1, &["no kernel"]);
+    assert_eq!(crate::live::hashes(&live.out()), before);
+}
