@@ -12,8 +12,8 @@ PROGRAM := $(TARGET)/release/stagegraph
 BUILD_PACKAGES := gcc libc6-dev
 IMAGE_PACKAGES := mmdebstrap bubblewrap xorriso grub-common grub-pc-bin grub-efi-amd64-bin mtools dosfstools ipxe \
 	pxelinux syslinux-common
-TEST_PACKAGES  := squashfs-tools squashfs-tools-ng libsquashfs-dev libclang-dev cpio zstd xz-utils attr libcap2-bin \
-	qemu-system-x86 ovmf ipxe-qemu ipxe-qemu-256k-compat-efi-roms
+TEST_PACKAGES  := squashfs-tools squashfs-tools-ng genisoimage cpio zstd xz-utils attr libcap2-bin \
+	qemu-system-x86 ovmf ipxe-qemu
 BENCH_PACKAGES := squashfs-tools squashfs-tools-ng ninja-build
 
 .PHONY: help program image test test-boot test-fast bench install packages-image packages-test packages-bench
@@ -70,7 +70,7 @@ test-fast: packages-test
 	cargo test --locked --workspace --doc
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
 	command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
-	cargo deny --offline check bans licenses sources
+	cargo deny check bans licenses sources
 
 bench: packages-bench
 	$(MAKE) program
