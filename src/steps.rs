@@ -1,7 +1,7 @@
 //! The steps: one file for each kind of node.
 //!
 //! A kind has a name, the inputs it takes, and a function that reads its settings from a spec. A new kind
-//! is one file here, one row of [`KINDS`] and a few lines of `specs/livecd.toml`.
+//! is one file here, one row of the table below and a few lines of `specs/livecd.toml`.
 
 mod boot;
 mod debian;
