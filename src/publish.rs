@@ -4,7 +4,7 @@
 //! A listing in it says what was published, so that files somebody put there are told from ours and kept.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -38,6 +38,9 @@ pub enum PublishError {
     /// The folder is somebody else's.
     #[error("{0} is there, but stagegraph did not make it; move it away, or name another folder with --out")]
     Foreign(PathBuf),
+    /// Somebody's file has the name of one that is to be published.
+    #[error("{0} was not published by stagegraph, and is in the way of a file of that name; move it away")]
+    InTheWay(PathBuf),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -91,6 +94,12 @@ pub fn publish(store: &Store, spec: &Spec, built: &Built, folder: &Path) -> Resu
         files: files.iter().map(|(path, (digest, _))| (path.to_string(), *digest)).collect(),
         unchanged: false,
     };
+    let above = folder.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(above).map_err(failed("make", above))?;
+    // One process at a time publishes into a folder; what a killed one left half-filled goes away.
+    let lock_path = beside(folder, "lock");
+    let lock = File::create(&lock_path).map_err(failed("make", &lock_path))?;
+    lock.lock().map_err(failed("lock", &lock_path))?;
     let before = read_listing(folder)?;
     let whole = |(path, (_, size)): (&RelPath, &(BlobDigest, u64))| {
         fs::metadata(path.below(folder)).is_ok_and(|found| found.len() == *size)
@@ -99,20 +108,20 @@ pub fn publish(store: &Store, spec: &Spec, built: &Built, folder: &Path) -> Resu
         published.unchanged = true;
         return Ok(published);
     }
-    let stage = stage_name(folder);
-    fs::create_dir_all(&stage).map_err(failed("make", &stage))?;
-    let staged = fill(store, &stage, &files, &published).and_then(|()| swap(folder, &stage, before.as_ref()));
-    if staged.is_err() {
-        // What was there is there still; the half-filled folder is nobody's.
-        let _ = fs::remove_dir_all(&stage);
+    let stage = beside(folder, "new");
+    if stage.exists() {
+        fs::remove_dir_all(&stage).map_err(failed("remove", &stage))?;
     }
-    staged.map(|()| published)
+    fs::create_dir(&stage).map_err(failed("make", &stage))?;
+    fill(store, &stage, &files, &published)?;
+    swap(folder, &stage, before.as_ref())?;
+    Ok(published)
 }
 
-/// A name beside the folder that no other process uses.
-fn stage_name(folder: &Path) -> PathBuf {
+/// A hidden name beside the folder.
+fn beside(folder: &Path, what: &str) -> PathBuf {
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
-    folder.with_file_name(format!(".{name}.{}", std::process::id()))
+    folder.with_file_name(format!(".{name}.{what}"))
 }
 
 fn read_listing(folder: &Path) -> Result<Option<Published>, PublishError> {
@@ -163,18 +172,19 @@ fn swap(folder: &Path, stage: &Path, before: Option<&Published>) -> Result<(), P
         before.iter().flat_map(|before| before.files.keys()).map(String::as_str).chain([LISTING]).collect();
     let mut foreign = Vec::new();
     list_foreign(folder, Path::new(""), &ours, &mut foreign)?;
-    if let Some(path) = foreign.iter().find(|path| stage.join(path).symlink_metadata().is_ok()) {
-        return Err(PublishError::Foreign(folder.join(path)));
+    // They get their second name before the exchange, so that no moment is without one.
+    for path in foreign {
+        let (old, new) = (folder.join(&path), stage.join(&path));
+        if new.symlink_metadata().is_ok() {
+            return Err(PublishError::InTheWay(old));
+        }
+        if let Some(parent) = new.parent() {
+            fs::create_dir_all(parent).map_err(failed("make", parent))?;
+        }
+        fs::hard_link(&old, &new).map_err(failed("keep", &old))?;
     }
     renameat_with(CWD, stage, CWD, folder, RenameFlags::EXCHANGE)
         .map_err(|errno| failed("publish", folder)(errno.into()))?;
-    for path in foreign {
-        let place = folder.join(&path);
-        if let Some(parent) = place.parent() {
-            fs::create_dir_all(parent).map_err(failed("make", parent))?;
-        }
-        fs::rename(stage.join(&path), &place).map_err(failed("keep", &place))?;
-    }
     fs::remove_dir_all(stage).map_err(failed("remove", stage))
 }
 

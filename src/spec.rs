@@ -99,10 +99,8 @@ impl Reader<'_> {
         let step = fields.required("step")?;
         let name = step.as_text()?;
         if name == "auto" {
-            self.remarks.push(format!(
-                "{node} is made from Debian's packages (step debian), because {}",
-                self.finder.why_not_catalyst()
-            ));
+            self.remarks
+                .push(format!("{node} is made of Debian's packages: {}", self.finder.why_not_catalyst()));
             return steps::kind("debian")
                 .ok_or_else(|| SpecError::at(&step.origin, "there is no step debian"));
         }

@@ -17,6 +17,8 @@
 //! Bytes are hashed again when they are read. An object that does not hold what its name says is
 //! taken out of the store at once, so that the next build makes it again.
 
+mod scratch;
+
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, BufRead, Read, Write};
@@ -28,6 +30,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+pub use self::scratch::WorkDir;
 use crate::digest::{BlobDigest, BlobHasher, ObjectHasher, Sha256, TreeDigest};
 use crate::tree::{DecodeError, Tree};
 
@@ -152,8 +155,8 @@ impl Store {
         for name in ["objects", "locks", "scratch", "logs"] {
             make(&dir.join(name))?;
         }
-        sweep_scratch(&dir.join("scratch"))?;
-        let (scratch, lock) = claim_scratch(&dir.join("scratch"))?;
+        scratch::sweep(&dir.join("scratch"))?;
+        let (scratch, lock) = scratch::claim(&dir.join("scratch"))?;
         let path = dir.join("index.sqlite");
         let index = open_index(&path).map_err(|source| StoreError::Index { path, source })?;
         Ok(Store {
@@ -436,64 +439,6 @@ fn open_index(path: &Path) -> Result<Connection, rusqlite::Error> {
     index.pragma_update(None, "synchronous", "NORMAL")?;
     index.execute_batch(SCHEMA)?;
     Ok(index)
-}
-
-/// Removes the scratch folders of processes that died.
-fn sweep_scratch(scratch: &Path) -> Result<(), StoreError> {
-    for entry in fs::read_dir(scratch).map_err(StoreError::io("list", scratch))? {
-        let path = entry.map_err(StoreError::io("list", scratch))?.path();
-        if path.extension().is_none_or(|extension| extension != "lock") {
-            continue;
-        }
-        let Ok(lock) = File::open(&path) else { continue };
-        if lock.try_lock().is_ok() {
-            // A folder that cannot be removed (another user's) is harmless; it stays for its owner.
-            let _ = fs::remove_dir_all(path.with_extension(""));
-            let _ = fs::remove_file(&path);
-        }
-    }
-    Ok(())
-}
-
-/// Makes this process's scratch folder and holds its lock.
-fn claim_scratch(scratch: &Path) -> Result<(PathBuf, File), StoreError> {
-    for attempt in 0.. {
-        let path = scratch.join(format!("{}-{attempt}", std::process::id()));
-        let lock_path = path.with_extension("lock");
-        match File::create_new(&lock_path) {
-            Ok(lock) => {
-                lock.lock().map_err(StoreError::io("lock", &lock_path))?;
-                // A sweeper may have taken the file between its making and its locking.
-                if !lock_path.exists() {
-                    continue;
-                }
-                fs::DirBuilder::new().mode(0o700).create(&path).map_err(StoreError::io("make", &path))?;
-                return Ok((path, lock));
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(source) => return Err(StoreError::Io { what: "make", path: lock_path, source }),
-        }
-    }
-    unreachable!("the loop above only ends by returning")
-}
-
-/// A work folder below the store; it is removed when dropped.
-#[derive(Debug)]
-pub struct WorkDir {
-    path: PathBuf,
-}
-
-impl WorkDir {
-    /// Returns where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
-impl Drop for WorkDir {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.path);
-    }
 }
 
 /// A blob being written; it becomes an object by [`BlobWriter::commit`] or leaves nothing.

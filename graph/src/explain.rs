@@ -42,7 +42,7 @@ impl std::fmt::Display for Reason {
         let list = |changes: &[Change]| {
             let names: Vec<_> = changes.iter().map(|c| format!("{} {}", c.kind, c.name)).collect();
             match names.len() {
-                0..=3 => names.join(", "),
+                0..=2 => names.join(", "),
                 more => format!("{} and {} more", names[..2].join(", "), more - 2),
             }
         };
@@ -136,6 +136,6 @@ mod tests {
             shown,
             [("level", Some("6"), Some("9")), ("root", None, Some("bb")), ("xorriso", Some("aa"), None)]
         );
-        assert_eq!(Reason::Changed(found).to_string(), "param level, input root, tool xorriso changed");
+        assert_eq!(Reason::Changed(found).to_string(), "param level, input root and 1 more changed");
     }
 }

@@ -345,11 +345,17 @@ impl Job<'_> {
     /// Takes a tool's output file into the store.
     ///
     /// # Errors
-    /// It is not there: a tool that exits 0 without its output has failed.
+    /// It is not there, or lies behind a link: a tool that exits 0 without its output has failed.
     pub fn take(&self, work: &Path, name: &str) -> Result<cache::Blob, StepError> {
         let path = work.join(name);
-        if !path.is_file() {
-            return Err(StepError::action(format!("the tool ended well but left no {name}")));
+        let failed = |error| StepError::action(format!("the tool ended well but left no {name}: {error}"));
+        let found = path.symlink_metadata().map_err(failed)?;
+        let real = path.canonicalize().map_err(failed)?;
+        // A link could lead to any file of the machine.
+        if !found.is_file() || real != work.canonicalize().map_err(failed)?.join(name) {
+            return Err(StepError::action(format!(
+                "the tool's output {name} is not a plain file of its own"
+            )));
         }
         Ok(self.store.adopt(&path)?)
     }

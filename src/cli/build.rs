@@ -179,10 +179,10 @@ impl Build {
                 let ways: Vec<_> = ways
                     .iter()
                     .filter_map(|way| {
-                        Some(format!("{} {} MiB", way["way"].as_str()?, way["least_ram_mib"].as_u64()?))
+                        Some(format!("{:>6} MiB  {}", way["least_ram_mib"].as_u64()?, way["way"].as_str()?))
                     })
                     .collect();
-                reporter.say(&format!("least memory: {}", ways.join(", ")));
+                reporter.say(&format!("least memory:\n{}", ways.join("\n")));
                 reporter.say(&format!("manifest: {}", path.below(folder).display()));
             }
         }

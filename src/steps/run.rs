@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use cache::name::RelPath;
-use cache::{Object, Output};
+use cache::{Entry, Node, Object, Output, Tree};
 use graph::sandbox::Invocation;
 use graph::tool::ToolSpec;
 use graph::{Job, Resolved, Resolving, Step, StepError};
@@ -118,7 +118,7 @@ impl Step for Run {
         for (name, path) in &self.outputs {
             let output = match path.strip_suffix('/') {
                 None => job.take(work.path(), &format!("out/{path}"))?.into(),
-                Some(path) => take_folder(job, &work.path().join("out").join(path), path)?,
+                Some(path) => take_folder(job, work.path(), &format!("out/{path}"))?,
             };
             outputs.insert(name.clone(), output);
         }
@@ -131,15 +131,12 @@ fn write_folder(job: &Job<'_>, name: &str, top: &Path) -> Result<PathBuf, StepEr
     let tree = job.tree(name)?;
     let folder = top.join(name);
     fs::create_dir_all(&folder).map_err(StepError::environment)?;
-    let plain = tree.tree.files().count();
-    let folders =
-        tree.tree.entries().filter(|(path, _)| tree.tree.inode(path).is_some_and(is_folder)).count();
-    if plain + folders != tree.tree.entries().len() {
-        return Err(StepError::spec(format!(
-            "the input {name:?} has links or devices; a tool can only be given plain files"
+    check_plain(&tree.tree).map_err(|path| {
+        StepError::spec(format!(
+            "{path} of the input {name:?} is a link or a device; a tool is given plain files"
         ))
-        .with_help("give it the squashfs of the root (squashfs.image)"));
-    }
+        .with_help("give it the squashfs of the root (squashfs.image)")
+    })?;
     for (path, digest, size) in tree.tree.files() {
         let place = path.below(&folder);
         if let Some(parent) = place.parent() {
@@ -152,22 +149,32 @@ fn write_folder(job: &Job<'_>, name: &str, top: &Path) -> Result<PathBuf, StepEr
     Ok(folder)
 }
 
-fn is_folder(inode: &cache::tree::Inode) -> bool {
-    inode.node == cache::Node::Dir
+/// Fails with the first path that is neither a plain file nor a folder.
+fn check_plain(tree: &Tree) -> Result<(), RelPath> {
+    let is_plain = |entry: &Entry| match entry {
+        Entry::Inode(inode) => matches!(inode.node, Node::File { .. } | Node::Dir),
+        Entry::Link(_) => false,
+    };
+    tree.entries().find(|(_, entry)| !is_plain(entry)).map_or(Ok(()), |(path, _)| Err(path.clone()))
 }
 
 /// Takes an output folder of plain files into the store.
-fn take_folder(job: &Job<'_>, path: &Path, name: &str) -> Result<Output, StepError> {
-    if !path.is_dir() {
-        return Err(StepError::action(format!("the tool ended well but left no folder out/{name}")));
+fn take_folder(job: &Job<'_>, work: &Path, name: &str) -> Result<Output, StepError> {
+    let top = work.join(name);
+    let real = top.canonicalize();
+    if !real.is_ok_and(|real| real.is_dir() && work.canonicalize().is_ok_and(|work| real == work.join(name)))
+    {
+        return Err(StepError::action(format!("the tool ended well but left no folder {name}")));
     }
-    let tree = cache::ingest::directory(job.store, path).map_err(StepError::environment)?;
+    let tree = cache::ingest::directory(job.store, &top).map_err(StepError::environment)?;
+    check_plain(&tree).map_err(|path| {
+        StepError::action(format!("{name}/{path} is a link or a device; outputs are folders of plain files"))
+    })?;
     let mut files = Vec::new();
     for (inner, ..) in tree.files() {
-        let text = std::str::from_utf8(inner.as_bytes()).map_err(|_| {
-            StepError::action(format!("out/{name} has a file whose name is not UTF-8: {inner}"))
-        })?;
-        files.push((text.to_owned(), job.store.adopt(&inner.below(path))?));
+        let text = std::str::from_utf8(inner.as_bytes())
+            .map_err(|_| StepError::action(format!("{name}/{inner} has a name that is not UTF-8")))?;
+        files.push((text.to_owned(), job.take(&top, text)?));
     }
     folder(job.store, files)
 }

@@ -390,3 +390,39 @@ fn the_release_in_the_manifest_is_the_kernels() {
     let loader = &manifest["nodes"]["netboot"]["sources"]["loader undionly.kpxe"];
     assert!(loader.as_str().unwrap().contains("ipxe"), "{loader}");
 }
+
+#[test]
+fn a_tool_that_leaves_a_link_for_its_output_has_failed() {
+    let live = Live::new();
+    for (script, output) in [
+        ("ln -s /etc/passwd out/x", "x"),
+        ("mkdir out/x; ln -s /etc/passwd out/x/y", "x/"),
+        ("ln -s /etc out/x", "x/"),
+        ("true", "x"),
+    ] {
+        let node = format!(
+            "[node.r]\nstep = \"run\"\nargv = [\"sh\", \"-c\", \"{script}\"]\ntools = [\"ln\", \"mkdir\"]\noutputs = {{ x = \"{output}\" }}\n\
+             [publish]\nx = [\"r.x\"]\n"
+        );
+        live.write_spec("path = \"root\"\n", &node);
+        let output = live.stagegraph(&["build", &live.spec(), "--to", "r"]);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{script}: {text}");
+        assert!(text.contains("x"), "{text}");
+    }
+}
+
+#[test]
+fn two_builds_at_once_share_a_store_and_publish_one_whole_set() {
+    let live = Live::new();
+    let spec = live.spec();
+    let start = |out: &str| {
+        live.command(&["build", &spec, "--out", out]).stdout(std::process::Stdio::null()).spawn().unwrap()
+    };
+    let mut builds: Vec<_> = ["out", "out", "out", "other"].map(start).into_iter().collect();
+    for build in &mut builds {
+        assert!(build.wait().unwrap().success());
+    }
+    assert_eq!(hashes(&live.out()), hashes(&live.world.path("other/tiny")));
+    assert_eq!(live.build(&[]), [""; 0]);
+}

@@ -1,0 +1,66 @@
+//! Scratch folders: one for each process, gone with it.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use super::StoreError;
+
+/// Removes the scratch folders of processes that died.
+pub(super) fn sweep(scratch: &Path) -> Result<(), StoreError> {
+    for entry in fs::read_dir(scratch).map_err(StoreError::io("list", scratch))? {
+        let path = entry.map_err(StoreError::io("list", scratch))?.path();
+        if path.extension().is_none_or(|extension| extension != "lock") {
+            continue;
+        }
+        let Ok(lock) = File::open(&path) else { continue };
+        if lock.try_lock().is_ok() {
+            // A folder that cannot be removed (another user's) is harmless; it stays for its owner.
+            let _ = fs::remove_dir_all(path.with_extension(""));
+            let _ = fs::remove_file(&path);
+        }
+    }
+    Ok(())
+}
+
+/// Makes this process's scratch folder and holds its lock.
+pub(super) fn claim(scratch: &Path) -> Result<(PathBuf, File), StoreError> {
+    for attempt in 0.. {
+        let path = scratch.join(format!("{}-{attempt}", std::process::id()));
+        let lock_path = path.with_extension("lock");
+        match File::create_new(&lock_path) {
+            Ok(lock) => {
+                lock.lock().map_err(StoreError::io("lock", &lock_path))?;
+                // A sweeper may have taken the file between its making and its locking.
+                if !lock_path.exists() {
+                    continue;
+                }
+                fs::DirBuilder::new().mode(0o700).create(&path).map_err(StoreError::io("make", &path))?;
+                return Ok((path, lock));
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(source) => return Err(StoreError::Io { what: "make", path: lock_path, source }),
+        }
+    }
+    unreachable!("the loop above only ends by returning")
+}
+
+/// A work folder below the store; it is removed when dropped.
+#[derive(Debug)]
+pub struct WorkDir {
+    pub(super) path: PathBuf,
+}
+
+impl WorkDir {
+    /// Returns where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for WorkDir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
