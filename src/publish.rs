@@ -96,10 +96,9 @@ pub fn publish(store: &Store, spec: &Spec, built: &Built, folder: &Path) -> Resu
     };
     let above = folder.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(above).map_err(failed("make", above))?;
-    // One process at a time publishes into a folder; what a killed one left half-filled goes away.
-    let lock_path = beside(folder, "lock");
-    let lock = File::create(&lock_path).map_err(failed("make", &lock_path))?;
-    lock.lock().map_err(failed("lock", &lock_path))?;
+    // One process at a time publishes below a folder; what a killed one left half-filled goes away.
+    let lock = File::open(above).map_err(failed("open", above))?;
+    lock.lock().map_err(failed("lock", above))?;
     let before = read_listing(folder)?;
     let whole = |(path, (_, size)): (&RelPath, &(BlobDigest, u64))| {
         fs::metadata(path.below(folder)).is_ok_and(|found| found.len() == *size)
@@ -108,7 +107,8 @@ pub fn publish(store: &Store, spec: &Spec, built: &Built, folder: &Path) -> Resu
         published.unchanged = true;
         return Ok(published);
     }
-    let stage = beside(folder, "new");
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    let stage = folder.with_file_name(format!(".{name}.new"));
     if stage.exists() {
         fs::remove_dir_all(&stage).map_err(failed("remove", &stage))?;
     }
@@ -116,12 +116,6 @@ pub fn publish(store: &Store, spec: &Spec, built: &Built, folder: &Path) -> Resu
     fill(store, &stage, &files, &published)?;
     swap(folder, &stage, before.as_ref())?;
     Ok(published)
-}
-
-/// A hidden name beside the folder.
-fn beside(folder: &Path, what: &str) -> PathBuf {
-    let name = folder.file_name().unwrap_or_default().to_string_lossy();
-    folder.with_file_name(format!(".{name}.{what}"))
 }
 
 fn read_listing(folder: &Path) -> Result<Option<Published>, PublishError> {

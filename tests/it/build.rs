@@ -426,3 +426,71 @@ fn two_builds_at_once_share_a_store_and_publish_one_whole_set() {
     assert_eq!(hashes(&live.out()), hashes(&live.world.path("other/tiny")));
     assert_eq!(live.build(&[]), [""; 0]);
 }
+
+#[test]
+fn an_iso_made_as_catalyst_makes_it_is_read() {
+    let live = Live::new();
+    live.build(&[]);
+    let tree = live.world.path("tree");
+    fs::create_dir_all(tree.join("boot/grub")).unwrap();
+    for (from, to) in [
+        ("netboot/gentoo.vmlinuz", "boot/gentoo"),
+        ("netboot/gentoo.initrd", "boot/gentoo.igz"),
+        ("netboot/image.squashfs", "image.squashfs"),
+    ] {
+        fs::copy(live.published(from), tree.join(to)).unwrap();
+    }
+    for (name, text) in [
+        ("livecd", ""),
+        ("README.txt", "x"),
+        ("boot/gentoo-config", "CONFIG_X=y"),
+        ("boot/grub/grub.cfg", ""),
+    ] {
+        fs::write(tree.join(name), text).unwrap();
+    }
+    let iso = live.world.path("catalyst.iso");
+    run(
+        "grub-mkrescue",
+        &[
+            "--mbr-force-bootable",
+            "-volid",
+            "Gentoo-amd64",
+            "-joliet",
+            "-iso-level",
+            "3",
+            "-o",
+            iso.to_str().unwrap(),
+            tree.to_str().unwrap(),
+        ],
+    );
+    live.write_spec("path = \"catalyst.iso\"\n", "");
+    let before = fs::read(live.published("netboot/gentoo.combined")).unwrap();
+    live.build(&[]);
+    assert!(fs::read(live.published("netboot/gentoo.combined")).unwrap() == before);
+}
+
+#[test]
+fn a_plan_is_printed_in_every_format_and_builds_nothing() {
+    let live = Live::new();
+    let plan = |format: &str| {
+        let output = live.stagegraph(&["plan", &live.spec(), "--format", format]);
+        assert_eq!(output.status.code(), Some(0));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    insta::assert_snapshot!("plan-text", plan("text"));
+    insta::assert_snapshot!("plan-dot", plan("dot"));
+    let document: serde_json::Value = serde_json::from_str(&plan("json")).unwrap();
+    assert_eq!(document["nodes"].as_array().unwrap().len(), 11);
+    let svg = plan("svg");
+    assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
+    assert_eq!(svg.matches("<rect").count(), 12);
+    assert!(!live.out().exists() && fs::read_dir(live.world.path("store/objects")).unwrap().count() == 0);
+}
+
+#[test]
+fn the_manual_and_the_completions_are_printed() {
+    let live = Live::new();
+    let print = |args: &[&str]| String::from_utf8(live.stagegraph(args).stdout).unwrap();
+    assert!(print(&["man"]).contains(".TH stagegraph 1"));
+    assert!(print(&["completions", "bash"]).contains("_stagegraph"));
+}

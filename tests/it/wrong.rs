@@ -194,3 +194,40 @@ fn what_was_published_survives_a_failed_build() {
     refused(&live, &[], 1, &["no kernel"]);
     assert_eq!(crate::live::hashes(&live.out()), before);
 }
+
+#[test]
+fn where_the_machine_forbids_namespaces_the_error_names_the_settings() {
+    let live = Live::new();
+    let tools = live.world.path("tools");
+    fs::create_dir(&tools).unwrap();
+    // This machine allows them; a bubblewrap that says what it says elsewhere stands in.
+    let script =
+        "#!/bin/sh\necho 'bwrap: Creating new namespace failed: Operation not permitted' >&2\nexit 1\n";
+    fs::write(tools.join("bwrap"), script).unwrap();
+    run("chmod", &["755", tools.join("bwrap").to_str().unwrap()]);
+    let output = live.command(&["build", &live.spec()]).env("STAGEGRAPH_TOOLS", &tools).output().unwrap();
+    check(
+        &output,
+        3,
+        &[
+            "does not let bubblewrap make a sandbox",
+            "Operation not permitted",
+            "user.max_user_namespaces",
+            "--sandbox=off",
+        ],
+    );
+}
+
+#[test]
+fn an_offline_build_that_needs_packages_says_which() {
+    if !is_root() {
+        eprintln!("SKIPPED: only root can make a Debian root");
+        return;
+    }
+    let live = Live::new();
+    let output = live.stagegraph(&["build", "amd64-minimal", "--to", "stage2", "--offline"]);
+    check(&output, 3, &["packages are not in the store", "build once without --offline"]);
+    let packages = "stage2.debian.packages=[\"no-such-package\"]";
+    let output = live.stagegraph(&["build", "amd64-minimal", "--to", "stage2", "--set", packages]);
+    check(&output, 3, &["Unable to locate package no-such-package", "apt-get update"]);
+}
