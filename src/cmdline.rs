@@ -195,11 +195,6 @@ impl CommandLine {
         Ok(Self(tokens))
     }
 
-    /// Returns the words.
-    pub fn tokens(&self) -> &[Token] {
-        &self.0
-    }
-
     /// Renders the line for GRUB's `linux` command: words that GRUB's shell would read are quoted.
     pub fn grub(&self) -> String {
         let quoted = self.0.iter().map(|token| {

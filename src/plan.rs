@@ -10,8 +10,8 @@ use crate::spec::Spec;
 /// Renders the plan as text: nodes in the order they could run, and what each takes.
 pub fn text(spec: &Spec) -> String {
     let mut text = format!("{} → {}\n\n", spec.name, spec.image.iso_name());
-    for remark in &spec.remarks {
-        text.push_str(&format!("note: {remark}\n\n"));
+    for (node, remark) in &spec.remarks {
+        text.push_str(&format!("note: {node}: {remark}\n\n"));
     }
     for node in spec.dag.order() {
         let derivation = &spec.dag.nodes()[&node];
@@ -46,7 +46,7 @@ pub fn dot(spec: &Spec) -> String {
 struct PlanDocument<'a> {
     spec: &'a str,
     image: BTreeMap<&'static str, String>,
-    remarks: &'a [String],
+    remarks: Vec<String>,
     nodes: Vec<PlanNode>,
     publish: Vec<PlanPublish>,
 }
@@ -93,7 +93,7 @@ pub fn json(spec: &Spec) -> String {
     let document = PlanDocument {
         spec: &spec.name,
         image,
-        remarks: &spec.remarks,
+        remarks: spec.remarks.iter().map(|(node, text)| format!("{node}: {text}")).collect(),
         nodes: nodes.collect(),
         publish: publish.collect(),
     };

@@ -3,9 +3,10 @@
 //! A published folder holds hard links to the store's objects where the file system lets it, else copies.
 //! A listing in it says what was published, so that files somebody put there are told from ours and kept.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use cache::name::RelPath;
@@ -49,6 +50,13 @@ pub enum PublishError {
     NotAFolder(String),
 }
 
+impl PublishError {
+    /// Tells whether the spec asks for something that cannot be published.
+    pub fn is_specs_fault(&self) -> bool {
+        matches!(self, PublishError::Twice(_) | PublishError::NotAFolder(_))
+    }
+}
+
 fn failed(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> PublishError {
     let path = path.into();
     move |source| PublishError::Io { what, path, source }
@@ -69,6 +77,9 @@ pub struct Published {
 /// # Errors
 /// [`PublishError`].
 pub fn publish(store: &Store, spec: &Spec, built: &Built, folder: &Path) -> Result<Published, PublishError> {
+    // A link to a folder elsewhere stays one.
+    let real = folder.canonicalize();
+    let folder = real.as_deref().unwrap_or(folder);
     let mut files: BTreeMap<RelPath, (BlobDigest, u64)> = BTreeMap::new();
     for (below, output) in &spec.publish {
         let Some(found) = built.done(&output.node).and_then(|done| done.result.outputs.get(&output.output))
@@ -100,10 +111,7 @@ pub fn publish(store: &Store, spec: &Spec, built: &Built, folder: &Path) -> Resu
     let lock = File::open(above).map_err(failed("open", above))?;
     lock.lock().map_err(failed("lock", above))?;
     let before = read_listing(folder)?;
-    let whole = |(path, (_, size)): (&RelPath, &(BlobDigest, u64))| {
-        fs::metadata(path.below(folder)).is_ok_and(|found| found.len() == *size)
-    };
-    if before.as_ref() == Some(&published) && files.iter().all(whole) {
+    if before.as_ref() == Some(&published) && is_whole(store, folder, &files)? {
         published.unchanged = true;
         return Ok(published);
     }
@@ -114,8 +122,33 @@ pub fn publish(store: &Store, spec: &Spec, built: &Built, folder: &Path) -> Resu
     }
     fs::create_dir(&stage).map_err(failed("make", &stage))?;
     fill(store, &stage, &files, &published)?;
-    swap(folder, &stage, before.as_ref())?;
+    swap(store, folder, &stage, before.as_ref())?;
+    for (path, (digest, _)) in &files {
+        store.remember_file(&path.below(folder), digest)?;
+    }
     Ok(published)
+}
+
+/// Tells whether every published file is there and holds what it should.
+///
+/// A file that was written to is a link to an object that is now damaged; that object is taken out of the
+/// store, and the error says so.
+fn is_whole(
+    store: &Store,
+    folder: &Path,
+    files: &BTreeMap<RelPath, (BlobDigest, u64)>,
+) -> Result<bool, PublishError> {
+    for (path, (digest, size)) in files {
+        let place = path.below(folder);
+        if !fs::symlink_metadata(&place).is_ok_and(|found| found.is_file() && found.len() == *size) {
+            return Ok(false);
+        }
+        if store.file_digest(&place)? != *digest {
+            store.verified(digest)?;
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn read_listing(folder: &Path) -> Result<Option<Published>, PublishError> {
@@ -154,21 +187,44 @@ fn fill(
     }
     let text = serde_json::to_vec_pretty(published).map_err(io::Error::other);
     let listing = stage.join(LISTING);
-    text.and_then(|text| fs::write(&listing, text)).map_err(failed("write", &listing))
+    let write = |text: Vec<u8>| {
+        let mut file = File::create(&listing)?;
+        file.write_all(&text)?;
+        file.sync_all()
+    };
+    text.and_then(write).map_err(failed("write", &listing))?;
+    finish_folder(stage)
+}
+
+/// Makes a folder and those below readable for servers, whatever the umask, and lasting.
+fn finish_folder(folder: &Path) -> Result<(), PublishError> {
+    for entry in fs::read_dir(folder).map_err(failed("list", folder))? {
+        let path = entry.map_err(failed("list", folder))?.path();
+        if path.is_dir() {
+            finish_folder(&path)?;
+        }
+    }
+    let readable = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(folder, readable).map_err(failed("chmod", folder))?;
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("sync", folder))
 }
 
 /// Puts the filled folder in place of the old one; what was not ours there is carried over.
-fn swap(folder: &Path, stage: &Path, before: Option<&Published>) -> Result<(), PublishError> {
+fn swap(store: &Store, folder: &Path, stage: &Path, before: Option<&Published>) -> Result<(), PublishError> {
     if !folder.exists() {
         return fs::rename(stage, folder).map_err(failed("publish", folder));
     }
-    let ours: BTreeSet<&str> =
-        before.iter().flat_map(|before| before.files.keys()).map(String::as_str).chain([LISTING]).collect();
     let mut foreign = Vec::new();
-    list_foreign(folder, Path::new(""), &ours, &mut foreign)?;
+    list_foreign(store, folder, Path::new(""), before, &mut foreign)?;
     // They get their second name before the exchange, so that no moment is without one.
     for path in foreign {
         let (old, new) = (folder.join(&path), stage.join(&path));
+        if old.is_dir() && !old.is_symlink() {
+            fs::create_dir_all(&new).map_err(failed("make", &new))?;
+            let mode = fs::metadata(&old).map_err(failed("read", &old))?.permissions();
+            fs::set_permissions(&new, mode).map_err(failed("chmod", &new))?;
+            continue;
+        }
         if new.symlink_metadata().is_ok() {
             return Err(PublishError::InTheWay(old));
         }
@@ -182,21 +238,32 @@ fn swap(folder: &Path, stage: &Path, before: Option<&Published>) -> Result<(), P
     fs::remove_dir_all(stage).map_err(failed("remove", stage))
 }
 
-/// Collects the files below `folder` that were not published.
+/// Collects what is below `folder` and was not published: folders without anything published in them, files
+/// under other names, and files that somebody put in the place of a published one.
 fn list_foreign(
+    store: &Store,
     folder: &Path,
     below: &Path,
-    ours: &BTreeSet<&str>,
+    before: Option<&Published>,
     foreign: &mut Vec<PathBuf>,
 ) -> Result<(), PublishError> {
     let here = folder.join(below);
+    let files = || before.iter().flat_map(|before| before.files.iter());
     for entry in fs::read_dir(&here).map_err(failed("list", &here))? {
         let entry = entry.map_err(failed("list", &here))?;
         let path = below.join(entry.file_name());
-        if entry.file_type().map_err(failed("read", &here))?.is_dir() {
-            list_foreign(folder, &path, ours, foreign)?;
-        } else if path.to_str().is_none_or(|text| !ours.contains(text)) {
-            foreign.push(path);
+        let kind = entry.file_type().map_err(failed("read", &here))?;
+        if kind.is_dir() {
+            if !files().any(|(name, _)| Path::new(name).starts_with(&path)) {
+                foreign.push(path.clone());
+            }
+            list_foreign(store, folder, &path, before, foreign)?;
+        } else if path != Path::new(LISTING) {
+            let listed = files().find(|(name, _)| Path::new(name) == path).map(|(_, digest)| *digest);
+            if !kind.is_file() || listed.is_none() || listed != Some(store.file_digest(&folder.join(&path))?)
+            {
+                foreign.push(path);
+            }
         }
     }
     Ok(())

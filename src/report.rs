@@ -46,8 +46,8 @@ impl Reporter {
             return;
         }
         match &self.progress {
-            Some(progress) => progress.suspend(|| println!("{line}")),
-            None => println!("{line}"),
+            Some(progress) => progress.suspend(|| print_line(line)),
+            None => print_line(line),
         }
     }
 
@@ -107,7 +107,7 @@ impl Reporter {
 
     fn started(&self, node: &NodeName, reason: &str) {
         let Some(progress) = &self.progress else {
-            println!("  {node:<16} running          {reason}");
+            print_line(&format!("  {node:<16} running          {reason}"));
             return;
         };
         let bar = progress.add(ProgressBar::new_spinner());
@@ -181,6 +181,11 @@ impl Reporter {
             self.say(&format!("    {folder}/{name}"));
         }
     }
+}
+
+/// Prints a line; where nobody reads any more, the build goes on all the same.
+fn print_line(line: &str) {
+    let _ = std::io::stdout().lock().write_all(format!("{line}\n").as_bytes());
 }
 
 /// Sums up why nodes ran: those that ran for a reason of their own, and how many only because of them.

@@ -11,12 +11,12 @@ mod value;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cache::name::RelPath;
+use cache::name::{FileName, RelPath};
 use graph::dag::{Dag, DagError, Derivation, NodeName, OutputRef};
 
 pub use self::error::SpecError;
 pub use self::fields::Fields;
-pub use self::image::{Image, Timestamp};
+pub use self::image::{Image, Timestamp, is_plain_name};
 pub use self::load::{Finder, Overrides};
 pub use self::value::{Item, Table, Value};
 use crate::steps::{self, Inputs};
@@ -32,7 +32,7 @@ pub struct Spec {
     /// What is published: the outputs, and the folder below the output folder each goes to (`None`: the top).
     pub publish: Vec<(Option<RelPath>, OutputRef)>,
     /// What was decided for the user and must be said aloud.
-    pub remarks: Vec<String>,
+    pub remarks: Vec<(NodeName, String)>,
 }
 
 impl Spec {
@@ -53,7 +53,7 @@ impl Spec {
 
 struct Reader<'a> {
     finder: &'a Finder,
-    remarks: Vec<String>,
+    remarks: Vec<(NodeName, String)>,
     /// The kind of step each node runs.
     kinds: BTreeMap<NodeName, &'static steps::Kind>,
 }
@@ -99,8 +99,8 @@ impl Reader<'_> {
         let step = fields.required("step")?;
         let name = step.as_text()?;
         if name == "auto" {
-            self.remarks
-                .push(format!("{node} is made of Debian's packages: {}", self.finder.why_not_catalyst()));
+            let why = format!("made of Debian's packages: {}", self.finder.why_not_catalyst());
+            self.remarks.push((node.clone(), why));
             return steps::kind("debian")
                 .ok_or_else(|| SpecError::at(&step.origin, "there is no step debian"));
         }
@@ -170,6 +170,10 @@ fn derivation(
             let output = parse_output(text).ok_or_else(|| {
                 SpecError::at(&item.origin, format!("{text:?} is not an output"))
                     .label("expected NODE.OUTPUT, such as \"squashfs.image\"")
+            })?;
+            // Inputs become file names where a tool runs.
+            FileName::new(name.as_bytes()).map_err(|error| {
+                SpecError::at(&item.origin, error.to_string()).label("the input's name is not a file name")
             })?;
             origins.insert((node.clone(), name.to_owned()), item.origin.clone());
             inputs.insert(name.to_owned(), output);

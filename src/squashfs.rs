@@ -116,7 +116,7 @@ pub fn write(
     let entries = Entries::new(root, is_excluded);
     out.seek(SeekFrom::Start(0))?;
     out.write_all(&[0; SUPERBLOCK as usize])?;
-    let compressor_options = options.compressor.options(options.block_size);
+    let compressor_options = options.compressor.options();
     if let Some(bytes) = &compressor_options {
         // A metadata block that is stored as it is: the kernel reads it before it knows the options.
         out.write_all(&(bytes.len() as u16 | metadata::STORED).to_le_bytes())?;

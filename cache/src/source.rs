@@ -94,13 +94,16 @@ pub struct RootTree {
 #[derive(Debug)]
 enum Place {
     Store,
-    Pack { file: Arc<File>, path: PathBuf, slices: Slices },
+    Pack { file: Arc<File>, path: PathBuf, slices: Slices, pack: Option<BlobDigest> },
     Directory(PathBuf),
 }
 
 impl Store {
     /// Tells whether a tree's files can be found where `bytes` says.
     pub(crate) fn has_bytes(&self, tree: &TreeDigest, bytes: &Bytes) -> Result<bool, StoreError> {
+        if !self.contains(&tree.encoding())? {
+            return Ok(false);
+        }
         match bytes {
             Bytes::Store => {
                 for (_, digest, _) in self.tree(tree)?.files() {
@@ -125,14 +128,14 @@ impl Store {
         let slices = |index: &BlobDigest| {
             Slices::decode(&self.read(index)?).ok_or_else(|| StoreError::Row(index.to_string()))
         };
-        let pack = |path: PathBuf, index: &BlobDigest| {
+        let open = |path: PathBuf, index: &BlobDigest, pack| {
             let file = Arc::new(File::open(&path).map_err(StoreError::io("open", &path))?);
-            Ok(Place::Pack { file, path, slices: slices(index)? })
+            Ok(Place::Pack { file, path, slices: slices(index)?, pack })
         };
         let at = match bytes {
             Bytes::Store => Place::Store,
-            Bytes::Pack { pack: object, index } => pack(self.object_path(object), index)?,
-            Bytes::Tar { path, index } => pack(path.clone(), index)?,
+            Bytes::Pack { pack, index } => open(self.object_path(pack), index, Some(*pack))?,
+            Bytes::Tar { path, index } => open(path.clone(), index, None)?,
             Bytes::Directory { path } => Place::Directory(path.clone()),
         };
         Ok(RootTree { tree, at })
@@ -146,19 +149,22 @@ impl RootTree {
     ///
     /// # Errors
     /// [`StoreError`]: the bytes are not where they should be.
-    pub fn open_file(
+    pub fn open_file<'a>(
         &self,
-        store: &Store,
+        store: &'a Store,
         path: &RelPath,
         digest: &BlobDigest,
         size: u64,
-    ) -> Result<FileReader, StoreError> {
+    ) -> Result<FileReader<'a>, StoreError> {
+        let mut object = None;
         let (file, start, from) = match &self.at {
-            Place::Pack { file, path, slices } if slices.0.contains_key(digest) => {
+            Place::Pack { file, path, slices, pack } if slices.0.contains_key(digest) => {
+                object = *pack;
                 (Arc::clone(file), slices.0[digest], path.clone())
             }
             // What could not be a slice (a sparse member, say) is an object of its own.
             Place::Pack { .. } | Place::Store => {
+                object = Some(*digest);
                 let path = store.object_path(digest);
                 (Arc::new(File::open(&path).map_err(StoreError::io("open", &path))?), 0, path)
             }
@@ -168,12 +174,15 @@ impl RootTree {
             }
         };
         let hasher = BlobHasher::default();
-        Ok(FileReader { file, path: from, at: start, left: size, expected: *digest, hasher })
+        Ok(FileReader { store, object, file, path: from, at: start, left: size, expected: *digest, hasher })
     }
 }
 
 /// Reads one file of a tree and compares it with its digest.
-pub struct FileReader {
+pub struct FileReader<'a> {
+    store: &'a Store,
+    /// The object it reads from, if it is one.
+    object: Option<BlobDigest>,
     file: Arc<File>,
     path: PathBuf,
     at: u64,
@@ -182,13 +191,17 @@ pub struct FileReader {
     hasher: BlobHasher,
 }
 
-impl FileReader {
+impl FileReader<'_> {
     fn changed(&self) -> io::Error {
+        // An object that is not what its name says is taken out, so that it is made again.
+        if let Some(Err(error)) = self.object.map(|object| self.store.verified_again(&object)) {
+            return io::Error::other(error);
+        }
         io::Error::other(StoreError::Changed { path: self.path.clone() })
     }
 }
 
-impl Read for FileReader {
+impl Read for FileReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let wanted = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
         if wanted == 0 {

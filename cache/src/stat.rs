@@ -49,6 +49,22 @@ impl Stat {
 }
 
 impl Store {
+    /// Remembers what the file at `path` holds, for one that was just made of a known object.
+    ///
+    /// A change within the same tick of the file system's clock would go unnoticed; that is a few milliseconds.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn remember_file(&self, path: &Path, digest: &BlobDigest) -> Result<(), StoreError> {
+        let stat = Stat::of(&std::fs::metadata(path).map_err(StoreError::io("read", path))?);
+        self.index(|index| {
+            index
+                .prepare_cached("INSERT OR REPLACE INTO files(path, stat, digest) VALUES(?1, ?2, ?3)")?
+                .execute(params![path.as_os_str().as_bytes(), stat.to_bytes(), digest.as_bytes()])
+        })?;
+        Ok(())
+    }
+
     /// Returns the digest of the file at `path`, without reading it where its stat data are known.
     ///
     /// # Errors
@@ -72,11 +88,7 @@ impl Store {
             return Err(StoreError::Changed { path: path.to_owned() });
         }
         if stat.is_settled(now) {
-            self.index(|index| {
-                index
-                    .prepare_cached("INSERT OR REPLACE INTO files(path, stat, digest) VALUES(?1, ?2, ?3)")?
-                    .execute(params![key, stat.to_bytes(), digest.as_bytes()])
-            })?;
+            self.remember_file(path, &digest)?;
         }
         Ok(digest)
     }

@@ -345,6 +345,15 @@ impl Store {
         }
     }
 
+    /// Hashes an object even if this process has done so before, and returns its path.
+    ///
+    /// # Errors
+    /// As [`Store::verified`].
+    pub(crate) fn verified_again(&self, digest: &BlobDigest) -> Result<PathBuf, StoreError> {
+        lock(&self.verified).remove(digest);
+        self.verified(digest)
+    }
+
     /// Reads a whole object into memory, verified.
     ///
     /// # Errors

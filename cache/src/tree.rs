@@ -202,8 +202,16 @@ impl TreeBuilder {
     }
 
     /// Removes what is at `path`; a tar's later member takes the place of an earlier one.
+    ///
+    /// Further names of the inode there keep it.
     pub fn remove(&mut self, path: &RelPath) {
-        self.entries.remove(path);
+        let removed = self.entries.remove(path);
+        let Some(inode @ Entry::Inode(_)) = removed else { return };
+        let mut links = self.entries.iter_mut().filter(|(_, entry)| **entry == Entry::Link(path.clone()));
+        let Some((heir, entry)) = links.next() else { return };
+        *entry = inode;
+        let heir = heir.clone();
+        links.for_each(|(_, entry)| *entry = Entry::Link(heir.clone()));
     }
 
     /// Adds the folders above `path` that nobody named, as mode 0755 of root at the epoch 0.

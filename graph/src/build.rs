@@ -13,7 +13,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cache::{ActionDigest, ActionResult, Output, Store, StoreError};
+use cache::{ActionDigest, ActionResult, Bytes, Object, Output, Store, StoreError};
 
 use self::worker::{Message, Ran, RunTask, Task, work};
 use crate::action::Action;
@@ -253,7 +253,7 @@ impl Loop<'_> {
             sandboxed: self.backend.sandbox.mode() == Mode::On,
         });
         let digest = action.digest();
-        let known = self.backend.store.action(&digest)?;
+        let known = self.backend.store.action(&digest)?.map(|known| relocated(known, &resolved.places));
         let hit = known.is_some();
         tracing::debug!(%node, action = %digest, hit, "resolved");
         let reason = self.reason(&node, &action, digest, hit)?;
@@ -400,4 +400,19 @@ impl Loop<'_> {
             }
         }
     }
+}
+
+/// Returns a result whose trees lie where this build found them.
+///
+/// The same tree may lie in another folder today than when the result was recorded, and the old one may
+/// have changed since.
+fn relocated(mut result: ActionResult, places: &BTreeMap<String, Bytes>) -> ActionResult {
+    for (name, place) in places {
+        if let Some(output) = result.outputs.get_mut(name)
+            && matches!(output.object, Object::Tree(_))
+        {
+            output.bytes = place.clone();
+        }
+    }
+    result
 }

@@ -29,7 +29,7 @@ pub struct ToolSpec<'a> {
     pub data: &'a [&'a str],
     /// Places of data that distributions put in different folders; those that are there count.
     pub data_places: &'a [&'a str],
-    /// The package that usually has it, for the message where it is missing.
+    /// The package that usually has it, for the message where it is missing; may be empty.
     pub package: &'a str,
 }
 
@@ -81,7 +81,9 @@ impl ToolError {
     /// Returns what to do next.
     pub fn help(&self) -> Option<String> {
         match self {
-            ToolError::Missing { package, .. } | ToolError::MissingData { package, .. } => {
+            ToolError::Missing { package, .. } | ToolError::MissingData { package, .. }
+                if !package.is_empty() =>
+            {
                 Some(format!("install it; on Debian: apt-get install {package}"))
             }
             _ => None,
@@ -215,12 +217,17 @@ fn libraries(store: &Store, program: &Path) -> Result<Vec<PathBuf>, ToolError> {
             return Ok(paths);
         }
     }
-    let output = Command::new("ldd").arg(program).env("LC_ALL", "C").output().map_err(read)?;
+    // The caller's variables would change the answer.
+    let mut ldd = Command::new("/usr/bin/ldd");
+    ldd.arg(program).env_clear().envs([("PATH", crate::sandbox::PATH), ("LC_ALL", "C")]);
+    let output = ldd.output().map_err(read)?;
     let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
     let mut paths = BTreeSet::new();
-    if !text.contains("statically linked")
-        && !String::from_utf8_lossy(&output.stderr).contains("not a dynamic")
-    {
+    if !text.contains("statically linked") && !errors.contains("not a dynamic executable") {
+        if !output.status.success() {
+            return Err(read(io::Error::other(format!("ldd failed: {}", errors.trim()))));
+        }
         for line in text.lines() {
             paths.extend(library(program, line)?);
         }

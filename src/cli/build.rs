@@ -68,6 +68,13 @@ impl Build {
             .iter()
             .map(|name| Ok(Spec::load(&finder, name, &overrides)?))
             .collect::<Result<Vec<_>, Failure>>()?;
+        if let Some(twice) =
+            specs.iter().enumerate().find(|(i, spec)| specs[..*i].iter().any(|s| s.name == spec.name))
+        {
+            let message =
+                format!("two specs are called {}; both would be published in one folder", twice.1.name);
+            return Err(Failure { code: WRONG, message });
+        }
         let wanted = specs.iter().map(|spec| self.wanted(spec)).collect::<Result<Vec<_>, Failure>>()?;
         let store = cache::Store::open(&self.store.dir()?)?;
         let search = search_path();
@@ -87,8 +94,8 @@ impl Build {
         let mut code = DONE;
         for (spec, wanted) in specs.iter().zip(wanted) {
             let reporter = Reporter::new(Style { json: self.json, verbose: self.verbose });
-            for remark in &spec.remarks {
-                reporter.say(&format!("note: {remark}"));
+            for (node, text) in &spec.remarks {
+                reporter.event(graph::Event::Remark { node: node.clone(), text: text.clone() });
             }
             let options = Options {
                 graph: spec.name.clone(),
@@ -154,8 +161,10 @@ impl Build {
             return Ok(DONE);
         }
         let folder = self.out.join(&spec.name);
-        let published = publish::publish(store, spec, built, &folder)
-            .map_err(|error| Failure::environment(publish_message(&error)))?;
+        let published = publish::publish(store, spec, built, &folder).map_err(|error| Failure {
+            code: if error.is_specs_fault() { WRONG } else { ENVIRONMENT },
+            message: publish_message(&error),
+        })?;
         reporter.published(&folder, &published);
         self.say_memory(store, built, reporter, &folder);
         Ok(DONE)

@@ -5,7 +5,7 @@
 //! are walked.
 
 use std::collections::BTreeSet;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, Read};
 
 use cpio::newc;
 use serde::{Deserialize, Serialize};
@@ -86,7 +86,7 @@ impl Initramfs {
 /// # Errors
 /// It is cut off, damaged, no initramfs at all, or unpacks to more than any machine holds.
 pub fn read(input: impl Read) -> io::Result<Initramfs> {
-    let mut input = Counting { inner: BufReader::with_capacity(1 << 18, input), at: 0 };
+    let mut input = Counting::new(input);
     let mut found = Initramfs {
         family: None,
         modules: BTreeSet::new(),
@@ -118,7 +118,7 @@ pub fn read(input: impl Read) -> io::Result<Initramfs> {
             entries: 0,
             microcode: false,
         };
-        let mut inner = BufReader::with_capacity(1 << 18, compression.decoder(&mut input)?);
+        let mut inner = Counting::new(compression.decoder(&mut input)?);
         loop {
             skip_zeros(&mut inner)?;
             if inner.fill_buf()?.is_empty() {
@@ -199,28 +199,49 @@ fn skip_zeros<R: BufRead>(input: &mut R) -> io::Result<()> {
     }
 }
 
-/// Counts the bytes read.
+/// Counts the bytes read, and never shows fewer than [`Counting::PEEK`] of them before the end: whoever looks
+/// at first bytes sees them whole.
 struct Counting<R> {
     inner: R,
+    buffer: Vec<u8>,
+    start: usize,
     at: u64,
 }
 
-impl<R: BufRead> Read for Counting<R> {
+impl<R: Read> Counting<R> {
+    const PEEK: usize = 16;
+    const CAPACITY: usize = 1 << 18;
+
+    fn new(inner: R) -> Self {
+        Self { inner, buffer: Vec::with_capacity(Self::CAPACITY), start: 0, at: 0 }
+    }
+}
+
+impl<R: Read> Read for Counting<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(buffer)?;
-        self.at += read as u64;
+        let available = self.fill_buf()?;
+        let read = available.len().min(buffer.len());
+        buffer[..read].copy_from_slice(&available[..read]);
+        self.consume(read);
         Ok(read)
     }
 }
 
-impl<R: BufRead> BufRead for Counting<R> {
+impl<R: Read> BufRead for Counting<R> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        self.inner.fill_buf()
+        if self.buffer.len() - self.start < Self::PEEK {
+            self.buffer.drain(..self.start);
+            self.start = 0;
+            let wanted = (Self::CAPACITY - self.buffer.len()) as u64;
+            // Reads on until the buffer is full or the input ends.
+            self.inner.by_ref().take(wanted).read_to_end(&mut self.buffer)?;
+        }
+        Ok(&self.buffer[self.start..])
     }
 
     fn consume(&mut self, amount: usize) {
+        self.start += amount;
         self.at += amount as u64;
-        self.inner.consume(amount);
     }
 }
 

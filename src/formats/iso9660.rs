@@ -80,8 +80,6 @@ pub struct Iso {
     size: u64,
     /// The volume id, without the blanks behind it.
     pub volume_id: String,
-    /// The creation date, as its 16 digits.
-    pub created: String,
     /// All files by path.
     pub files: BTreeMap<RelPath, IsoFile>,
 }
@@ -104,28 +102,25 @@ impl Iso {
         let read = |source| IsoError::Read { path: path.to_owned(), at: 0, source };
         let file = File::open(path).map_err(read)?;
         let size = file.metadata().map_err(read)?.len();
-        let mut iso = Iso {
-            path: path.to_owned(),
-            file,
-            size,
-            volume_id: String::new(),
-            created: String::new(),
-            files: BTreeMap::new(),
-        };
+        let mut iso =
+            Iso { path: path.to_owned(), file, size, volume_id: String::new(), files: BTreeMap::new() };
         let descriptor = iso.primary_descriptor()?;
         let text = |range: std::ops::Range<usize>| {
             String::from_utf8_lossy(&descriptor[range]).trim_end_matches([' ', '\0']).to_owned()
         };
         iso.volume_id = text(40..72);
-        iso.created = text(813..829);
         let Some(root) = iso.record(&descriptor[156..190])? else {
             return Err(iso.damaged("its top folder has no record"));
         };
+        let mut seen = std::collections::BTreeSet::new();
         let mut folders = vec![(None::<RelPath>, root, 0)];
         let mut entries = 0;
         while let Some((folder, record, depth)) = folders.pop() {
             if depth > MAX_DEPTH {
                 return Err(iso.damaged("its folders go deeper than any real image's"));
+            }
+            if !seen.insert(record.start) {
+                return Err(iso.damaged("two of its folders are the same"));
             }
             let mut continued: Option<(RelPath, IsoFile)> = None;
             for record in iso.folder(&record)? {
@@ -143,6 +138,9 @@ impl Iso {
                     Some((same, file)) if same == path => file,
                     _ => IsoFile::default(),
                 };
+                if record.start.checked_add(record.length).is_none_or(|end| end > iso.size) {
+                    return Err(iso.damaged(format!("{path} goes beyond its end; it is cut off")));
+                }
                 file.extents.push((record.start, record.length));
                 if record.continues {
                     continued = Some((path, file));

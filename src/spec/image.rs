@@ -70,6 +70,13 @@ pub struct Image {
     pub consoles: Vec<Token>,
 }
 
+/// Tells whether a text can stand in file names, menus and scripts as it is.
+pub fn is_plain_name(text: &str) -> bool {
+    !text.is_empty()
+        && !text.starts_with(['.', '-'])
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-+".contains(&byte))
+}
+
 impl Image {
     /// Reads `[image]`; tables in it named after a step count where a node runs that step.
     pub(super) fn read(item: &Item, kinds: &BTreeSet<&str>) -> Result<Self, Box<SpecError>> {
@@ -108,11 +115,6 @@ impl Image {
     }
 
     fn check(&self, fields: &Fields<'_>) -> Result<(), Box<SpecError>> {
-        let plain = |text: &str| {
-            !text.is_empty()
-                && !text.starts_with(['.', '-'])
-                && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-+".contains(&byte))
-        };
         let wrong = |key: &'static str, why: String, label: &str| {
             let origin = &fields.required(key)?.origin;
             Err(SpecError::at(origin, why).label(label))
@@ -122,11 +124,11 @@ impl Image {
             let why = format!("the volume id {id:?} has {length} characters; ISO 9660 holds {VOLUME_ID_MAX}");
             return wrong("volume_id", why, "too long");
         }
-        if !plain(&self.volume_id) {
+        if !is_plain_name(&self.volume_id) {
             let why = format!("the volume id {:?} cannot be found by an initramfs", self.volume_id);
             return wrong("volume_id", why, "letters, digits, '.', '_', '+' and '-' only");
         }
-        if !plain(&self.name) || self.name.len() > 200 || self.name.contains(".tar") {
+        if !is_plain_name(&self.name) || self.name.len() > 200 || self.name.contains(".tar") {
             let why = format!("{:?} cannot be the stem of published names", self.name);
             return wrong(
                 "name",
@@ -134,7 +136,7 @@ impl Image {
                 "letters, digits, '.', '_', '+' and '-' only; no \".tar\", 200 characters",
             );
         }
-        if !plain(&self.label) || self.label.len() > 64 {
+        if !is_plain_name(&self.label) || self.label.len() > 64 {
             return wrong("label", format!("{:?} cannot be a kernel's file name", self.label), "not a name");
         }
         if self.title.is_empty()

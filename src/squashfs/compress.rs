@@ -81,7 +81,7 @@ impl Compressor {
     }
 
     /// Returns the options behind the superblock, where they are not the defaults.
-    pub(super) fn options(self, _block_size: u32) -> Option<Vec<u8>> {
+    pub(super) fn options(self) -> Option<Vec<u8>> {
         let (_, default) = self.kind.levels();
         match self.kind {
             // Level, window of 2^15, no strategies. libdeflate's levels above 9 are zlib streams as well.

@@ -5,12 +5,13 @@ use std::io::Read;
 
 use cache::name::RelPath;
 use cache::{Blob, RootTree, Store};
-use graph::StepError;
+use graph::{Job, StepError};
 use serde::{Deserialize, Serialize};
 
 use crate::formats::compression::Compression;
 use crate::formats::initramfs::{self, Family, Initramfs};
 use crate::formats::kernel;
+use crate::spec::is_plain_name;
 
 /// A kernel and the initrd that goes with it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +38,26 @@ impl Kernels {
     /// Reads what [`Kernels::encode`] wrote.
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, StepError> {
         serde_json::from_slice(bytes).map_err(StepError::environment)
+    }
+
+    /// Returns what the inputs `facts`, `kernel` and `initrd` of a node say: what is known of the kernels,
+    /// and the files themselves.
+    pub(super) fn given(job: &Job<'_>) -> Result<Self, StepError> {
+        let mut kernels = Self::decode(&job.store.read(&job.blob("facts")?.digest)?)?;
+        for (input, is_kernel) in [("kernel", true), ("initrd", false)] {
+            let images = job.tree(input)?;
+            for entry in &mut kernels.0 {
+                let found = images.tree.files().find(|(path, ..)| path.as_bytes() == entry.label.as_bytes());
+                let (_, digest, size) = found.ok_or_else(|| {
+                    StepError::action(format!(
+                        "the input {input:?} of {} has no file {}",
+                        job.node, entry.label
+                    ))
+                })?;
+                *(if is_kernel { &mut entry.kernel } else { &mut entry.initrd }) = Blob { digest, size };
+            }
+        }
+        Ok(kernels)
     }
 
     /// Returns the text that is handed from node to node.
@@ -67,6 +88,9 @@ pub(super) fn find(store: &Store, boot: &RootTree, label: &str) -> Result<Kernel
         // A head is not the whole file, so its digest is not compared here; the readers below do that.
         reader.take(kernel::HEAD as u64).read_to_end(&mut head).map_err(StepError::environment)?;
         let candidate = Candidate { path, blob };
+        if is_memtest(path) {
+            continue;
+        }
         if let Some(found) = kernel::detect(&head) {
             kernels.push((candidate, found));
         } else if head.starts_with(b"07070") || (Compression::detect(&head).is_some() && !is_text_like(path))
@@ -117,6 +141,12 @@ pub(super) fn find(store: &Store, boot: &RootTree, label: &str) -> Result<Kernel
             )));
         }
         let label = if single { label.to_owned() } else { stem(candidate.path).to_owned() };
+        if !is_plain_name(&label) {
+            return Err(StepError::action(format!(
+                "the kernel {} cannot be named in menus: letters, digits, '.', '_', '+' and '-' only",
+                candidate.path
+            )));
+        }
         entries.push(BootEntry {
             label,
             kernel: candidate.blob,
@@ -132,6 +162,11 @@ pub(super) fn find(store: &Store, boot: &RootTree, label: &str) -> Result<Kernel
         return Err(StepError::action("two kernels have the same name, in different folders"));
     }
     Ok(Kernels(entries))
+}
+
+/// Tells whether a file is a memory test: those have a kernel's header, but no initrd.
+pub(super) fn is_memtest(path: &RelPath) -> bool {
+    String::from_utf8_lossy(path.file_name()).to_lowercase().contains("memtest")
 }
 
 /// Compressed files that lie in boot folders and are no initrds.

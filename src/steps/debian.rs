@@ -303,7 +303,7 @@ impl Step for Debian {
             package: PACKAGE,
         };
         let mut resolved = Resolved::with_tools(resolving, &[spec])?;
-        for package in apt::resolve(resolving, &self.architecture, &self.packages)? {
+        for package in apt::resolve(resolving.store, &self.architecture, &self.packages)? {
             let pinned = format!("{} sha256:{}", package.version, package.sha256);
             resolved.sources.insert(package.name, pinned);
         }
@@ -311,6 +311,11 @@ impl Step for Debian {
     }
 
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
+        if !job.action.sandboxed {
+            return Err(StepError::environment("the step debian runs in a sandbox or not at all")
+                .with_help("build without --sandbox=off, or import a root that somebody else made"));
+        }
+        job.remark("this root is made of Debian's packages, not by catalyst");
         let packages = apt::fetch(job, &self.architecture, &self.packages)?;
         let inputs = job.store.work_dir()?;
         job.progress("unpacking the package lists", 0, None);

@@ -5,12 +5,14 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use cache::ingest::TarError;
 use cache::name::RelPath;
 use cache::stat::Stat;
 use cache::{Blob, Bytes, Object, Output, RootTree, Store, TreeDigest};
-use graph::{Job, Resolved, Resolving, Step, StepError};
+use graph::{Fault, Job, Resolved, Resolving, Step, StepError};
 use serde::{Deserialize, Serialize};
 
+use super::boot::is_memtest;
 use super::{Inputs, Kind, Made, folder};
 use crate::formats::compression::Compression;
 use crate::formats::iso9660::{Iso, IsoError, IsoFile};
@@ -108,8 +110,10 @@ impl Import {
         }
         let now = std::time::SystemTime::now();
         let input = BufReader::with_capacity(1 << 20, File::open(&path).map_err(failed)?);
-        let wrong =
-            |error| StepError::action(error).with_help(format!("while reading {}", self.path.display()));
+        let wrong = |error| {
+            let fault = if matches!(error, TarError::Copy(_)) { Fault::Environment } else { Fault::Action };
+            StepError::new(fault, error).with_help(format!("while reading {}", self.path.display()))
+        };
         let known = match compression {
             None => {
                 let (tree, slices) = cache::ingest::tar(input, io::sink()).map_err(wrong)?;
@@ -268,9 +272,7 @@ fn iso_boot_files(job: &Job<'_>, iso: &Iso) -> Result<Vec<(String, Blob)>, StepE
         let mut head = Vec::new();
         let reader = iso.reader(file).take(kernel::HEAD as u64).read_to_end(&mut head);
         reader.map_err(StepError::environment)?;
-        // memtest has a kernel's header, too, but no initrd.
-        let is_memtest = String::from_utf8_lossy(path.file_name()).to_lowercase().contains("memtest");
-        if kernel::detect(&head).is_some() && !is_memtest && !folders.contains(&path.parent()) {
+        if kernel::detect(&head).is_some() && !is_memtest(path) && !folders.contains(&path.parent()) {
             folders.push(path.parent());
         }
     }
@@ -278,7 +280,7 @@ fn iso_boot_files(job: &Job<'_>, iso: &Iso) -> Result<Vec<(String, Blob)>, StepE
     for (path, file) in &iso.files {
         let Ok(name) = std::str::from_utf8(path.as_bytes()) else { continue };
         let large = SQUASHFS_PATHS.contains(&name);
-        if folders.contains(&path.parent()) && !large && !name.to_lowercase().contains("memtest") {
+        if folders.contains(&path.parent()) && !large && !is_memtest(path) {
             files.push((name.to_owned(), copy_out(job, iso, file, "copying the boot files")?));
         }
     }

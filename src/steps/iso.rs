@@ -132,7 +132,7 @@ impl Step for Iso {
     }
 
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
-        let kernels = Kernels::decode(&job.store.read(&job.blob("facts")?.digest)?)?;
+        let kernels = Kernels::given(job)?;
         let medium = Medium::Iso { volume_id: self.volume_id.clone() };
         let paths = |label: &str| (format!("/boot/{label}"), format!("/boot/{label}.igz"));
         let config = self.menu.grub(&kernels, &medium, Some(&self.volume_id), &paths)?;

@@ -22,6 +22,7 @@ pub(super) const KIND: Kind = Kind {
     make: |_fields, image| {
         Ok(Made::new(
             Manifest {
+                generator: GENERATOR,
                 iso: image.iso_name(),
                 title: image.title.clone(),
                 volume_id: image.volume_id.clone(),
@@ -36,6 +37,7 @@ pub(super) const KIND: Kind = Kind {
 
 #[derive(Serialize)]
 struct Manifest {
+    generator: &'static str,
     iso: String,
     title: String,
     volume_id: String,
@@ -43,6 +45,9 @@ struct Manifest {
     epoch: u32,
     menu: Menu,
 }
+
+/// The program that writes the manifest.
+const GENERATOR: &str = concat!("stagegraph ", env!("CARGO_PKG_VERSION"));
 
 /// The whole document. Every member is described in `docs/manifest.md`.
 #[derive(Serialize)]
@@ -201,7 +206,7 @@ impl Step for Manifest {
         });
         let document = Document {
             schema: SCHEMA,
-            generator: concat!("stagegraph ", env!("CARGO_PKG_VERSION")),
+            generator: self.generator,
             image: ImageFacts {
                 name: &self.iso,
                 title: &self.title,

@@ -243,7 +243,7 @@ impl Step for Netboot {
     }
 
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
-        let kernels = Kernels::decode(&job.store.read(&job.blob("facts")?.digest)?)?;
+        let kernels = Kernels::given(job)?;
         let squashfs = job.blob("squashfs")?;
         let names = Names::folder();
         let outside = Names::beside(&self.iso, kernels.0.len() > 1);
@@ -266,7 +266,12 @@ impl Step for Netboot {
         }
         for (name, path) in &job.resolved.paths {
             let bytes = std::fs::read(path).map_err(StepError::environment)?;
-            files.push((name.clone(), job.store.put(&bytes)?));
+            let blob = job.store.put(&bytes)?;
+            let pinned = job.action.sources.get(&format!("loader {name}"));
+            if pinned.is_none_or(|pinned| !pinned.starts_with(&blob.digest.to_string())) {
+                return Err(cache::StoreError::Changed { path: path.clone() }.into());
+            }
+            files.push((name.clone(), blob));
         }
         if self.loaders {
             let text = self.pxelinux(&kernels, squashfs)?;

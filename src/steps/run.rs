@@ -5,8 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
 use cache::name::RelPath;
 use cache::{Entry, Node, Object, Output, Tree};
@@ -63,6 +66,21 @@ fn make(fields: &Fields<'_>, image: &Image) -> Result<Made, Box<SpecError>> {
     Ok(Made::new(step, &names.iter().map(String::as_str).collect::<Vec<_>>()))
 }
 
+impl Run {
+    /// Gives an input the one date and plain permissions: a tool may look at both.
+    fn settle(&self, path: &Path) -> io::Result<()> {
+        let is_dir = path.is_dir();
+        if is_dir {
+            for entry in fs::read_dir(path)? {
+                self.settle(&entry?.path())?;
+            }
+        }
+        let time = UNIX_EPOCH + Duration::from_secs(self.epoch.into());
+        File::open(path)?.set_modified(time)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(if is_dir { 0o755 } else { 0o444 }))
+    }
+}
+
 impl Step for Run {
     fn kind(&self) -> &'static str {
         KIND.name
@@ -81,13 +99,7 @@ impl Step for Run {
         let name = &self.argv[0];
         Ok(Resolved::with_tools(
             resolving,
-            &[ToolSpec {
-                name,
-                programs: &programs,
-                data: &[],
-                data_places: &[],
-                package: "the package that has it",
-            }],
+            &[ToolSpec { name, programs: &programs, data: &[], data_places: &[], package: "" }],
         )?)
     }
 
@@ -98,9 +110,14 @@ impl Step for Run {
         let mut inputs = BTreeMap::new();
         for (name, output) in job.inputs {
             let path = match output.object {
-                Object::Blob(blob) => job.store.verified(&blob.digest)?,
+                Object::Blob(blob) => {
+                    let place = folders.path().join(name);
+                    fs::copy(job.store.verified(&blob.digest)?, &place).map_err(StepError::environment)?;
+                    place
+                }
                 Object::Tree(_) => write_folder(job, name, folders.path())?,
             };
+            self.settle(&path).map_err(StepError::environment)?;
             inputs.insert(name.clone(), path);
         }
         let epoch = ("SOURCE_DATE_EPOCH".to_owned(), self.epoch.to_string());

@@ -27,6 +27,8 @@ struct Squashfs {
     exclude: Vec<String>,
     clamp_mtime: bool,
     epoch: u32,
+    /// The digest of the compressors' versions: another zstd may write other bytes.
+    compressors: String,
 }
 
 fn make(fields: &Fields<'_>, image: &Image) -> Result<Made, Box<SpecError>> {
@@ -56,6 +58,7 @@ fn make(fields: &Fields<'_>, image: &Image) -> Result<Made, Box<SpecError>> {
         exclude: exclude.iter().map(|(pattern, _)| (*pattern).to_owned()).collect(),
         clamp_mtime: fields.bool("clamp_mtime", true)?,
         epoch: image.timestamp.epoch(),
+        compressors: cache::BlobDigest::of(include_bytes!("../../Cargo.lock")).to_string(),
     };
     Ok(Made::new(step, &["image"]))
 }

@@ -494,3 +494,99 @@ fn the_manual_and_the_completions_are_printed() {
     assert!(print(&["man"]).contains(".TH stagegraph 1"));
     assert!(print(&["completions", "bash"]).contains("_stagegraph"));
 }
+
+#[test]
+fn a_root_that_moved_is_read_where_it_is_now() {
+    let live = Live::new();
+    live.build(&[]);
+    run_in(live.world.dir.path(), "cp", &["-a", "root", "moved"]);
+    fs::write(live.root().join("etc/motd"), "another\n").unwrap();
+    live.write_spec("path = \"moved\"\n", "");
+    assert_eq!(live.build(&[]), [""; 0], "the same tree, elsewhere");
+    let ran = live.build(&["--set", "squashfs.level=4"]);
+    assert!(ran.contains(&"squashfs".to_owned()), "{ran:?}");
+}
+
+#[test]
+fn a_damaged_object_is_taken_out_and_made_again() {
+    let live = Live::new();
+    run_in(live.world.dir.path(), "sh", &["-c", "tar -C root -cf - . | zstd -q > root.tar.zst"]);
+    live.write_spec("path = \"root.tar.zst\"\n", "");
+    live.build(&[]);
+    // The largest object but the images is the unpacked tar.
+    let objects =
+        run("find", &[live.world.path("store/objects").to_str().unwrap(), "-type", "f", "-size", "+1k"]);
+    let is_tar = |path: &&str| fs::read(path).is_ok_and(|bytes| bytes.get(257..262) == Some(b"ustar"));
+    let pack = objects.lines().find(is_tar).unwrap();
+    let mut bytes = fs::read(pack).unwrap();
+    let place = bytes.windows(6).position(|window| window == b"hello\n").unwrap();
+    bytes[place] = b'j';
+    fs::set_permissions(pack, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::write(pack, bytes).unwrap();
+    let level = ["build", &live.spec(), "--set", "squashfs.level=5"];
+    let output = live.stagegraph(&level);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(3), "{text}");
+    assert!(text.contains("was damaged and has been removed"), "{text}");
+    assert_eq!(live.stagegraph(&level).status.code(), Some(0), "the next build is right");
+}
+
+#[test]
+fn a_published_file_that_was_written_to_is_noticed_and_made_again() {
+    let live = Live::new();
+    live.build(&[]);
+    let before = hashes(&live.out());
+    let script = live.published("netboot/boot.ipxe");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o644)).unwrap();
+    let mut text = fs::read(&script).unwrap();
+    text[3] ^= 1;
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    fs::write(&script, text).unwrap();
+    let output = live.stagegraph(&["build", &live.spec()]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("was damaged"));
+    fs::remove_file(&script).unwrap();
+    live.build(&[]);
+    assert_eq!(hashes(&live.out()), before);
+}
+
+#[test]
+fn a_file_put_in_the_place_of_a_published_one_and_an_empty_folder_are_not_lost() {
+    let live = Live::new();
+    live.build(&[]);
+    let config = live.published("netboot/grub/grub.cfg");
+    fs::remove_file(&config).unwrap();
+    fs::write(&config, "# my own menu\n").unwrap();
+    fs::create_dir(live.published("netboot/images")).unwrap();
+    let output = live.stagegraph(&["build", &live.spec(), "--set", "image.title=Other"]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("is in the way"));
+    assert_eq!(fs::read_to_string(&config).unwrap(), "# my own menu\n");
+    fs::rename(&config, live.published("netboot/grub/mine.cfg")).unwrap();
+    live.build(&["--set", "image.title=Other"]);
+    assert!(live.published("netboot/images").is_dir() && live.published("netboot/grub/mine.cfg").is_file());
+}
+
+#[test]
+fn published_folders_can_be_served_whatever_the_umask_and_a_link_to_one_stays() {
+    let live = Live::new();
+    fs::create_dir_all(live.world.path("served")).unwrap();
+    fs::create_dir_all(live.world.path("out")).unwrap();
+    std::os::unix::fs::symlink(live.world.path("served"), live.out()).unwrap();
+    let program = env!("CARGO_BIN_EXE_stagegraph");
+    let script = format!("umask 077; '{program}' build '{}' --store store", live.spec());
+    run_in(live.world.dir.path(), "sh", &["-c", &script]);
+    assert!(fs::symlink_metadata(live.out()).unwrap().is_symlink());
+    for folder in ["served", "served/netboot", "served/netboot/grub"] {
+        let mode = fs::metadata(live.world.path(folder)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o755, "{folder}");
+    }
+}
+
+#[test]
+fn a_memory_test_beside_the_kernel_is_no_kernel() {
+    let live = Live::new();
+    write_kernel(&live.root().join("boot/memtest86+x64.bin"), "7");
+    live.build(&[]);
+    assert!(live.published("netboot/gentoo.vmlinuz").exists());
+}

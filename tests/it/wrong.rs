@@ -25,7 +25,7 @@ fn check(output: &Output, code: i32, expected: &[&str]) {
 #[test]
 fn mistakes_in_a_spec_are_pointed_at() {
     let live = Live::new();
-    let cases: [(&str, &str, &[&str]); 17] = [
+    let cases: [(&str, &str, &[&str]); 18] = [
         ("pth = \"root\"\npath = \"root\"\n", "", &["no key \"pth\"", "did you mean \"path\"?", "tiny.toml"]),
         ("path = 7\n", "", &["expected a text, found a number"]),
         ("path = \"gone\"\n", "", &["gone is not there"]),
@@ -67,6 +67,11 @@ fn mistakes_in_a_spec_are_pointed_at() {
             &["only go down", "outputs are paths below out/"],
         ),
         ("path = \"root\"\nx = 1.5\n", "", &["no fractions"]),
+        (
+            "path = \"root\"\n",
+            "[node.r]\nstep = \"run\"\nargv = [\"true\"]\ninput = { \"../x\" = \"squashfs.image\" }\noutputs = { x = \"x/\" }\n[publish]\nx = [\"r.x\"]\n",
+            &["the input's name is not a file name"],
+        ),
     ];
     for (import, more, expected) in cases {
         live.write_spec(import, more);
@@ -104,6 +109,10 @@ fn mistakes_in_the_image_are_pointed_at() {
     );
     check(&live.stagegraph(&["build", "./no/such.toml"]), 2, &["cannot read the spec ./no/such.toml"]);
     check(&live.stagegraph(&["build", &live.spec(), "--to", "nowhere"]), 2, &["has no node \"nowhere\""]);
+    fs::create_dir(live.world.path("sub")).unwrap();
+    fs::copy(live.world.path("tiny.toml"), live.world.path("sub/tiny.toml")).unwrap();
+    fs::write(live.world.path("sub/root"), "").unwrap();
+    check(&live.stagegraph(&["build", &live.spec(), "sub/tiny.toml"]), 2, &["two specs are called tiny"]);
     check(&live.stagegraph(&["biuld"]), 2, &["unrecognized subcommand"]);
     let epoch = live.command(&["build", &live.spec()]).env("SOURCE_DATE_EPOCH", "soon").output().unwrap();
     check(&epoch, 2, &["SOURCE_DATE_EPOCH is \"soon\""]);
@@ -113,6 +122,12 @@ fn mistakes_in_the_image_are_pointed_at() {
 fn roots_that_cannot_boot_are_refused_by_what_they_lack() {
     let live = Live::new();
     let boot = live.root().join("boot");
+    let odd = boot.join("vmlinuz-a=b");
+    crate::live::write_kernel(&odd, "1");
+    write_dracut_initrd(&boot.join("initramfs-a=b.img"), "1");
+    refused(&live, &[], 1, &["cannot be named in menus"]);
+    fs::remove_file(odd).unwrap();
+    fs::remove_file(boot.join("initramfs-a=b.img")).unwrap();
     let initrd = boot.join("initramfs-test.img");
     write_initrd(&initrd, &[("init", "")], "cat");
     refused(&live, &[], 1, &["made by neither dracut nor genkernel"]);
@@ -143,6 +158,11 @@ fn tars_and_isos_that_are_none_are_refused() {
     run_in(live.world.dir.path(), "sh", &["-c", script]);
     live.write_spec("path = \"hostile.tar\"\n", "");
     refused(&live, &[], 1, &["only go down", "at byte 0"]);
+    live.write_spec("path = \"root\"\n", "");
+    live.build(&[]);
+    let iso = fs::read(live.iso()).unwrap();
+    import("cut.iso", &iso[..iso.len() / 2]);
+    refused(&live, &["--out", "elsewhere"], 1, &["it is cut off"]);
     run_in(live.world.dir.path(), "sh", &["-c", "tar -cf whole.tar root; head -c 30000 whole.tar > cut.tar"]);
     live.write_spec("path = \"cut.tar\"\n", "");
     refused(&live, &[], 1, &["read the archive at byte"]);

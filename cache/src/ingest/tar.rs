@@ -19,6 +19,16 @@ const BLOCK: u64 = 512;
 /// The longest extension record that is read: names and xattrs are far shorter.
 const EXTENSION_MAX: u64 = 1 << 20;
 
+/// No file is larger, and sums of such sizes do not overflow.
+const SIZE_MAX: u64 = 1 << 60;
+
+/// The longest target of a symbolic link that Linux has (`PATH_MAX`, without the NUL).
+const TARGET_MAX: usize = 4095;
+
+/// Linux numbers devices with 12 and 20 bits.
+const MAJOR_MAX: u32 = (1 << 12) - 1;
+const MINOR_MAX: u32 = (1 << 20) - 1;
+
 /// Why an archive did not become a tree. `at` counts bytes from its start.
 #[derive(Debug, thiserror::Error)]
 pub enum TarError {
@@ -30,6 +40,9 @@ pub enum TarError {
         /// What the system said.
         source: io::Error,
     },
+    /// The copy could not be written.
+    #[error("copy the archive")]
+    Copy(#[source] io::Error),
     /// A header that is none.
     #[error("the archive has no tar header at byte {at}: {why}")]
     Header {
@@ -195,7 +208,7 @@ impl<R: Read, W: Write> Archive<R, W> {
                 read => filled += read,
             }
         }
-        self.copy.write_all(&block).map_err(self.failed())?;
+        self.copy.write_all(&block).map_err(TarError::Copy)?;
         self.at += BLOCK;
         if block == [0; BLOCK as usize] {
             return Ok(None);
@@ -231,7 +244,7 @@ impl<R: Read, W: Write> Archive<R, W> {
             if read == 0 {
                 return Err(self.failed()(io::ErrorKind::UnexpectedEof.into()));
             }
-            self.copy.write_all(&buffer[..read]).map_err(self.failed())?;
+            self.copy.write_all(&buffer[..read]).map_err(TarError::Copy)?;
             let own = read.min(usize::try_from(content).unwrap_or(usize::MAX));
             each(&buffer[..own]);
             content -= own as u64;
@@ -243,7 +256,7 @@ impl<R: Read, W: Write> Archive<R, W> {
 
     /// Copies what follows the end mark.
     fn finish(&mut self) -> Result<(), TarError> {
-        io::copy(&mut self.input, &mut self.copy).map_err(self.failed())?;
+        io::copy(&mut self.input, &mut self.copy).map_err(TarError::Copy)?;
         Ok(())
     }
 
@@ -267,6 +280,9 @@ impl<R: Read, W: Write> Archive<R, W> {
             Some(size) => size,
             None => field(header.entry_size(), at)?,
         };
+        if size > SIZE_MAX {
+            return Err(TarError::Header { at, why: format!("a member of {size} bytes") });
+        }
         let meta = Meta {
             mode: (field(header.mode(), at)? & 0o7777) as u16,
             uid: id(extensions.uid.map_or_else(|| field(header.uid(), at), Ok)?, at)?,
@@ -282,9 +298,16 @@ impl<R: Read, W: Write> Archive<R, W> {
             return self.bytes(size, |_| {});
         };
         let link = extensions.link.or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned));
+        if link.as_ref().is_some_and(|target| target.len() > TARGET_MAX) {
+            return Err(TarError::Header { at, why: "the target of a link is too long".to_owned() });
+        }
         let device = || -> Result<(u32, u32), TarError> {
             let major = field(header.device_major(), at)?.unwrap_or(0);
-            Ok((major, field(header.device_minor(), at)?.unwrap_or(0)))
+            let minor = field(header.device_minor(), at)?.unwrap_or(0);
+            if major > MAJOR_MAX || minor > MINOR_MAX {
+                return Err(TarError::Header { at, why: format!("a device {major}:{minor}") });
+            }
+            Ok((major, minor))
         };
         let node = match kind {
             EntryType::Regular | EntryType::Continuous => {
@@ -405,6 +428,28 @@ mod tests {
         let start = slices.0[&digest] as usize;
         assert_eq!(&writer.0[start..start + 3], b"new");
         assert_eq!(tree.inode(&path("etc")).unwrap().meta, Meta::plain(0o755));
+    }
+
+    #[test]
+    fn a_hard_link_keeps_its_content_when_the_first_name_is_replaced() {
+        let mut writer = Writer(Vec::new());
+        writer
+            .add(EntryType::Regular, "a", "", b"one")
+            .add(EntryType::Link, "b", "a", b"")
+            .add(EntryType::Link, "c", "a", b"")
+            .add(EntryType::Regular, "a", "", b"two");
+        let (tree, _) = read(&writer).unwrap();
+        let content = |name: &str| tree.inode(&path(name)).unwrap().node.clone();
+        let file = |bytes: &[u8]| Node::File { digest: BlobDigest::of(bytes), size: 3 };
+        assert_eq!((content("a"), content("b"), content("c")), (file(b"two"), file(b"one"), file(b"one")));
+    }
+
+    #[test]
+    fn sizes_and_numbers_beyond_reason_are_refused() {
+        let records = b"29 size=18446744073709551615\n";
+        let mut writer = Writer(Vec::new());
+        writer.add(EntryType::XHeader, "pax", "", records).add(EntryType::Regular, "x", "", b"");
+        assert!(matches!(read(&writer).unwrap_err(), TarError::Header { .. }));
     }
 
     #[test]

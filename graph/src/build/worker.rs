@@ -125,7 +125,8 @@ fn run(
     if let Some(result) = &known
         && !options.check
     {
-        return Ok(Ran { result: result.clone(), here: false });
+        let result = super::relocated(result.clone(), &task.resolved.places);
+        return Ok(Ran { result, here: false });
     }
     let remarks = Mutex::default();
     let report = |report| tell(backend, &task.node, report, Some(&remarks));

@@ -8,14 +8,21 @@ use std::process::Command;
 
 use cache::stat::Stat;
 use cache::{BlobDigest, Sha256, Store};
-use graph::{Job, Resolving, StepError};
+use graph::{Job, StepError};
 use serde::{Deserialize, Serialize};
 
 /// apt's package lists.
 const LISTS: &str = "/var/lib/apt/lists";
 
-/// Where apt's sources are written down.
-const SOURCES: [&str; 3] = ["/etc/apt/sources.list", "/etc/apt/sources.list.d", "/etc/apt/preferences.d"];
+/// Where apt's sources and settings are written down.
+const SOURCES: [&str; 6] = [
+    "/etc/apt/sources.list",
+    "/etc/apt/sources.list.d",
+    "/etc/apt/preferences",
+    "/etc/apt/preferences.d",
+    "/etc/apt/apt.conf",
+    "/etc/apt/apt.conf.d",
+];
 
 /// Under this name the store remembers which object has a SHA-256.
 const BY_SHA256: &str = "sha256";
@@ -60,14 +67,10 @@ impl Package {
 
 /// Returns all packages that make the root, sorted by name; the network is not used.
 pub(super) fn resolve(
-    resolving: &Resolving<'_>,
+    store: &Store,
     architecture: &str,
     wanted: &[String],
 ) -> Result<Vec<Pinned>, StepError> {
-    lock(resolving.store, architecture, wanted)
-}
-
-fn lock(store: &Store, architecture: &str, wanted: &[String]) -> Result<Vec<Pinned>, StepError> {
     // The answer holds as long as apt's lists and sources are untouched.
     let key = format!("{architecture} {} {}", wanted.join(" "), stamp().map_err(StepError::environment)?);
     if let Some(known) = store.memo("apt", &key)?
@@ -84,7 +87,8 @@ fn lock(store: &Store, architecture: &str, wanted: &[String]) -> Result<Vec<Pinn
         .args(apt_args(work.path(), architecture))
         .args(["--print-uris", "-qq", "-y", "install", "?essential"])
         .args(wanted)
-        .env("LC_ALL", "C")
+        .env_clear()
+        .envs([("LC_ALL", "C"), ("PATH", graph::sandbox::PATH)])
         .output()
         .map_err(|error| StepError::environment(format!("run apt-get: {error}")))?;
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -195,7 +199,7 @@ fn parse(line: &str) -> Result<Pinned, StepError> {
 
 /// Returns the packages in the store; those that are not there are fetched and checked.
 pub(super) fn fetch(job: &Job<'_>, architecture: &str, wanted: &[String]) -> Result<Vec<Package>, StepError> {
-    let pinned = lock(job.store, architecture, wanted)?;
+    let pinned = resolve(job.store, architecture, wanted)?;
     for package in &pinned {
         let expected = format!("{} sha256:{}", package.version, package.sha256);
         if job.action.sources.get(&package.name) != Some(&expected) {
