@@ -105,10 +105,8 @@ impl Iso {
         let mut iso =
             Iso { path: path.to_owned(), file, size, volume_id: String::new(), files: BTreeMap::new() };
         let descriptor = iso.primary_descriptor()?;
-        let text = |range: std::ops::Range<usize>| {
-            String::from_utf8_lossy(&descriptor[range]).trim_end_matches([' ', '\0']).to_owned()
-        };
-        iso.volume_id = text(40..72);
+        let volume_id = &descriptor[40..72];
+        iso.volume_id = String::from_utf8_lossy(volume_id).trim_end_matches([' ', '\0']).to_owned();
         let Some(root) = iso.record(&descriptor[156..190])? else {
             return Err(iso.damaged("its top folder has no record"));
         };

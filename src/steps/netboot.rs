@@ -146,7 +146,7 @@ impl Netboot {
     fn pxelinux(&self, kernels: &Kernels, squashfs: Blob) -> Result<String, StepError> {
         let names = Names::folder();
         let mut text = format!(
-            "SERIAL 0 115200\nUI menu.c32\nPROMPT 0\nTIMEOUT 100\nMENU TITLE {}\n",
+            "SERIAL 0 115200\nUI menu.c32\nPROMPT 0\nTIMEOUT 100\nMENU WIDTH 78\nMENU MARGIN 4\nMENU TITLE {}\n",
             self.menu.title()
         );
         for (number, entry) in self.menu.entries(kernels, &Medium::InInitrd)?.into_iter().enumerate() {

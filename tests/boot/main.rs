@@ -146,7 +146,7 @@ fn pick_in_grub(vm: &mut Vm) {
 }
 
 fn pick_in_pxelinux(vm: &mut Vm) {
-    vm.wait_for("console=ttyS0,115200", vm::LOADED);
+    vm.wait_for("console=ttyS0", vm::LOADED);
     vm.send("2");
     vm.send("\r");
 }

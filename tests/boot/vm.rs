@@ -41,6 +41,8 @@ pub(crate) struct Vm {
     child: Child,
     input: ChildStdin,
     output: Receiver<Vec<u8>>,
+    /// The beginning of an escape whose end has not come yet.
+    rest: Vec<u8>,
     /// All that was printed, without escapes.
     text: String,
     /// Up to here it was waited for.
@@ -86,7 +88,7 @@ impl Vm {
                 }
             }
         });
-        Self { child, input, output, text: String::new(), seen: 0, _vars: vars }
+        Self { child, input, output, rest: Vec::new(), text: String::new(), seen: 0, _vars: vars }
     }
 
     /// Types on the serial line, at a pace that emulated firmware can follow.
@@ -114,7 +116,12 @@ impl Vm {
                 self.fail(&format!("the guest says {hopeless:?} instead of {text:?}"));
             }
             match self.output.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(bytes) => self.text.push_str(&plain(&bytes)),
+                Ok(bytes) => {
+                    self.rest.extend(bytes);
+                    let (text, used) = plain(&self.rest);
+                    self.text.push_str(&text);
+                    self.rest.drain(..used);
+                }
                 Err(RecvTimeoutError::Timeout) => self.fail(&format!("no {text:?} within {limit:?}")),
                 Err(RecvTimeoutError::Disconnected) => {
                     self.fail(&format!("the guest ended without {text:?}"))
@@ -137,23 +144,41 @@ impl Drop for Vm {
     }
 }
 
-/// Takes terminal escapes out: menus and systemd write them into the middle of words.
-fn plain(bytes: &[u8]) -> String {
+/// Takes terminal escapes out: menus and systemd write them into the middle of words. Returns the text, and
+/// how many bytes it is made of; an escape that is not finished yet is not among them.
+fn plain(bytes: &[u8]) -> (String, usize) {
     let mut text = String::new();
-    let mut bytes = bytes.iter().copied().peekable();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            0x1b if bytes.peek() == Some(&b'[') => {
-                bytes.next();
-                for byte in bytes.by_ref() {
-                    if byte.is_ascii_alphabetic() {
-                        break;
-                    }
+    let mut at = 0;
+    while let Some(byte) = bytes.get(at) {
+        let length = match byte {
+            0x1b => match bytes.get(at + 1) {
+                None => break,
+                Some(b'[') => {
+                    let end = bytes[at + 2..].iter().position(|byte| byte.is_ascii_alphabetic());
+                    let Some(end) = end else { break };
+                    end + 3
                 }
+                // A character set: one more byte.
+                Some(b'(' | b')' | b'%') => 3,
+                Some(_) => 2,
+            },
+            b'\r' | 0x0e | 0x0f => 1,
+            byte => {
+                text.push(char::from(*byte));
+                1
             }
-            0x1b | b'\r' => {}
-            byte => text.push(char::from(byte)),
+        };
+        if at + length > bytes.len() {
+            break;
         }
+        at += length;
     }
-    text
+    (text, at)
+}
+
+#[test]
+fn escapes_are_taken_out_even_where_they_come_in_pieces() {
+    assert_eq!(plain(b"a\x1b[0;1mb\x1b(Bc"), ("abc".to_owned(), 11));
+    assert_eq!(plain(b"a\x1b[0;"), ("a".to_owned(), 1));
+    assert_eq!(plain(b"a\x1b"), ("a".to_owned(), 1));
 }
