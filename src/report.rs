@@ -164,7 +164,9 @@ impl Reporter {
                 parts.push(format!("{number} {name}"));
             }
         }
-        self.say(&format!("{} nodes: {}", built.nodes.len(), parts.join(", ")));
+        let all = built.nodes.len();
+        let nodes = if all == 1 { "node" } else { "nodes" };
+        self.say(&format!("{all} {nodes}: {}", parts.join(", ")));
     }
 
     /// Says what was published where.

@@ -94,6 +94,24 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     KINDS.into_iter().map(|kind| kind.name)
 }
 
+/// What every step says of itself: the name of its kind, the version of its code, its settings.
+macro_rules! identity {
+    (version $version:literal) => {
+        fn kind(&self) -> &'static str {
+            KIND.name
+        }
+
+        fn version(&self) -> u32 {
+            $version
+        }
+
+        fn params(&self) -> std::collections::BTreeMap<String, String> {
+            $crate::steps::params(self)
+        }
+    };
+}
+use identity;
+
 /// Returns a step's settings as the fields of its action: each member of the struct is one.
 fn params(step: &impl Serialize) -> BTreeMap<String, String> {
     let Ok(serde_json::Value::Object(members)) = serde_json::to_value(step) else {

@@ -22,7 +22,7 @@ use serde::Serialize;
 
 use self::apt::Package;
 use super::import::boot_files;
-use super::{Inputs, Kind, Made, folder, params};
+use super::{Inputs, Kind, Made, folder, identity};
 use crate::spec::{Fields, Image, SpecError};
 
 /// Gives `root`, `boot` (kernel, initrd, config) and `packages`, the list of packages as JSON.
@@ -274,17 +274,7 @@ fn data_files() -> Result<Vec<String>, StepError> {
 }
 
 impl Step for Debian {
-    fn kind(&self) -> &'static str {
-        KIND.name
-    }
-
-    fn version(&self) -> u32 {
-        1
-    }
-
-    fn params(&self) -> BTreeMap<String, String> {
-        params(self)
-    }
+    identity!(version 1);
 
     fn resolve(&self, resolving: &Resolving<'_>) -> Result<Resolved, StepError> {
         if !rustix::process::geteuid().is_root() {

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 use sha2::{Digest, Sha512};
 
-use super::{Inputs, Kind, Made, folder, params};
+use super::{Inputs, Kind, Made, folder, identity};
 use crate::formats::iso9660::Iso;
 use crate::spec::{Fields, Image, SpecError};
 
@@ -84,17 +84,7 @@ fn contents(job: &Job<'_>, iso: &Blob) -> Result<Vec<u8>, StepError> {
 }
 
 impl Step for Digests {
-    fn kind(&self) -> &'static str {
-        KIND.name
-    }
-
-    fn version(&self) -> u32 {
-        1
-    }
-
-    fn params(&self) -> BTreeMap<String, String> {
-        params(self)
-    }
+    identity!(version 1);
 
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
         let mut named: BTreeMap<String, Blob> = BTreeMap::new();

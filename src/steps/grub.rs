@@ -14,7 +14,7 @@ use graph::tool::ToolSpec;
 use graph::{Job, Resolved, Resolving, Step, StepError};
 use serde::Serialize;
 
-use super::{Inputs, Kind, Made, params};
+use super::{Inputs, Kind, Made, identity};
 
 /// Gives `eltorito` (BIOS, CD), `mbr` (BIOS, disk), `efi` (a FAT image for UEFI), and the network images
 /// `net-bios` and `net-efi`.
@@ -177,17 +177,7 @@ impl Grub {
 }
 
 impl Step for Grub {
-    fn kind(&self) -> &'static str {
-        KIND.name
-    }
-
-    fn version(&self) -> u32 {
-        1
-    }
-
-    fn params(&self) -> BTreeMap<String, String> {
-        params(self)
-    }
+    identity!(version 1);
 
     fn resolve(&self, resolving: &Resolving<'_>) -> Result<Resolved, StepError> {
         Ok(Resolved::with_tools(resolving, &SPECS)?)

@@ -6,7 +6,7 @@ use cache::Output;
 use graph::{Job, Step, StepError};
 use serde::Serialize;
 
-use super::{Inputs, Kind, Made, boot, folder, params};
+use super::{Inputs, Kind, Made, boot, folder, identity};
 
 /// Gives `images`, a folder with one file for each initrd, named by its label, and `facts`, what is inside
 /// them as JSON.
@@ -22,17 +22,7 @@ struct Initrd {
 }
 
 impl Step for Initrd {
-    fn kind(&self) -> &'static str {
-        KIND.name
-    }
-
-    fn version(&self) -> u32 {
-        1
-    }
-
-    fn params(&self) -> BTreeMap<String, String> {
-        params(self)
-    }
+    identity!(version 1);
 
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
         let kernels = boot::find(job.store, &job.tree("boot")?, &self.label)?;

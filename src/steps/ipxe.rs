@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::boot::{BootEntry, Kernels};
 use super::menu::Menu;
-use super::{Inputs, Kind, Made, folder, params};
+use super::{Inputs, Kind, Made, folder, identity};
 use crate::cmdline::{Choice, KEYMAP, Medium, SQUASHFS_IN_INITRD, Token};
 use crate::steps::netboot::Names;
 
@@ -133,17 +133,7 @@ impl Ipxe {
 }
 
 impl Step for Ipxe {
-    fn kind(&self) -> &'static str {
-        KIND.name
-    }
-
-    fn version(&self) -> u32 {
-        1
-    }
-
-    fn params(&self) -> BTreeMap<String, String> {
-        params(self)
-    }
+    identity!(version 1);
 
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
         let kernels = Kernels::decode(&job.store.read(&job.blob("facts")?.digest)?)?;

@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use super::boot::Kernels;
 use super::menu::Menu;
-use super::{Inputs, Kind, Made, folder, params};
+use super::{Inputs, Kind, Made, folder, identity};
 use crate::cmdline::{Medium, SQUASHFS};
 
 /// Gives `files`, a folder with the ISO under its published name.
@@ -115,17 +115,7 @@ impl Iso {
 }
 
 impl Step for Iso {
-    fn kind(&self) -> &'static str {
-        KIND.name
-    }
-
-    fn version(&self) -> u32 {
-        1
-    }
-
-    fn params(&self) -> BTreeMap<String, String> {
-        params(self)
-    }
+    identity!(version 1);
 
     fn resolve(&self, resolving: &Resolving<'_>) -> Result<Resolved, StepError> {
         Ok(Resolved::with_tools(resolving, &[XORRISO])?)

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::boot::{BootEntry, Kernels};
 use super::menu::{Load, Menu, least_ram};
-use super::{Inputs, Kind, Made, folder, params};
+use super::{Inputs, Kind, Made, folder, identity};
 use crate::cmdline::{Choice, Medium};
 
 /// The version of the manifest's schema, which `docs/manifest.md` documents.
@@ -144,17 +144,7 @@ impl Manifest {
 }
 
 impl Step for Manifest {
-    fn kind(&self) -> &'static str {
-        KIND.name
-    }
-
-    fn version(&self) -> u32 {
-        1
-    }
-
-    fn params(&self) -> BTreeMap<String, String> {
-        params(self)
-    }
+    identity!(version 1);
 
     fn wants_provenance(&self) -> bool {
         true

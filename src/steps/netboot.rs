@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::boot::{BootEntry, Kernels};
 use super::menu::{Load, Menu, least_ram};
-use super::{Inputs, Kind, Made, folder, params};
+use super::{Inputs, Kind, Made, folder, identity};
 use crate::cmdline::{Medium, SQUASHFS, SQUASHFS_IN_INITRD};
 use crate::formats::cpio;
 
@@ -204,17 +204,7 @@ fn package_version(path: &Path) -> Option<String> {
 }
 
 impl Step for Netboot {
-    fn kind(&self) -> &'static str {
-        KIND.name
-    }
-
-    fn version(&self) -> u32 {
-        1
-    }
-
-    fn params(&self) -> BTreeMap<String, String> {
-        params(self)
-    }
+    identity!(version 1);
 
     fn resolve(&self, resolving: &Resolving<'_>) -> Result<Resolved, StepError> {
         let mut resolved = Resolved::default();

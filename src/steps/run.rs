@@ -18,7 +18,7 @@ use graph::tool::ToolSpec;
 use graph::{Job, Resolved, Resolving, Step, StepError};
 use serde::Serialize;
 
-use super::{Inputs, Kind, Made, folder, params};
+use super::{Inputs, Kind, Made, folder, identity};
 use crate::spec::{Fields, Image, SpecError};
 
 /// Gives the outputs its spec names.
@@ -82,17 +82,7 @@ impl Run {
 }
 
 impl Step for Run {
-    fn kind(&self) -> &'static str {
-        KIND.name
-    }
-
-    fn version(&self) -> u32 {
-        1
-    }
-
-    fn params(&self) -> BTreeMap<String, String> {
-        params(self)
-    }
+    identity!(version 1);
 
     fn resolve(&self, resolving: &Resolving<'_>) -> Result<Resolved, StepError> {
         let programs: Vec<&str> = self.tools.iter().map(String::as_str).collect();

@@ -9,7 +9,7 @@ use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use graph::{Job, Step, StepError};
 use serde::Serialize;
 
-use super::{Inputs, Kind, Made, params};
+use super::{Inputs, Kind, Made, identity};
 use crate::spec::{Fields, Image, SpecError};
 use crate::squashfs::{self, Compressor, CompressorKind, Options, WriteError};
 
@@ -79,17 +79,7 @@ impl Squashfs {
 }
 
 impl Step for Squashfs {
-    fn kind(&self) -> &'static str {
-        KIND.name
-    }
-
-    fn version(&self) -> u32 {
-        1
-    }
-
-    fn params(&self) -> BTreeMap<String, String> {
-        params(self)
-    }
+    identity!(version 1);
 
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
         let input = job.input("root")?;
