@@ -12,9 +12,9 @@ cores=$(nproc)
 
 "$program" build amd64-minimal --out "$work/out" > /dev/null
 unsquashfs -q -n -d "$work/root" "$work/out/amd64-minimal/netboot/image.squashfs"
-mkdir "$work/root/boot"
-cp "$work/out/amd64-minimal/netboot/debian.vmlinuz" "$work/root/boot/vmlinuz"
-cp "$work/out/amd64-minimal/netboot/debian.initrd" "$work/root/boot/initrd"
+mkdir "$work/boot"
+cp "$work/out/amd64-minimal/netboot/debian.vmlinuz" "$work/boot/vmlinuz"
+cp "$work/out/amd64-minimal/netboot/debian.initrd" "$work/boot/initrd"
 cat > "$work/bench.toml" <<TEXT
 extends = "livecd"
 [image]
@@ -26,6 +26,7 @@ timestamp = "20260101T000000Z"
 [node.stage2]
 step = "import"
 path = "root"
+boot = "boot"
 TEXT
 
 # median COMMAND : runs it REPEAT times, prints the median of the wall seconds.
@@ -48,7 +49,7 @@ squashfs() { # squashfs COMPRESSOR LEVEL : one row for each tool it is compared 
 		*) make="mksquashfs $work/root $work/image -comp $1 -Xcompression-level $2" gen="gensquashfs -c $1 -X level=$2" ;;
 	esac
 	row "squashfs $1 $2, cold, against mksquashfs" "$own" \
-		"$(median "$make -b 131072 -processors $cores -noappend -quiet -no-progress -e boot")"
+		"$(median "$make -b 131072 -processors $cores -noappend -quiet -no-progress")"
 	row "squashfs $1 $2, cold, against gensquashfs" "$own" \
 		"$(median "$gen -b 131072 -j $cores -x -k -q -D $work/root $work/image")"
 }
