@@ -69,7 +69,7 @@ const RECIPE: [(&str, &str); 14] = [
 ];
 
 /// Programs of the host that mmdebstrap and the recipe start.
-const PROGRAMS: [&str; 58] = [
+const PROGRAMS: [&str; 55] = [
     "/usr/lib/apt/apt-helper",
     "/usr/lib/apt/methods/copy",
     "/usr/lib/apt/methods/file",
@@ -98,7 +98,6 @@ const PROGRAMS: [&str; 58] = [
     "env",
     "find",
     "grep",
-    "gzip",
     "head",
     "install",
     "ldconfig",
@@ -126,8 +125,6 @@ const PROGRAMS: [&str; 58] = [
     "umount",
     "unshare",
     "wc",
-    "xz",
-    "zstd",
 ];
 
 /// Data of those programs; folders whose names begin so count as well.
