@@ -81,5 +81,5 @@ install: program
 	for spec in specs/*.toml; do \
 		install -D -m 644 "$$spec" "$(DESTDIR)$(PREFIX)/share/stagegraph/$$spec" || exit 1; done
 	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions
-	$(PROGRAM) man > $(DESTDIR)$(PREFIX)/share/man/man1/stagegraph.1
+	$(PROGRAM) man $(DESTDIR)$(PREFIX)/share/man/man1
 	$(PROGRAM) completions bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/stagegraph

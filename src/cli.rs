@@ -47,15 +47,18 @@ enum Verb {
     Build(build::Build),
     /// Prints the graph a spec stands for, without building it
     Plan(plan::Plan),
-    /// Says why nodes ran, or did not, the last time a spec was built
+    /// Says why each node of a spec last ran
     Why(why::Why),
     /// Prints the completions for a shell
     Completions {
         /// The shell
         shell: clap_complete::Shell,
     },
-    /// Prints the manual page
-    Man,
+    /// Prints the manual page, or writes one for each verb into a folder
+    Man {
+        /// The folder
+        dir: Option<PathBuf>,
+    },
 }
 
 /// Which spec, and what is set on top of it.
@@ -175,7 +178,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             clap_complete::generate(shell, &mut Cli::command(), "stagegraph", &mut text);
             print(&text)
         }
-        Verb::Man => {
+        Verb::Man { dir: Some(dir) } => clap_mangen::generate_to(Cli::command(), &dir)
+            .map(|()| DONE)
+            .map_err(|error| Failure::environment(format!("write into {}: {error}", dir.display()))),
+        Verb::Man { dir: None } => {
             let mut text = Vec::new();
             clap_mangen::Man::new(Cli::command())
                 .render(&mut text)
@@ -186,10 +192,16 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match result {
         Ok(code) => code.into(),
         Err(failure) => {
-            eprintln!("error: {}", failure.message.trim_start());
+            complain(&format!("error: {}", failure.message.trim_start()));
             failure.code.into()
         }
     }
+}
+
+/// Prints an error; where nobody can read it, the exit code still tells.
+fn complain(text: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// Prints a whole text; a reader that went away (`| head`) is no failure.

@@ -96,8 +96,8 @@ impl Reporter {
 
     fn complain(&self, text: &str) {
         match &self.progress {
-            Some(progress) => progress.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
+            Some(progress) => progress.suspend(|| drop(writeln!(std::io::stderr(), "{text}"))),
+            None => drop(writeln!(std::io::stderr(), "{text}")),
         }
     }
 
@@ -172,6 +172,13 @@ impl Reporter {
     /// Says what was published where.
     pub fn published(&self, folder: &Path, published: &Published) {
         let (count, folder) = (published.files.len(), folder.display());
+        if self.style.json {
+            let event = serde_json::json!({
+                "event": "published", "folder": folder.to_string(), "files": published.files,
+                "unchanged": published.unchanged,
+            });
+            return print_line(&event.to_string());
+        }
         if published.unchanged {
             self.say(&format!("published: {folder}/ ({count} files, unchanged)"));
         } else {

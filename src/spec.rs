@@ -76,13 +76,16 @@ impl Reader<'_> {
         let image = Image::read(top.required_table("image")?, &kinds)?;
         let mut derivations = BTreeMap::new();
         let mut origins = BTreeMap::new();
+        let mut folders = BTreeSet::new();
         for (key, item) in node_fields.tables()? {
             let Some(node) = NodeName::new(key) else { continue };
             let kind = self.kinds[&node];
-            derivations.insert(node.clone(), derivation(&node, item, kind, &image, &mut origins)?);
+            let (derivation, own) = derivation(&node, item, kind, &image, &mut origins)?;
+            folders.extend(own.into_iter().map(|output| OutputRef { node: node.clone(), output }));
+            derivations.insert(node, derivation);
         }
         let publish = match top.table("publish")? {
-            Some(item) => read_publish(item, &derivations)?,
+            Some(item) => read_publish(item, &derivations, &folders)?,
             None => Vec::new(),
         };
         top.text("extends")?;
@@ -148,7 +151,7 @@ fn derivation(
     kind: &steps::Kind,
     image: &Image,
     origins: &mut Origins,
-) -> Result<Derivation, Box<SpecError>> {
+) -> Result<(Derivation, BTreeSet<String>), Box<SpecError>> {
     // Settings of a step stand in the node, or in a table named after the step; those of other steps wait.
     let mut merged = item.clone();
     if let Value::Table(table) = &mut merged.value {
@@ -182,7 +185,7 @@ fn derivation(
     check_inputs(node, kind, &inputs, &merged, origins)?;
     let made = (kind.make)(&fields, image)?;
     fields.finish()?;
-    Ok(Derivation { step: made.step, inputs, outputs: made.outputs })
+    Ok((Derivation { step: made.step, inputs, outputs: made.outputs }, made.folders))
 }
 
 fn check_inputs(
@@ -223,6 +226,7 @@ fn parse_output(text: &str) -> Option<OutputRef> {
 fn read_publish(
     item: &Item,
     derivations: &BTreeMap<NodeName, Derivation>,
+    folders: &BTreeSet<OutputRef>,
 ) -> Result<Vec<(Option<RelPath>, OutputRef)>, Box<SpecError>> {
     let mut publish = Vec::new();
     for (folder, outputs) in item.entries()? {
@@ -242,6 +246,11 @@ fn read_publish(
                 SpecError::at(&output.origin, format!("there is no output {text:?} to publish"))
                     .label("expected NODE.OUTPUT of a node of this spec")
             })?;
+            if !folders.contains(&parsed) {
+                return Err(SpecError::at(&output.origin, format!("{text} is not a folder of plain files"))
+                    .label("only such folders can be published")
+                    .help("a node of your own (step = \"run\") can put a file into one"));
+            }
             publish.push((path.clone(), parsed));
         }
     }

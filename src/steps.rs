@@ -50,11 +50,17 @@ pub struct Made {
     pub step: Arc<dyn Step>,
     /// The names of its outputs.
     pub outputs: BTreeSet<String>,
+    /// Those that are folders of plain files, which can be published.
+    pub folders: BTreeSet<String>,
 }
 
 impl Made {
+    /// Takes the names of the outputs; those of folders end in a slash.
     fn new(step: impl Step + 'static, outputs: &[&str]) -> Self {
-        Self { step: Arc::new(step), outputs: outputs.iter().map(|name| (*name).to_owned()).collect() }
+        let names = |wanted: fn(&&&str) -> bool| {
+            outputs.iter().filter(wanted).map(|name| name.trim_end_matches('/').to_owned()).collect()
+        };
+        Self { step: Arc::new(step), outputs: names(|_| true), folders: names(|name| name.ends_with('/')) }
     }
 }
 

@@ -76,6 +76,9 @@ impl Build {
             return Err(Failure { code: WRONG, message });
         }
         let wanted = specs.iter().map(|spec| self.wanted(spec)).collect::<Result<Vec<_>, Failure>>()?;
+        if self.to.is_empty() {
+            self.check_out(&specs)?;
+        }
         let store = cache::Store::open(&self.store.dir()?)?;
         let search = search_path();
         let bwrap = search.iter().map(|folder| folder.join("bwrap")).find(|path| path.is_file());
@@ -114,7 +117,7 @@ impl Build {
             let built = graph::build::build(&spec.dag, &wanted, &backend, &options)?;
             reporter.finish(&built);
             if cancel.is_cancelled() {
-                eprintln!("error: stopped; what was finished is kept");
+                super::complain("error: stopped; what was finished is kept");
                 return Ok(INTERRUPTED);
             }
             code = code.max(match built.fault() {
@@ -125,6 +128,25 @@ impl Build {
             });
         }
         Ok(code)
+    }
+
+    /// Finds out before anything runs whether something is published, and whether it can be.
+    fn check_out(&self, specs: &[Spec]) -> Result<(), Failure> {
+        if let Some(spec) = specs.iter().find(|spec| spec.publish.is_empty()) {
+            let message =
+                format!("{} publishes nothing; name outputs under [publish], or nodes with --to", spec.name);
+            return Err(Failure { code: WRONG, message });
+        }
+        let probe = self.out.join(format!(".stagegraph.{}", std::process::id()));
+        std::fs::create_dir_all(&self.out)
+            .and_then(|()| std::fs::write(&probe, ""))
+            .and_then(|()| std::fs::remove_file(&probe))
+            .map_err(|error| {
+                let out = self.out.display();
+                Failure::environment(format!(
+                    "the output folder {out} cannot be written to: {error}; name another with --out"
+                ))
+            })
     }
 
     /// Returns the nodes to build: those named, or all.

@@ -143,7 +143,18 @@ fn set(item: Item, text: &str, option: &str) -> Result<Item, Box<SpecError>> {
         value: Value::Table(Table::from([((*key).to_owned(), item)])),
         origin: origin(0..start - 1),
     });
-    nested.overlaid_on(item)
+    let mut item = nested.overlaid_on(item)?;
+    // What the command line says of the image goes before what a step's own table says.
+    if let (["image", key], Value::Table(top)) = (&path[..], &mut item.value)
+        && let Some(Value::Table(image)) = top.get_mut("image").map(|image| &mut image.value)
+    {
+        for table in image.values_mut() {
+            if let Value::Table(table) = &mut table.value {
+                table.remove(*key);
+            }
+        }
+    }
+    Ok(item)
 }
 
 /// Reads a value as TOML; what is no TOML is a text.

@@ -188,7 +188,7 @@ fn make(fields: &Fields<'_>, image: &Image) -> Result<Made, Box<SpecError>> {
         recipe: recipe.finish().to_string(),
         epoch: image.timestamp.epoch(),
     };
-    Ok(Made::new(step, &["root", "boot", "packages"]))
+    Ok(Made::new(step, &["root", "boot/", "packages"]))
 }
 
 impl Debian {

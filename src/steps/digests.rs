@@ -24,7 +24,7 @@ pub(super) const KIND: Kind = Kind { name: "digests", inputs: Inputs::Any, make 
 
 fn make(fields: &Fields<'_>, image: &Image) -> Result<Made, Box<SpecError>> {
     let iso = fields.bool("iso", false)?.then(|| image.iso_name());
-    Ok(Made::new(Digests { iso }, &["files"]))
+    Ok(Made::new(Digests { iso }, &["files/"]))
 }
 
 #[derive(Serialize)]

@@ -47,7 +47,7 @@ fn make(fields: &Fields<'_>, _image: &Image) -> Result<Made, Box<SpecError>> {
     };
     fields.required("path")?;
     let step = Import { path: located("path")?.unwrap_or_default(), boot: located("boot")? };
-    Ok(Made::new(step, &["root", "boot", "packages"]))
+    Ok(Made::new(step, &["root", "boot/", "packages"]))
 }
 
 /// What was found at a path.

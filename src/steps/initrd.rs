@@ -13,7 +13,7 @@ use super::{Inputs, Kind, Made, boot, folder, identity};
 pub(super) const KIND: Kind = Kind {
     name: "initrd",
     inputs: Inputs::Named { required: &["boot"], optional: &[] },
-    make: |_fields, image| Ok(Made::new(Initrd { label: image.label.clone() }, &["images", "facts"])),
+    make: |_fields, image| Ok(Made::new(Initrd { label: image.label.clone() }, &["images/", "facts"])),
 };
 
 #[derive(Serialize)]

@@ -21,7 +21,7 @@ pub(super) const KIND: Kind = Kind {
     inputs: Inputs::Named { required: &["facts"], optional: &[] },
     make: |_fields, image| {
         let step = Ipxe { iso: image.iso_name(), menu: Menu::of(image), keymap: has_keymap(&image.bootargs) };
-        Ok(Made::new(step, &["beside", "folder"]))
+        Ok(Made::new(step, &["beside/", "folder/"]))
     },
 };
 

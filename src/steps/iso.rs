@@ -34,7 +34,7 @@ pub(super) const KIND: Kind = Kind {
             date: image.timestamp.iso9660(),
             epoch: image.timestamp.epoch(),
         };
-        Ok(Made::new(step, &["files"]))
+        Ok(Made::new(step, &["files/"]))
     },
 };
 

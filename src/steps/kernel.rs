@@ -12,7 +12,7 @@ use super::{Inputs, Kind, Made, boot, folder, identity};
 pub(super) const KIND: Kind = Kind {
     name: "kernel",
     inputs: Inputs::Named { required: &["boot"], optional: &[] },
-    make: |_fields, image| Ok(Made::new(Kernel { label: image.label.clone() }, &["images"])),
+    make: |_fields, image| Ok(Made::new(Kernel { label: image.label.clone() }, &["images/"])),
 };
 
 #[derive(Serialize)]

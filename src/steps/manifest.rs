@@ -30,7 +30,7 @@ pub(super) const KIND: Kind = Kind {
                 epoch: image.timestamp.epoch(),
                 menu: Menu::of(image),
             },
-            &["files"],
+            &["files/"],
         ))
     },
 };

@@ -26,7 +26,7 @@ pub(super) const KIND: Kind = Kind {
     make: |fields, image| {
         let step =
             Netboot { iso: image.iso_name(), menu: Menu::of(image), loaders: fields.bool("loaders", true)? };
-        Ok(Made::new(step, &["beside", "folder"]))
+        Ok(Made::new(step, &["beside/", "folder/"]))
     },
 };
 

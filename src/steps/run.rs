@@ -61,7 +61,8 @@ fn make(fields: &Fields<'_>, image: &Image) -> Result<Made, Box<SpecError>> {
         }
     }
     let tools = fields.texts("tools")?.into_iter().map(|(name, _)| name.to_owned()).collect();
-    let names: Vec<String> = outputs.keys().cloned().collect();
+    let slash = |path: &str| if path.ends_with('/') { "/" } else { "" };
+    let names: Vec<String> = outputs.iter().map(|(name, path)| format!("{name}{}", slash(path))).collect();
     let step = Run { argv, tools, outputs, env, epoch: image.timestamp.epoch() };
     Ok(Made::new(step, &names.iter().map(String::as_str).collect::<Vec<_>>()))
 }

@@ -25,7 +25,7 @@ fn check(output: &Output, code: i32, expected: &[&str]) {
 #[test]
 fn mistakes_in_a_spec_are_pointed_at() {
     let live = Live::new();
-    let cases: [(&str, &str, &[&str]); 18] = [
+    let cases: [(&str, &str, &[&str]); 19] = [
         ("pth = \"root\"\npath = \"root\"\n", "", &["no key \"pth\"", "did you mean \"path\"?", "tiny.toml"]),
         ("path = 7\n", "", &["expected a text, found a number"]),
         ("path = \"gone\"\n", "", &["gone is not there"]),
@@ -60,6 +60,11 @@ fn mistakes_in_a_spec_are_pointed_at() {
             &["nothing that is published needs the node more"],
         ),
         ("path = \"root\"\n", "[node.more]\nstep = \"grab\"\n", &["there is no step \"grab\"", "steps are:"]),
+        (
+            "path = \"root\"\n",
+            "[publish]\nx = [\"squashfs.image\"]\n",
+            &["squashfs.image is not a folder of plain files"],
+        ),
         ("path = \"root\"\n", "[publish]\n\"../up\" = [\"iso.files\"]\n", &["only go down"]),
         (
             "path = \"root\"\n",
@@ -250,4 +255,21 @@ fn an_offline_build_that_needs_packages_says_which() {
     let packages = "stage2.debian.packages=[\"no-such-package\"]";
     let output = live.stagegraph(&["build", "amd64-minimal", "--to", "stage2", "--set", packages]);
     check(&output, 3, &["Unable to locate package no-such-package", "apt-get update"]);
+}
+
+#[test]
+fn an_output_folder_that_cannot_be_used_is_noticed_before_anything_runs() {
+    let live = Live::new();
+    let output = live.stagegraph(&["build", &live.spec(), "--out", "/dev/null"]);
+    check(&output, 3, &["the output folder /dev/null cannot be written to", "--out"]);
+    assert!(output.stdout.is_empty(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+#[test]
+fn what_the_command_line_says_of_the_image_wins_over_a_steps_own_table() {
+    let live = Live::new();
+    let plan = |set: &str| live.stagegraph(&["plan", "amd64-minimal", "--format", "json", "--set", set]);
+    let text = String::from_utf8(plan("image.volume_id=MINE").stdout).unwrap();
+    assert!(text.contains("\"volume_id\": \"MINE\""), "{text}");
+    check(&plan("image.volume_id=has space"), 2, &["cannot be found by an initramfs"]);
 }
