@@ -34,10 +34,8 @@ const TAIL: usize = 12;
 
 /// One run of a tool.
 pub struct Invocation<'a> {
-    /// The program and what it may read.
+    /// The program, what it may start and what it may read.
     pub tool: &'a Tool,
-    /// Further programs it may start.
-    pub others: &'a [&'a Tool],
     /// Its arguments, without the program's own name.
     pub args: Vec<OsString>,
     /// The whole environment, but for `PATH`, `HOME`, `TMPDIR`, `LC_ALL` and `TZ`, which are fixed.
@@ -265,11 +263,7 @@ pub fn bwrap_argv(
     for (flag, path) in [("--proc", "/proc"), ("--dev", "/dev"), ("--tmpfs", "/tmp")] {
         add(&[flag.as_ref(), path.as_ref()]);
     }
-    let mut files: BTreeMap<&Path, &Path> = BTreeMap::new();
-    for tool in std::iter::once(&invocation.tool).chain(invocation.others) {
-        files.extend(tool.files.iter().map(|(inside, outside)| (inside.as_path(), outside.as_path())));
-    }
-    for (inside, outside) in files {
+    for (inside, outside) in &invocation.tool.files {
         add(&["--ro-bind".as_ref(), outside.as_ref(), inside.as_ref()]);
     }
     if invocation.privileged {
@@ -390,7 +384,6 @@ mod tests {
             let work = self.dir.path().join("work");
             let invocation = Invocation {
                 tool: &self.tool,
-                others: &[],
                 args: vec!["-c".into(), script.into()],
                 env: BTreeMap::from([("SOURCE_DATE_EPOCH".to_owned(), "7".to_owned())]),
                 inputs: BTreeMap::from([("file".to_owned(), input)]),

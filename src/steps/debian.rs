@@ -321,7 +321,6 @@ impl Step for Debian {
         job.progress("installing the packages, making the initramfs", 0, None);
         job.run(&Invocation {
             tool: job.tool("mmdebstrap")?,
-            others: &[],
             args: self.mmdebstrap_args(),
             env: environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
             inputs: BTreeMap::from([

@@ -150,7 +150,6 @@ impl Grub {
         let run = |tool: &str, words: &[&str]| {
             job.run(&Invocation {
                 tool: job.tool(tool)?,
-                others: &[],
                 args: words.iter().map(OsString::from).collect(),
                 env: environment.clone(),
                 inputs: BTreeMap::new(),
@@ -190,7 +189,6 @@ impl Step for Grub {
             fs::write(&config, self.early_config(target)).map_err(StepError::environment)?;
             job.run(&Invocation {
                 tool: job.tool("grub-mkimage")?,
-                others: &[],
                 args: Self::mkimage_args(target),
                 env: BTreeMap::from([("SOURCE_DATE_EPOCH".to_owned(), self.epoch.to_string())]),
                 inputs: BTreeMap::new(),

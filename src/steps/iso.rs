@@ -165,7 +165,6 @@ impl Step for Iso {
         job.progress("writing", 0, None);
         job.run(&Invocation {
             tool: job.tool("xorriso")?,
-            others: &[],
             args: self.xorriso_args(&files),
             env: BTreeMap::new(),
             inputs,

@@ -114,7 +114,6 @@ impl Step for Run {
         let epoch = ("SOURCE_DATE_EPOCH".to_owned(), self.epoch.to_string());
         job.run(&Invocation {
             tool: job.tool(&self.argv[0])?,
-            others: &[],
             args: self.argv[1..].iter().map(OsString::from).collect(),
             env: self.env.clone().into_iter().chain([epoch]).collect(),
             inputs,
