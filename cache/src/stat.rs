@@ -41,6 +41,13 @@ impl Stat {
         self.0.iter().flat_map(|field| field.to_le_bytes()).collect()
     }
 
+    /// Tells whether the bytes are those of the other look: another link or mode leaves them as they are.
+    fn has_same_bytes(&self, other: &Self) -> bool {
+        let [size, mtime, mtime_nsec, _, _, inode, device] = self.0;
+        let o = other.0;
+        [size, mtime, mtime_nsec, inode, device] == [o[0], o[1], o[2], o[5], o[6]]
+    }
+
     /// Tells whether a look at `now` can be relied on later: the last change is long enough ago.
     pub fn is_settled(&self, now: SystemTime) -> bool {
         let changed = Duration::from_secs(self.0[1].max(self.0[3]).max(0) as u64);
@@ -84,10 +91,10 @@ impl Store {
         }
         let digest = BlobHasher::file(path).map_err(StoreError::io("read", path))?;
         let after = Stat::of(&std::fs::metadata(path).map_err(StoreError::io("read", path))?);
-        if after != stat {
+        if !after.has_same_bytes(&stat) {
             return Err(StoreError::Changed { path: path.to_owned() });
         }
-        if stat.is_settled(now) {
+        if after == stat && stat.is_settled(now) {
             self.remember_file(path, &digest)?;
         }
         Ok(digest)
@@ -106,6 +113,17 @@ mod tests {
         for content in ["one", "two", "six"] {
             std::fs::write(&path, content).unwrap();
             assert_eq!(store.file_digest(&path).unwrap(), BlobDigest::of(content.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn another_link_or_mode_changes_no_bytes_and_another_time_or_size_may() {
+        let stat = Stat([5, 100, 7, 100, 8, 42, 1]);
+        assert!(stat.has_same_bytes(&Stat([5, 100, 7, 200, 9, 42, 1])), "a new link moves the change time");
+        for (field, value) in [(0, 6), (1, 101), (2, 8), (5, 43), (6, 2)] {
+            let mut other = stat;
+            other.0[field] = value;
+            assert!(!stat.has_same_bytes(&other), "field {field}");
         }
     }
 
