@@ -8,6 +8,8 @@
 //! Sources: catalyst's `targets/support/iso-bootloader-setup.sh` for the ISO's lines; `dracut.cmdline(7)` and
 //! dracut's `dmsquash-live` and `livenet` modules; genkernel's `defaults/initrd.scripts`.
 
+pub mod compare;
+
 use std::fmt;
 
 use serde::Serialize;

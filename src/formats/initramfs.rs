@@ -18,6 +18,15 @@ const MAX_ENTRIES: usize = 4_000_000;
 /// Bytes an initramfs may unpack to.
 const MAX_UNPACKED: u64 = 16 << 30;
 
+/// The longest name an entry may have. dracut-cpio pads names to a block, and the kernel stops at a page.
+const MAX_NAME: u32 = 16 << 10;
+
+/// Bytes of a newc header.
+const HEADER: usize = 110;
+
+/// Where a header has the length of the name: eight hex digits.
+const NAME_SIZE: std::ops::Range<usize> = 94..102;
+
 /// dracut's list of its modules is read up to here.
 const MAX_MODULES: u64 = 1 << 20;
 
@@ -81,11 +90,35 @@ impl Initramfs {
     }
 }
 
+/// An entry of an initramfs, as a visitor sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry<'a> {
+    /// Its name, as it is written.
+    pub name: &'a str,
+    /// Bytes of its content.
+    pub size: u64,
+    /// Which of the archives it is in, counted from 0.
+    pub segment: usize,
+    /// Whether that archive is bare, as those that hold a squashfs are.
+    pub bare: bool,
+}
+
+/// Sees every entry and may read its content.
+pub type Visitor<'v> = dyn FnMut(Entry<'_>, &mut dyn Read) -> io::Result<()> + 'v;
+
 /// Reads a whole initramfs.
 ///
 /// # Errors
 /// It is cut off, damaged, no initramfs at all, or unpacks to more than any machine holds.
 pub fn read(input: impl Read) -> io::Result<Initramfs> {
+    read_with(input, &mut |_, _| Ok(()))
+}
+
+/// Reads a whole initramfs and shows every entry to `visit`.
+///
+/// # Errors
+/// As [`read`]; or `visit` failed.
+pub fn read_with(input: impl Read, visit: &mut Visitor<'_>) -> io::Result<Initramfs> {
     let mut input = Counting::new(input);
     let mut found = Initramfs {
         family: None,
@@ -102,7 +135,13 @@ pub fn read(input: impl Read) -> io::Result<Initramfs> {
             break;
         }
         if start.starts_with(b"07070") {
-            let (entries, microcode) = read_archive(&mut input, &mut found)?;
+            if !offset.is_multiple_of(4) {
+                return Err(io::Error::other(format!(
+                    "at byte {offset}: an archive must start on a multiple of four, or the kernel stops before it"
+                )));
+            }
+            let place = Place { segment: found.segments.len(), bare: true };
+            let (entries, microcode) = read_archive(&mut input, &mut found, place, visit)?;
             found.segments.push(Segment { offset, compression: None, entries, microcode });
             continue;
         }
@@ -124,7 +163,8 @@ pub fn read(input: impl Read) -> io::Result<Initramfs> {
             if inner.fill_buf()?.is_empty() {
                 break;
             }
-            let (entries, _) = read_archive(&mut inner, &mut found)?;
+            let place = Place { segment: found.segments.len(), bare: false };
+            let (entries, _) = read_archive(&mut inner, &mut found, place, visit)?;
             segment.entries += entries;
         }
         drop(inner);
@@ -136,18 +176,45 @@ pub fn read(input: impl Read) -> io::Result<Initramfs> {
     Ok(found)
 }
 
+/// Which archive is being read.
+#[derive(Clone, Copy)]
+struct Place {
+    segment: usize,
+    bare: bool,
+}
+
+/// Refuses a name that no kernel takes, before anybody makes room for it.
+fn check_header<R: BufRead>(input: &mut R) -> io::Result<()> {
+    let Some(header) = input.fill_buf()?.get(..HEADER) else {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    };
+    let digits = std::str::from_utf8(&header[NAME_SIZE]).ok();
+    match digits.and_then(|digits| u32::from_str_radix(digits, 16).ok()) {
+        Some(length) if length <= MAX_NAME => Ok(()),
+        Some(length) => Err(io::Error::other(format!("an entry has a name of {length} bytes"))),
+        None => Err(io::Error::other("the header of an entry is damaged")),
+    }
+}
+
 /// Reads one archive to its trailer; returns the number of entries and whether all is microcode.
-fn read_archive<R: BufRead>(input: &mut R, found: &mut Initramfs) -> io::Result<(usize, bool)> {
+fn read_archive<R: BufRead>(
+    input: &mut R,
+    found: &mut Initramfs,
+    place: Place,
+    visit: &mut Visitor<'_>,
+) -> io::Result<(usize, bool)> {
     let mut entries = 0;
     let mut microcode = true;
     loop {
+        check_header(input)?;
         let mut reader = newc::Reader::new(&mut *input)?;
         if reader.entry().is_trailer() {
             reader.finish()?;
             return Ok((entries, microcode && entries > 0));
         }
         entries += 1;
-        let name = reader.entry().name().trim_start_matches("./").trim_start_matches('/').to_owned();
+        let written = reader.entry().name().to_owned();
+        let name = written.trim_start_matches("./").trim_start_matches('/').to_owned();
         found.unpacked += u64::from(reader.entry().file_size());
         if entries > MAX_ENTRIES || found.unpacked > MAX_UNPACKED {
             return Err(io::Error::other(format!(
@@ -158,6 +225,13 @@ fn read_archive<R: BufRead>(input: &mut R, found: &mut Initramfs) -> io::Result<
         let firmware = ["kernel", "kernel/x86", "early_cpio", "."];
         microcode &= name.is_empty() || firmware.contains(&name.as_str()) || name.starts_with("kernel/x86/");
         look_at(&name, &mut reader, found)?;
+        let entry = Entry {
+            name: &written,
+            size: reader.entry().file_size().into(),
+            segment: place.segment,
+            bare: place.bare,
+        };
+        visit(entry, &mut reader)?;
         reader.finish()?;
     }
 }
@@ -209,7 +283,7 @@ struct Counting<R> {
 }
 
 impl<R: Read> Counting<R> {
-    const PEEK: usize = 16;
+    const PEEK: usize = HEADER;
     const CAPACITY: usize = 1 << 18;
 
     fn new(inner: R) -> Self {

@@ -3,13 +3,17 @@
 //! ECMA-119 for the volume descriptor and directory records, IEEE P1281 and P1282 (SUSP and Rock Ridge) for the
 //! names as they were written. Only what live media have is read: folders, files, symbolic links' names.
 
+mod eltorito;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use cache::name::{FileName, RelPath};
+
+pub use self::eltorito::{BootImage, Platform};
+use super::ReadAt;
 
 /// Bytes of a sector; volumes with other block sizes are not live media.
 const SECTOR: u64 = 2048;
@@ -76,10 +80,14 @@ impl IsoFile {
 #[derive(Debug)]
 pub struct Iso {
     path: PathBuf,
-    file: File,
+    file: Box<dyn ReadAt>,
     size: u64,
     /// The volume id, without the blanks behind it.
     pub volume_id: String,
+    /// Bytes of the volume, by its descriptor. The file may be longer: hybrid images have partitions behind.
+    pub volume_size: u64,
+    /// What El Torito offers the firmware; `Err` says why its catalog cannot be used.
+    pub boot_images: Result<Vec<BootImage>, &'static str>,
     /// All files by path.
     pub files: BTreeMap<RelPath, IsoFile>,
 }
@@ -100,11 +108,28 @@ impl Iso {
     /// [`IsoError`].
     pub fn open(path: &Path) -> Result<Iso, IsoError> {
         let read = |source| IsoError::Read { path: path.to_owned(), at: 0, source };
-        let file = File::open(path).map_err(read)?;
-        let size = file.metadata().map_err(read)?.len();
-        let mut iso =
-            Iso { path: path.to_owned(), file, size, volume_id: String::new(), files: BTreeMap::new() };
+        Self::read(Box::new(File::open(path).map_err(read)?), path)
+    }
+
+    /// Reads all folders of an image; `path` names it in errors.
+    ///
+    /// # Errors
+    /// [`IsoError`].
+    pub fn read(file: Box<dyn ReadAt>, path: &Path) -> Result<Iso, IsoError> {
+        let size = file.size().map_err(|source| IsoError::Read { path: path.to_owned(), at: 0, source })?;
+        let mut iso = Iso {
+            path: path.to_owned(),
+            file,
+            size,
+            volume_id: String::new(),
+            volume_size: 0,
+            boot_images: Ok(Vec::new()),
+            files: BTreeMap::new(),
+        };
         let descriptor = iso.primary_descriptor()?;
+        let blocks = descriptor[80..84].try_into().map(u32::from_le_bytes).unwrap_or_default();
+        iso.volume_size = u64::from(blocks) * SECTOR;
+        iso.boot_images = iso.read_boot_images()?;
         let volume_id = &descriptor[40..72];
         iso.volume_id = String::from_utf8_lossy(volume_id).trim_end_matches([' ', '\0']).to_owned();
         let Some(root) = iso.record(&descriptor[156..190])? else {
@@ -157,7 +182,12 @@ impl Iso {
 
     /// Reads a file of the image.
     pub fn reader<'a>(&'a self, file: &'a IsoFile) -> IsoReader<'a> {
-        IsoReader { image: &self.file, extents: &file.extents, at: 0 }
+        IsoReader { image: &*self.file, extents: &file.extents, at: 0 }
+    }
+
+    /// Returns the number of bytes of the image's file.
+    pub fn size(&self) -> u64 {
+        self.size
     }
 
     fn damaged(&self, why: impl Into<String>) -> IsoError {
@@ -304,7 +334,7 @@ fn plain_name(name: &[u8]) -> Vec<u8> {
 
 /// Reads the bytes of one file.
 pub struct IsoReader<'a> {
-    image: &'a File,
+    image: &'a dyn ReadAt,
     extents: &'a [(u64, u64)],
     at: u64,
 }
@@ -322,12 +352,9 @@ impl io::Read for IsoReader<'_> {
             if wanted == 0 {
                 return Ok(0);
             }
-            let read = self.image.read_at(&mut buffer[..wanted], start + self.at)?;
-            if read == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            self.at += read as u64;
-            return Ok(read);
+            self.image.read_exact_at(&mut buffer[..wanted], start + self.at)?;
+            self.at += wanted as u64;
+            return Ok(wanted);
         }
         Ok(0)
     }

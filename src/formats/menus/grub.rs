@@ -1,0 +1,166 @@
+//! GRUB's menus: `boot/grub/grub.cfg` on an ISO, `grub/grub.cfg` on a boot server.
+//!
+//! Commands from the GRUB manual, 2.06: `menuentry`, `submenu`, `linux`, `initrd` (with `newc:NAME:FILE`), `search`,
+//! `set`, `configfile`, `source`, `chainloader`. Both branches of an `if` are read.
+
+use std::collections::BTreeMap;
+
+use super::{Entry, Loaded, MAX_ENTRIES, MAX_LINES, Menu, Named, Role, shell_words};
+
+/// Reads a menu.
+pub fn parse(text: &str) -> Menu {
+    let mut menu = Menu::default();
+    let mut variables: BTreeMap<String, String> = BTreeMap::new();
+    let mut titles: Vec<Option<String>> = Vec::new();
+    let mut current: Option<Entry> = None;
+    let mut depth: usize = 0;
+    for (index, line) in text.lines().take(MAX_LINES).enumerate() {
+        let number = index + 1;
+        let words = shell_words(line);
+        let words: Vec<String> = words.iter().map(|word| expand(word, &variables)).collect();
+        // "if a; then linux …": what stands in front of a command does not matter here.
+        let start =
+            words.iter().take_while(|word| matches!(word.as_str(), "then" | "else" | "do" | ";")).count();
+        let Some(command) = words.get(start).map(|word| word.trim_end_matches(';')) else { continue };
+        let args = &words[start + 1..];
+        match command {
+            "menuentry" | "submenu" => {
+                titles.push((command == "menuentry").then(|| args.first().cloned().unwrap_or_default()));
+                depth += 1;
+                if depth > 64 {
+                    menu.problem(number, "its menus go deeper than any real one's");
+                    break;
+                }
+            }
+            "}" => {
+                push(&mut menu, current.take());
+                if titles.pop().is_none() {
+                    // The end of a function.
+                    continue;
+                }
+                depth -= 1;
+            }
+            "set" => {
+                if let Some((name, value)) = args.first().and_then(|word| word.split_once('=')) {
+                    variables.insert(name.to_owned(), value.to_owned());
+                }
+            }
+            "linux" | "linux16" | "linuxefi" => {
+                push(&mut menu, current.take());
+                let [kernel, rest @ ..] = args else {
+                    menu.problem(number, format!("{command} names no kernel"));
+                    continue;
+                };
+                let title = titles.iter().rev().find_map(Clone::clone).unwrap_or_default();
+                let kernel = Named { line: number, forms: vec![device_less(kernel)], role: Role::Kernel };
+                current =
+                    Some(Entry { title, line: number, kernel, initrds: Vec::new(), words: rest.to_vec() });
+            }
+            "initrd" | "initrd16" | "initrdefi" => {
+                let Some(entry) = &mut current else {
+                    menu.problem(number, format!("{command} stands before any kernel"));
+                    continue;
+                };
+                for word in args {
+                    let (inside, path) = match word
+                        .strip_prefix("newc:")
+                        .and_then(|rest| rest.split_once(':'))
+                    {
+                        Some((inside, path)) => (Some(format!("/{}", inside.trim_start_matches('/'))), path),
+                        None => (None, word.as_str()),
+                    };
+                    let role = if inside.is_some() { Role::Injected } else { Role::Initrd };
+                    let file = Named { line: number, forms: vec![device_less(path)], role };
+                    entry.initrds.push(Loaded { file, inside });
+                }
+            }
+            "search" => {
+                let is_label = args.iter().any(|arg| matches!(arg.as_str(), "--label" | "-l"));
+                let value = args.iter().rfind(|arg| !arg.starts_with('-'));
+                if let Some(value) = value.filter(|_| is_label) {
+                    menu.searched.push((number, value.clone()));
+                }
+            }
+            "configfile" | "source" | "." => {
+                if let Some(path) = args.first() {
+                    let named = Named { line: number, forms: vec![device_less(path)], role: Role::Next };
+                    menu.others.push(named);
+                }
+            }
+            _ => {}
+        }
+    }
+    push(&mut menu, current);
+    menu
+}
+
+fn push(menu: &mut Menu, entry: Option<Entry>) {
+    if let Some(entry) = entry
+        && menu.entries.len() < MAX_ENTRIES
+    {
+        menu.entries.push(entry);
+    }
+}
+
+/// Returns a path without the device in front: `(cd0)/boot/gentoo`, `($root)/boot/gentoo`.
+fn device_less(path: &str) -> String {
+    match path.strip_prefix('(').and_then(|rest| rest.split_once(')')) {
+        Some((_, path)) => path.to_owned(),
+        None => path.to_owned(),
+    }
+}
+
+/// Puts in the values of variables that the menu itself sets; others stay as they are.
+fn expand(word: &str, variables: &BTreeMap<String, String>) -> String {
+    let mut out = String::new();
+    let mut rest = word;
+    while let Some((before, after)) = rest.split_once('$') {
+        out.push_str(before);
+        let (name, next) = match after.strip_prefix('{').and_then(|inner| inner.split_once('}')) {
+            Some((name, next)) => (name, next),
+            None => {
+                let end = after.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(after.len());
+                after.split_at(end)
+            }
+        };
+        match variables.get(name) {
+            // A value of a value would go on for ever in a hostile file; real ones do not need it.
+            Some(value) if out.len() + value.len() < 1 << 16 => out.push_str(value),
+            _ => out.push_str(&format!("${{{name}}}")),
+        }
+        rest = next;
+    }
+    out.push_str(rest);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_of_menus_and_submenus_are_read() {
+        let text = "set default=0\nset label=Gentoo-1\nif serial; then\n  x\nfi\n\
+                    menuentry 'Boot LiveCD (kernel: gentoo)' --class os {\n\tsearch --no-floppy --set=root --label $label\n\
+                    \tlinux /boot/gentoo dokeymap root=live:CDLABEL=${label} 'a;b'\n\tinitrd /boot/gentoo.igz\n}\n\
+                    submenu 'Consoles' {\nmenuentry 'tty1' {\n\tlinux ($root)/boot/gentoo console=tty1 # end\n\
+                    \tinitrd /boot/gentoo.igz newc:image.squashfs.img:/image.squashfs\n}\n}\n\
+                    menuentry \"Memtest\" {\n\tlinux /boot/memtest86\n}\n";
+        let menu = parse(text);
+        assert_eq!(menu.entries.len(), 3, "{menu:?}");
+        assert_eq!(menu.entries[0].title, "Boot LiveCD (kernel: gentoo)");
+        assert_eq!(menu.entries[0].words, ["dokeymap", "root=live:CDLABEL=Gentoo-1", "a;b"]);
+        assert_eq!(menu.searched, [(7, "Gentoo-1".to_owned())]);
+        assert_eq!(menu.entries[1].kernel.forms, ["/boot/gentoo"]);
+        assert_eq!(menu.entries[1].words, ["console=tty1"]);
+        assert_eq!(menu.entries[1].initrds[1].inside.as_deref(), Some("/image.squashfs.img"));
+        assert!(menu.entries[2].initrds.is_empty());
+        assert!(menu.problems.is_empty());
+    }
+
+    #[test]
+    fn an_initrd_without_a_kernel_and_a_kernel_without_a_name_are_named() {
+        let menu = parse("initrd /x\nlinux\n");
+        assert_eq!(menu.problems.iter().map(|p| p.line).collect::<Vec<_>>(), [1, 2]);
+    }
+}
