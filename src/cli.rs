@@ -1,5 +1,6 @@
 //! The command line: one file for each verb. It finds things and prints things; the work is done elsewhere.
 
+mod audit;
 mod build;
 mod plan;
 mod why;
@@ -32,7 +33,7 @@ const ENVIRONMENT: u8 = 3;
 /// folders with tools that go before the system's; SOURCE_DATE_EPOCH is the date of the image; STAGEGRAPH_LOG
 /// (such as `graph=debug`) prints keys and command lines.
 ///
-/// Exit codes: 0 done; 1 an action failed; 2 the spec or the command line is wrong; 3 the store, the sandbox
+/// Exit codes: 0 done; 1 an action failed or an audit found a difference; 2 the spec or the command line is wrong; 3 the store, the sandbox
 /// or the network failed; 130 stopped by ctrl-C or SIGTERM.
 #[derive(Debug, Parser)]
 #[command(name = "stagegraph", version, max_term_width = 100)]
@@ -47,6 +48,8 @@ enum Verb {
     Build(build::Build),
     /// Prints the graph a spec stands for, without building it
     Plan(plan::Plan),
+    /// Compares a published ISO with a published netboot set, whoever made them
+    Audit(audit::Audit),
     /// Says why each node of a spec last ran
     Why(why::Why),
     /// Prints the completions for a shell
@@ -118,14 +121,23 @@ impl Failure {
 
 impl From<cache::StoreError> for Failure {
     fn from(error: cache::StoreError) -> Self {
-        let mut message = error.to_string();
-        let mut next = std::error::Error::source(&error);
-        while let Some(cause) = next {
-            message.push_str(&format!(": {cause}"));
-            next = cause.source();
-        }
-        Self::environment(message)
+        Self::environment(with_causes(&error))
     }
+}
+
+/// Writes an error with what caused it.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut message = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        // Some libraries repeat their cause.
+        if !message.ends_with(&text) {
+            message.push_str(&format!(": {text}"));
+        }
+        next = cause.source();
+    }
+    message
 }
 
 impl From<Box<SpecError>> for Failure {
@@ -173,6 +185,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Build(build) => build.run(),
         Verb::Plan(plan) => plan.run(),
         Verb::Why(why) => why.run(),
+        Verb::Audit(audit) => audit.run(),
         Verb::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "stagegraph", &mut text);

@@ -4,9 +4,12 @@
 //! files. This crate knows what live media are; `graph` knows what runs when; `cache` keeps the bytes.
 //! ARCHITECTURE.md has the map.
 
+pub mod audit;
 pub mod cli;
 pub mod cmdline;
 pub mod formats;
+pub mod http;
+pub mod memory;
 pub mod plan;
 pub mod publish;
 pub mod report;

@@ -7,9 +7,10 @@ use graph::{Job, Step, StepError};
 use serde::Serialize;
 
 use super::boot::{BootEntry, Kernels};
-use super::menu::{Load, Menu, least_ram};
+use super::menu::{Menu, least_ram};
 use super::{Inputs, Kind, Made, folder, identity};
 use crate::cmdline::{Choice, Medium};
+use crate::memory::{Load, WAYS};
 
 /// The version of the manifest's schema, which `docs/manifest.md` documents.
 pub const SCHEMA: u32 = 1;
@@ -103,15 +104,6 @@ struct NodeFacts {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     remarks: Vec<String>,
 }
-
-/// The ways to boot: name, how the squashfs is loaded, and whether it is in the initrd or fetched.
-const WAYS: [(&str, Load); 5] = [
-    ("iso", Load::Medium),
-    ("iso-cached", Load::Cached),
-    ("netboot-bios", Load::InInitrdBios),
-    ("netboot-uefi", Load::InInitrdUefi),
-    ("netboot-http", Load::Http),
-];
 
 /// Stands for the address of the folder a client boots from.
 const ADDRESS: &str = "http://SERVER/FOLDER/image.squashfs";

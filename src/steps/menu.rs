@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::boot::{BootEntry, Kernels};
 use crate::cmdline::{Choice, CommandLine, Medium, Token, Wanted};
+use crate::memory::{self, Load, Sizes};
 use crate::spec::Image;
 
 /// What menus need to know of the image.
@@ -25,22 +26,6 @@ pub(super) struct MenuEntry<'a> {
     pub(super) choice: Choice,
     pub(super) console: Option<&'a Token>,
     pub(super) line: CommandLine,
-}
-
-/// How the squashfs gets into memory, which decides how much of it a machine needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum Load {
-    /// It stays on the medium.
-    Medium,
-    /// It is copied from the medium.
-    Cached,
-    /// It arrives inside the initrd, by BIOS.
-    InInitrdBios,
-    /// It arrives inside the initrd, by UEFI, where boot loaders keep a second copy.
-    InInitrdUefi,
-    /// The initramfs fetches it.
-    Http,
 }
 
 impl Menu {
@@ -148,22 +133,15 @@ impl Menu {
     }
 }
 
-/// Memory that a kernel and a small running system take beside what is counted, in bytes.
-const SYSTEM: u64 = 192 << 20;
-
-/// Returns the least memory for a way to boot, in MiB, as a machine with it has it installed.
-///
-/// A rule by measurement, not a promise: the packed and the unpacked copy of what is in the initrd are in
-/// memory at once, and UEFI boot loaders keep one more.
+/// Returns the least memory for a way to boot a kernel, in MiB.
 pub(super) fn least_ram(load: Load, kernel: &BootEntry, squashfs: u64) -> u64 {
-    let initrd = kernel.initrd.size;
-    let unpacked = kernel.initramfs.unpacked;
-    let bytes = match load {
-        Load::Medium => initrd + unpacked,
-        Load::Cached | Load::Http => initrd + unpacked + squashfs,
-        Load::InInitrdBios => initrd + unpacked + 2 * squashfs,
-        Load::InInitrdUefi => 2 * initrd + unpacked + 3 * squashfs,
-    };
-    // Rounded up to 64 MiB.
-    (SYSTEM + kernel.kernel.size + bytes).div_ceil(64 << 20) * 64
+    memory::least_ram(
+        load,
+        Sizes {
+            kernel: kernel.kernel.size,
+            initrd: kernel.initrd.size,
+            unpacked: kernel.initramfs.unpacked,
+            squashfs,
+        },
+    )
 }

@@ -11,10 +11,11 @@ use graph::{Job, Resolved, Resolving, Step, StepError};
 use serde::Serialize;
 
 use super::boot::{BootEntry, Kernels};
-use super::menu::{Load, Menu, least_ram};
+use super::menu::{Menu, least_ram};
 use super::{Inputs, Kind, Made, folder, identity};
 use crate::cmdline::{Medium, SQUASHFS, SQUASHFS_IN_INITRD};
 use crate::formats::cpio;
+use crate::memory::Load;
 
 /// Gives `beside`, the loose files that lie beside the ISO, and `folder`, all that a boot server serves.
 pub(super) const KIND: Kind = Kind {

@@ -1,0 +1,55 @@
+//! The audit: published bytes against published bytes.
+//!
+//! It reads an ISO and a netboot set as a user would download them, whoever made them, and knows nothing of how they
+//! were built: its readers share no state with the writers. [`gather`] finds out, the checks judge.
+
+mod checks;
+mod facts;
+mod gather;
+mod pass;
+mod place;
+mod report;
+mod set;
+mod sniff;
+mod walk;
+
+use std::collections::BTreeMap;
+use std::io;
+
+pub use self::checks::{CHECKS, is_check};
+pub use self::facts::{Facts, Kind};
+pub use self::gather::{GatherError, gather};
+pub use self::place::Place;
+pub use self::report::{Check, FileLine, Finding, Memory, Outcome, Report, SCHEMA, Verdict};
+pub use self::set::{Set, SetError};
+pub use self::walk::{Inside, Walk};
+use crate::formats::iso9660::IsoError;
+
+/// Audits an ISO against a netboot set.
+///
+/// # Errors
+/// [`GatherError`]: one of them could not be read. An ISO that is damaged is a finding, not an error.
+pub fn audit(iso_name: &str, iso: &Place, set: Set) -> Result<Report, GatherError> {
+    let shown = set.shown.clone();
+    match gather(iso_name, iso, set) {
+        Ok(facts) => Ok(checks::judge(&facts)),
+        Err(GatherError::Iso(error)) if is_damage(&error) => {
+            Ok(checks::unusable_iso(iso_name, &shown, &error))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Tells whether an ISO is to blame itself, and not what it was read from.
+fn is_damage(error: &IsoError) -> bool {
+    match error {
+        IsoError::NotAnIso { .. } | IsoError::Damaged { .. } => true,
+        IsoError::Read { source, .. } => source.kind() == io::ErrorKind::UnexpectedEof,
+    }
+}
+
+/// Lists files for a report.
+fn file_lines<'a>(parts: impl Iterator<Item = &'a facts::Part>) -> BTreeMap<String, FileLine> {
+    let line = |part: &facts::Part| FileLine { kind: part.kind, size: part.size, blake3: part.digest() };
+    parts.map(|part| (part.name.clone(), line(part))).collect()
+}

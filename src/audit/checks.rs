@@ -1,0 +1,184 @@
+//! The checks: each looks at the facts and says what it found.
+
+mod iso;
+mod lines;
+mod lists;
+mod parts;
+mod set;
+
+use super::facts::{EntryFacts, Facts, Kind, MenuFacts, Part};
+use super::file_lines;
+use super::report::{Check, Memory, Outcome, Report, SCHEMA, Verdict};
+use crate::formats::iso9660::IsoError;
+use crate::memory::{Sizes, WAYS, least_ram};
+
+/// What a check is: its name, and the function that looks.
+type Row = (Check, fn(&Check, &Facts) -> Outcome);
+
+const fn row(id: &'static str, what: &'static str, look: fn(&Check, &Facts) -> Outcome) -> Row {
+    (Check { id, what }, look)
+}
+
+/// All checks, in the order of reports.
+const ROWS: [Row; 26] = [
+    row("iso-structure", "the ISO is whole", iso::structure),
+    row("iso-boot", "El Torito: what firmware is offered to start", iso::boot),
+    row("volume-id", "the volume id, and that menus look for it", iso::volume_id),
+    row(
+        "iso-contents",
+        "kernel, initrd and squashfs are on the ISO, and all that its menus name",
+        iso::contents,
+    ),
+    row("iso-checksums", "the checksums on the ISO itself (`livecd/verify`)", iso::own_checksums),
+    row("kernel", "the netboot kernels are the ISO's, byte for byte", parts::kernel),
+    row("initrd", "the netboot initrds are the ISO's, byte for byte", parts::initrd),
+    row("squashfs", "the netboot squashfs is the ISO's, byte for byte", parts::squashfs),
+    row("combined", "what is inside the combined initrds: the ISO's initrd and squashfs", parts::combined),
+    row("pairs", "each kernel is booted with the initrd that it has on the ISO", parts::pairs),
+    row("initramfs", "every archive of every initrd unpacks", parts::initramfs),
+    row("squashfs-image", "the superblock of every squashfs", parts::squashfs_image),
+    row("modules", "the initrd has the modules of the kernel it is booted with", parts::modules),
+    row("iso-menu", "the command lines of the ISO's menus", lines::iso_menu),
+    row("ipxe", "the command lines and `initrd=` names of the iPXE scripts", lines::ipxe),
+    row("pxelinux", "the command lines of PXELINUX's menus", lines::pxelinux),
+    row("grub-net", "the command lines of GRUB's network menus", lines::grub_net),
+    row("drift", "the image's own arguments are the same on the ISO and in the set", lines::drift),
+    row(
+        "references",
+        "every file that scripts and menus name is there; variables and labels",
+        lines::references,
+    ),
+    row("digests", "lists of checksums", lists::digests),
+    row("manifest", "the manifest of `stagegraph build`", lists::manifest),
+    row("limits", "sizes that formats, boot loaders and servers can bear", set::limits),
+    row("memory", "the least memory to boot with", set::memory),
+    row("names", "names that mirrors and servers put where they belong", set::names),
+    row("links", "no link leads out of the set", set::links),
+    row("leftovers", "files that nothing names", set::leftovers),
+];
+
+/// All checks, in the order of reports.
+pub const CHECKS: [Check; ROWS.len()] = {
+    let mut checks = [Check { id: "", what: "" }; ROWS.len()];
+    let mut index = 0;
+    while index < ROWS.len() {
+        checks[index] = ROWS[index].0;
+        index += 1;
+    }
+    checks
+};
+
+/// Tells whether there is a check of that name.
+pub fn is_check(id: &str) -> bool {
+    CHECKS.iter().any(|check| check.id == id)
+}
+
+/// Judges what was found out.
+pub(super) fn judge(facts: &Facts) -> Report {
+    let mut checks: Vec<Outcome> = ROWS.iter().map(|(check, look)| look(check, facts)).collect();
+    for (subject, why) in &facts.unreadable {
+        checks[0].unreadable(subject, why);
+    }
+    let mut report = Report {
+        schema: SCHEMA,
+        iso: facts.iso.name.clone(),
+        netboot: facts.set.clone(),
+        verdict: Verdict::None,
+        checks,
+        iso_parts: file_lines(facts.iso.parts.values()),
+        netboot_files: file_lines(facts.parts.values()),
+        memory: memory(facts),
+    };
+    report.allow(&[]);
+    report
+}
+
+/// Reports an ISO of which nothing can be read.
+pub(super) fn unusable_iso(iso: &str, set: &str, error: &IsoError) -> Report {
+    let mut checks: Vec<Outcome> =
+        ROWS.iter().map(|(check, _)| Outcome::new(check).says("", "not looked at")).collect();
+    checks[0].differs(iso, error.to_string(), "fetch it again, or build it again");
+    let mut report = Report {
+        schema: SCHEMA,
+        iso: iso.rsplit('/').next().unwrap_or(iso).to_owned(),
+        netboot: set.to_owned(),
+        verdict: Verdict::None,
+        checks,
+        iso_parts: Default::default(),
+        netboot_files: Default::default(),
+        memory: Vec::new(),
+    };
+    report.allow(&[]);
+    report
+}
+
+/// Computes the least memory of every initrd of the ISO and way to boot.
+fn memory(facts: &Facts) -> Vec<Memory> {
+    let Some(squashfs) = facts.iso.squashfs() else { return Vec::new() };
+    let mut memory = Vec::new();
+    for initrd in facts.iso.of_kind(Kind::Initramfs) {
+        let Some(walk) = initrd.contents() else { continue };
+        let entries = facts.menus.iter().filter(|menu| menu.on_iso).flat_map(|menu| &menu.entries);
+        let with =
+            entries.filter(|entry| entry.initrds.iter().any(|i| i.part.as_deref() == Some(&initrd.name)));
+        let kernels = with.filter_map(|entry| facts.iso.parts.get(entry.kernel.as_ref()?));
+        let Some(kernel) = kernels.map(|kernel| kernel.size).max() else { continue };
+        for (way, load) in WAYS {
+            if load == crate::memory::Load::Http && !walk.initramfs.has_livenet() {
+                continue;
+            }
+            let sizes = Sizes {
+                kernel,
+                initrd: initrd.size,
+                unpacked: walk.initramfs.unpacked,
+                squashfs: squashfs.size,
+            };
+            memory.push(Memory { way, initrd: initrd.name.clone(), least_ram_mib: least_ram(load, sizes) });
+        }
+    }
+    memory
+}
+
+/// Returns the menus of the set.
+fn set_menus(facts: &Facts) -> impl Iterator<Item = &MenuFacts> {
+    facts.menus.iter().filter(|menu| !menu.on_iso)
+}
+
+/// Returns a menu's entries that boot Linux.
+fn linux(menu: &MenuFacts) -> impl Iterator<Item = &EntryFacts> {
+    menu.entries.iter().filter(|entry| !entry.is_memtest)
+}
+
+/// Returns the initrd of an entry: the first that is one by itself.
+fn initrd_of<'a>(facts: &'a Facts, menu: &MenuFacts, entry: &EntryFacts) -> Option<&'a Part> {
+    let own = entry.initrds.iter().filter(|loaded| loaded.inside.is_none());
+    own.filter_map(|loaded| facts.part(menu, loaded.part.as_ref()?)).find(|part| part.kind == Kind::Initramfs)
+}
+
+/// Tells whether a part of the set is used: a menu boots it, or no menu boots anything.
+fn is_booted(facts: &Facts, name: &str) -> bool {
+    let mut entries = set_menus(facts).flat_map(linux).peekable();
+    if entries.peek().is_none() {
+        return true;
+    }
+    entries.any(|entry| {
+        entry.kernel.as_deref() == Some(name)
+            || entry.initrds.iter().any(|loaded| loaded.part.as_deref() == Some(name))
+    })
+}
+
+/// Joins names for a sentence.
+fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    let names: Vec<&str> = names.into_iter().collect();
+    match &names[..] {
+        [] => "nothing".to_owned(),
+        [only] => (*only).to_owned(),
+        [all @ .., last] if names.len() <= 6 => format!("{} and {last}", all.join(", ")),
+        _ => format!("{} and {} more", names[..5].join(", "), names.len() - 5),
+    }
+}
+
+/// Says how many.
+fn count(number: usize, one: &str, many: &str) -> String {
+    if number == 1 { format!("1 {one}") } else { format!("{number} {many}") }
+}

@@ -1,0 +1,158 @@
+//! Checks of the ISO by itself.
+
+use super::{count, linux, listed};
+use crate::audit::facts::{Facts, Kind};
+use crate::audit::report::{Check, Outcome};
+use crate::formats::iso9660::Platform;
+use crate::formats::kernel::Machine;
+
+const AGAIN: &str = "fetch the ISO again, or build it again";
+
+pub(super) fn structure(check: &Check, facts: &Facts) -> Outcome {
+    let iso = &facts.iso;
+    let mut outcome = Outcome::new(check);
+    outcome.looked();
+    if iso.size < iso.volume_size {
+        let what = format!("it is cut off: it should have {} bytes and has {}", iso.volume_size, iso.size);
+        outcome.differs(&iso.name, what, AGAIN);
+    }
+    outcome.says(format!("whole: {} bytes, volume id {:?}", iso.size, iso.volume_id), "")
+}
+
+pub(super) fn boot(check: &Check, facts: &Facts) -> Outcome {
+    let iso = &facts.iso;
+    let mut outcome = Outcome::new(check);
+    outcome.looked();
+    let mend = "make the ISO with boot images for BIOS and UEFI (grub-mkrescue, xorriso)";
+    let images = match &iso.boot_images {
+        Ok(images) => &images[..],
+        Err(why) => {
+            outcome.differs(&iso.name, *why, mend);
+            return outcome;
+        }
+    };
+    if images.is_empty() {
+        outcome.differs(&iso.name, "it has no El Torito catalog: no firmware starts it from a CD", mend);
+    }
+    let mut offered = Vec::new();
+    for image in images {
+        let name = match image.platform {
+            Platform::Bios => "BIOS".to_owned(),
+            Platform::Uefi => "UEFI".to_owned(),
+            Platform::Other(number) => format!("platform {number}"),
+        };
+        if image.start >= iso.size {
+            outcome.differs(&iso.name, format!("its boot image for {name} lies beyond its end"), AGAIN);
+        } else if image.bootable {
+            offered.push((image.platform, name));
+        }
+    }
+    let is_x86 = iso
+        .of_kind(Kind::Kernel)
+        .any(|part| part.kernel.as_ref().is_some_and(|kernel| kernel.machine == Machine::X86));
+    for (platform, name) in [(Platform::Bios, "BIOS"), (Platform::Uefi, "UEFI")] {
+        let lacks = !offered.iter().any(|(offered, _)| *offered == platform);
+        if lacks && is_x86 && !images.is_empty() {
+            outcome.warns(&iso.name, format!("there is nothing that {name} could start"), mend);
+        }
+    }
+    let names = listed(offered.iter().map(|(_, name)| name.as_str()));
+    outcome.says(format!("starts by {names}"), "")
+}
+
+pub(super) fn volume_id(check: &Check, facts: &Facts) -> Outcome {
+    let iso = &facts.iso;
+    let mut outcome = Outcome::new(check);
+    outcome.looked();
+    let id = &iso.volume_id;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-+".contains(&byte);
+    if id.is_empty() {
+        outcome.differs(
+            &iso.name,
+            "it has no volume id, by which the initramfs finds it",
+            "set livecd/volid",
+        );
+    } else if !id.bytes().all(plain) {
+        outcome.differs(
+            &iso.name,
+            format!("the volume id {id:?} has characters that a kernel command line cannot hold as they are"),
+            "use letters, digits and . _ - + only (livecd/volid)",
+        );
+    }
+    let mut named = 0;
+    for menu in &facts.menus {
+        let labels = linux(menu).flat_map(|entry| {
+            let labels = entry.words.iter().filter_map(|word| {
+                let label = word.strip_prefix("root=live:")?;
+                label.strip_prefix("CDLABEL=").or_else(|| label.strip_prefix("LABEL="))
+            });
+            labels.map(|label| (entry.line, label.replace("\\x20", " ")))
+        });
+        for (line, label) in labels.chain(menu.searched.iter().filter(|_| menu.on_iso).cloned()) {
+            named += 1;
+            if label != *id {
+                outcome.differs(
+                    format!("{}:{line}", menu.file),
+                    format!("it looks for the volume {label:?}, but the ISO's volume id is {id:?}"),
+                    "make menu and ISO in one build; do not change one of them afterwards",
+                );
+            }
+        }
+    }
+    outcome.says(format!("{id:?}, and {} for it", count(named, "line looks", "lines look")), "")
+}
+
+pub(super) fn contents(check: &Check, facts: &Facts) -> Outcome {
+    let iso = &facts.iso;
+    let mut outcome = Outcome::new(check);
+    outcome.looked();
+    for (kind, name) in
+        [(Kind::Kernel, "kernel"), (Kind::Initramfs, "initrd"), (Kind::Squashfs, "squashfs image")]
+    {
+        if iso.of_kind(kind).next().is_none() {
+            outcome.differs(
+                &iso.name,
+                format!("there is no {name} on it"),
+                "build it again; an interrupted catalyst run that was resumed leaves such ISOs",
+            );
+        }
+    }
+    if !facts.menus.iter().any(|menu| menu.on_iso && !menu.entries.is_empty()) {
+        outcome.differs(&iso.name, "it has no menu that boots anything", "add boot/grub/grub.cfg");
+    }
+    for menu in facts.menus.iter().filter(|menu| menu.on_iso) {
+        for missing in &menu.missing {
+            outcome.differs(
+                format!("{}:{}", menu.file, missing.line),
+                format!("it names {}, which is not on the ISO", missing.form),
+                "put the file there, or mend the menu",
+            );
+        }
+    }
+    let names = listed(iso.parts.keys().map(String::as_str));
+    outcome.says(format!("has {names}"), "")
+}
+
+pub(super) fn own_checksums(check: &Check, facts: &Facts) -> Outcome {
+    let mut outcome = Outcome::new(check);
+    let mut number = 0;
+    match &facts.iso.own_checksums {
+        None => {}
+        Some(Err(why)) => outcome.differs("isoroot_b2sums", why, AGAIN),
+        Some(Ok(lines)) => {
+            outcome.looked();
+            number = lines.len();
+            for (line, found) in lines {
+                let subject = format!("isoroot_b2sums:{}", line.line);
+                match found {
+                    None => outcome.differs(subject, format!("{} is not on the ISO", line.name), AGAIN),
+                    Some(hex) if *hex != line.hex => {
+                        outcome.differs(subject, format!("{} has other bytes", line.name), AGAIN);
+                    }
+                    Some(_) => {}
+                }
+            }
+        }
+    }
+    outcome.says(format!("all {} hold", count(number, "checksum", "checksums")), "the ISO carries none")
+}

@@ -1,0 +1,251 @@
+//! Checks of command lines, and of what scripts and menus name.
+
+use std::collections::BTreeSet;
+
+use super::{count, initrd_of, linux, listed, set_menus};
+use crate::audit::facts::{EntryFacts, Facts, Kind, Loader, MenuFacts, Part};
+use crate::audit::report::{Check, Outcome};
+use crate::audit::set::names_in_set;
+use crate::cmdline::compare::{Squashfs, compare};
+use crate::formats::menus::Role;
+
+const MEND: &str = "stagegraph extract ISO DIR writes scripts with the right lines";
+
+pub(super) fn iso_menu(check: &Check, facts: &Facts) -> Outcome {
+    judge(check, facts, |menu| menu.on_iso)
+}
+
+pub(super) fn ipxe(check: &Check, facts: &Facts) -> Outcome {
+    judge(check, facts, |menu| !menu.on_iso && menu.loader == Loader::Ipxe)
+}
+
+pub(super) fn pxelinux(check: &Check, facts: &Facts) -> Outcome {
+    judge(check, facts, |menu| !menu.on_iso && menu.loader == Loader::Pxelinux)
+}
+
+pub(super) fn grub_net(check: &Check, facts: &Facts) -> Outcome {
+    judge(check, facts, |menu| !menu.on_iso && menu.loader == Loader::Grub)
+}
+
+fn judge(check: &Check, facts: &Facts, is_ours: fn(&MenuFacts) -> bool) -> Outcome {
+    let mut outcome = Outcome::new(check);
+    let (mut entries, mut menus) = (0, 0);
+    for menu in facts.menus.iter().filter(|menu| is_ours(menu)) {
+        let before = entries;
+        for entry in linux(menu) {
+            entries += 1;
+            outcome.looked();
+            judge_entry(facts, menu, entry, &mut outcome);
+        }
+        menus += usize::from(entries > before);
+    }
+    outcome.says(
+        format!(
+            "{} in {} fit the initrd",
+            count(entries, "command line", "command lines"),
+            count(menus, "menu", "menus")
+        ),
+        "there are none",
+    )
+}
+
+/// Returns where the squashfs of an entry is when the initramfs looks for it.
+fn place<'a>(
+    facts: &'a Facts,
+    menu: &MenuFacts,
+    entry: &'a EntryFacts,
+    path: &'a mut String,
+) -> Squashfs<'a> {
+    if menu.on_iso {
+        *path = facts.iso.squashfs.as_deref().unwrap_or("image.squashfs").trim_start_matches('/').to_owned();
+        return Squashfs::Iso { volume_id: &facts.iso.volume_id, path };
+    }
+    for loaded in &entry.initrds {
+        if let Some(inside) = &loaded.inside {
+            *path = inside.clone();
+            return Squashfs::InInitrd { path };
+        }
+        let walk = loaded.part.as_ref().and_then(|name| facts.parts.get(name)?.contents());
+        if let Some(image) = walk.and_then(|walk| walk.images.first()) {
+            *path = image.path();
+            return Squashfs::InInitrd { path };
+        }
+    }
+    Squashfs::Fetched
+}
+
+fn judge_entry(facts: &Facts, menu: &MenuFacts, entry: &EntryFacts, outcome: &mut Outcome) {
+    let subject = format!("{}:{}", menu.file, entry.line);
+    for loaded in &entry.initrds {
+        let Some(part) = loaded.part.as_ref().and_then(|name| facts.part(menu, name)) else { continue };
+        match (&loaded.inside, part.kind) {
+            (None, Kind::Squashfs) => outcome.differs(
+                &subject,
+                format!("loads {} as an initrd, which the kernel cannot unpack", part.name),
+                format!("say where it goes: initrd {} /image.squashfs.img", part.name),
+            ),
+            (Some(_), kind) if kind != Kind::Squashfs => outcome.differs(
+                &subject,
+                format!("puts {} into the initrd, which is no squashfs", part.name),
+                "put the squashfs of the ISO there",
+            ),
+            _ => {}
+        }
+    }
+    if entry.initrds.is_empty() {
+        outcome.differs(&subject, "loads no initrd, without which nothing finds the squashfs", MEND);
+        return;
+    }
+    if menu.loader == Loader::Ipxe {
+        judge_names(entry, &subject, outcome);
+    }
+    let Some(initrd) = initrd_of(facts, menu, entry) else { return };
+    let (Some(walk), Some(family)) = (initrd.contents(), initrd.family()) else { return };
+    let mut path = String::new();
+    let squashfs = place(facts, menu, entry, &mut path);
+    let comparison = compare(&walk.initramfs, family, &squashfs, &entry.words);
+    if squashfs == Squashfs::Fetched {
+        judge_address(facts, menu, entry, &subject, outcome);
+    }
+    for what in comparison.contradicting.into_iter().chain(comparison.missing) {
+        outcome.differs(&subject, what, MEND);
+    }
+}
+
+/// Checks the names by which UEFI kernels and old versions of iPXE find the initrd.
+fn judge_names(entry: &EntryFacts, subject: &str, outcome: &mut Outcome) {
+    let loaded: BTreeSet<&str> =
+        entry.initrds.iter().map(|loaded| loaded.form.rsplit('/').next().unwrap_or(&loaded.form)).collect();
+    for name in &entry.initrd_words {
+        if name != "initrd.magic" && !loaded.contains(name.as_str()) {
+            outcome.differs(
+                subject,
+                format!(
+                    "initrd={name} names no file that is loaded; those are {}",
+                    listed(loaded.iter().copied())
+                ),
+                "write the name under which the initrd is published, without its folder",
+            );
+        }
+    }
+    if entry.initrd_words.is_empty() {
+        let first = loaded.first().copied().unwrap_or("NAME");
+        outcome.warns(
+            subject,
+            "has no initrd= on the kernel's line, which UEFI kernels and old versions of iPXE need",
+            format!("add initrd={first}"),
+        );
+    }
+}
+
+/// Checks that the squashfs an initramfs fetches is that of the set.
+fn judge_address(facts: &Facts, menu: &MenuFacts, entry: &EntryFacts, subject: &str, outcome: &mut Outcome) {
+    let folder = menu.file.rsplit_once('/').map_or("", |(folder, _)| folder);
+    for address in entry.words.iter().filter_map(|word| word.strip_prefix("root=live:")) {
+        if !address.contains("://") && !address.contains("${") {
+            continue;
+        }
+        let names = names_in_set(address, folder).unwrap_or_default();
+        let found = names.iter().find_map(|name| facts.parts.get(name));
+        if found.is_none_or(|part: &Part| part.kind != Kind::Squashfs) && facts.is_listed {
+            outcome.differs(
+                subject,
+                format!("{address} is no squashfs of this set"),
+                "publish the ISO's squashfs under that name, or mend the address",
+            );
+        }
+    }
+}
+
+/// Words that belong to a way of booting, not to the image.
+fn is_of_the_way(word: &str) -> bool {
+    let key = word.split('=').next().unwrap_or(word);
+    let of_the_way = [
+        "root",
+        "rd.live.dir",
+        "rd.live.squashimg",
+        "rd.live.ram",
+        "rd.live.image",
+        "cdroot",
+        "looptype",
+        "loop",
+        "docache",
+        "dospeakup",
+        "console",
+        "ip",
+        "rd.neednet",
+        "nodhcp",
+        "initrd",
+        "BOOT_IMAGE",
+        "BOOTIF",
+    ];
+    of_the_way.contains(&key)
+}
+
+pub(super) fn drift(check: &Check, facts: &Facts) -> Outcome {
+    let mut outcome = Outcome::new(check);
+    let own = |entry: &EntryFacts| -> BTreeSet<String> {
+        entry.words.iter().filter(|word| !is_of_the_way(word)).cloned().collect()
+    };
+    let iso = facts.menus.iter().filter(|menu| menu.on_iso).flat_map(linux).next().map(own);
+    let Some(iso) = iso else { return outcome.says("", "the ISO has no menu") };
+    for menu in set_menus(facts) {
+        let Some(entry) = linux(menu).next() else { continue };
+        outcome.looked();
+        let here = own(entry);
+        let lacks: Vec<&str> = iso.difference(&here).map(String::as_str).collect();
+        let more: Vec<&str> = here.difference(&iso).map(String::as_str).collect();
+        let subject = format!("{}:{}", menu.file, entry.line);
+        if !lacks.is_empty() {
+            outcome.warns(
+                &subject,
+                format!("lacks {}, which the ISO's first entry has", listed(lacks.iter().copied())),
+                "add it, unless it was left out for a reason",
+            );
+        }
+        if !more.is_empty() {
+            outcome.warns(
+                &subject,
+                format!("has {}, which the ISO's first entry lacks", listed(more.iter().copied())),
+                "remove it, unless it was added for a reason",
+            );
+        }
+    }
+    outcome.says(
+        format!("the same everywhere: {}", listed(iso.iter().map(String::as_str))),
+        "there are no menus in the set",
+    )
+}
+
+pub(super) fn references(check: &Check, facts: &Facts) -> Outcome {
+    let mut outcome = Outcome::new(check);
+    let mut names = Vec::new();
+    for menu in set_menus(facts) {
+        outcome.looked();
+        names.push(menu.file.as_str());
+        for missing in &menu.missing {
+            let subject = format!("{}:{}", menu.file, missing.line);
+            let what = if missing.climbs {
+                format!("names {}, which climbs out of the set", missing.form)
+            } else {
+                let role = match missing.role {
+                    Role::Kernel => "the kernel",
+                    Role::Initrd => "the initrd",
+                    Role::Injected => "the squashfs",
+                    Role::Next => "the file",
+                    Role::Signature => "the signature",
+                };
+                format!("names {role} {}, which is not there", missing.form)
+            };
+            outcome.differs(subject, what, "publish the file under that name, or mend the script");
+        }
+        for problem in &menu.problems {
+            let subject = format!("{}:{}", menu.file, problem.line);
+            outcome.differs(subject, &problem.what, "mend the script");
+        }
+    }
+    if names.is_empty() {
+        outcome.warns(&facts.set, "there is neither a script nor a menu: nothing says how to boot it", MEND);
+    }
+    outcome.says(format!("all that {} name is there", listed(names)), "")
+}

@@ -1,0 +1,287 @@
+//! What was found out about an ISO and a netboot set: all that the checks look at.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cache::BlobDigest;
+use serde::Serialize;
+
+use super::pass::Span;
+use super::walk::Walk;
+use crate::formats::checksums::{Algorithm, Checksum};
+use crate::formats::initramfs::Family;
+use crate::formats::iso9660::BootImage;
+use crate::formats::kernel::Kernel;
+use crate::formats::menus::{Problem, Role};
+use crate::formats::squashfs::Superblock;
+
+/// What a file is, by its content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A Linux kernel.
+    Kernel,
+    /// An initramfs, with or without a squashfs in it.
+    Initramfs,
+    /// A squashfs image.
+    Squashfs,
+    /// A script or menu of a boot loader.
+    Menu,
+    /// A list of checksums.
+    Checksums,
+    /// What `stagegraph build` says of an image.
+    Manifest,
+    /// An ISO 9660 image.
+    Iso,
+    /// Anything else.
+    Other,
+}
+
+/// A file of the ISO or of the set.
+#[derive(Debug, Clone)]
+pub struct Part {
+    /// Its path on the ISO, with a slash in front, or in the set, without.
+    pub name: String,
+    /// What it is.
+    pub kind: Kind,
+    /// Number of bytes.
+    pub size: u64,
+    /// Hashes of the whole, in hex.
+    pub hashes: BTreeMap<Algorithm, String>,
+    /// Digests of its first bytes, for the lengths that mattered.
+    pub prefixes: BTreeMap<u64, BlobDigest>,
+    /// What the kernel says of itself.
+    pub kernel: Option<Kernel>,
+    /// What is in the initramfs, or why that cannot be told.
+    pub walk: Option<Result<Walk, String>>,
+    /// What the squashfs says of itself, or what is wrong with it.
+    pub superblock: Option<Result<Superblock, String>>,
+}
+
+impl Part {
+    /// A file of which only name, kind and size are known.
+    pub fn new(name: impl Into<String>, kind: Kind, size: u64) -> Self {
+        Self {
+            name: name.into(),
+            kind,
+            size,
+            hashes: BTreeMap::new(),
+            prefixes: BTreeMap::new(),
+            kernel: None,
+            walk: None,
+            superblock: None,
+        }
+    }
+
+    /// Returns its digest, where it was read.
+    pub fn digest(&self) -> Option<BlobDigest> {
+        self.hashes.get(&Algorithm::Blake3)?.parse().ok()
+    }
+
+    /// Returns what is in the initramfs, where that could be read.
+    pub fn contents(&self) -> Option<&Walk> {
+        self.walk.as_ref()?.as_ref().ok()
+    }
+
+    /// Tells whether it is an initrd with a squashfs inside.
+    pub fn is_combined(&self) -> bool {
+        self.contents().is_some_and(|walk| !walk.images.is_empty())
+    }
+
+    /// Returns who made the initramfs.
+    pub fn family(&self) -> Option<Family> {
+        self.contents()?.initramfs.family
+    }
+}
+
+/// The boot loader a menu is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Loader {
+    /// GRUB.
+    Grub,
+    /// iPXE.
+    Ipxe,
+    /// PXELINUX, ISOLINUX, SYSLINUX.
+    Pxelinux,
+}
+
+/// A file that a menu names and that is not there.
+#[derive(Debug, Clone)]
+pub struct Missing {
+    /// The line.
+    pub line: usize,
+    /// As it is written.
+    pub form: String,
+    /// What it is wanted for.
+    pub role: Role,
+    /// Whether its path climbs out of the set.
+    pub climbs: bool,
+}
+
+/// A file loaded as initrd.
+#[derive(Debug, Clone)]
+pub struct LoadedPart {
+    /// Its name in the set or on the ISO; nothing where it is not there.
+    pub part: Option<String>,
+    /// As it is written.
+    pub form: String,
+    /// The path it gets inside the initrd.
+    pub inside: Option<String>,
+}
+
+/// A thing that can be booted.
+#[derive(Debug, Clone)]
+pub struct EntryFacts {
+    /// What the menu calls it.
+    pub title: String,
+    /// The line of its kernel.
+    pub line: usize,
+    /// The kernel's name in the set or on the ISO; nothing where it is not there.
+    pub kernel: Option<String>,
+    /// Whether this is a memory test, not Linux.
+    pub is_memtest: bool,
+    /// The initrds.
+    pub initrds: Vec<LoadedPart>,
+    /// The kernel's words, without `initrd=`.
+    pub words: Vec<String>,
+    /// The values of `initrd=`.
+    pub initrd_words: Vec<String>,
+}
+
+/// A menu or script.
+#[derive(Debug, Clone)]
+pub struct MenuFacts {
+    /// Its file.
+    pub file: String,
+    /// The boot loader it is for.
+    pub loader: Loader,
+    /// Whether it is on the ISO.
+    pub on_iso: bool,
+    /// What can be booted.
+    pub entries: Vec<EntryFacts>,
+    /// What it names that is not there.
+    pub missing: Vec<Missing>,
+    /// What is wrong in it by itself.
+    pub problems: Vec<Problem>,
+    /// Labels it searches volumes by.
+    pub searched: Vec<(usize, String)>,
+}
+
+/// The checksums on an ISO: the line, and what the file hashes to.
+pub(super) type OwnChecksums = Vec<(Checksum, Option<String>)>;
+
+/// The ISO.
+#[derive(Debug, Clone)]
+pub struct IsoFacts {
+    /// Its file name.
+    pub name: String,
+    /// The volume id.
+    pub volume_id: String,
+    /// Bytes of the volume by its descriptor, and of the file.
+    pub volume_size: u64,
+    /// Bytes of the file.
+    pub size: u64,
+    /// What it offers the firmware.
+    pub boot_images: Result<Vec<BootImage>, &'static str>,
+    /// Kernels, initrds and the squashfs, by path.
+    pub parts: BTreeMap<String, Part>,
+    /// The path of the squashfs.
+    pub squashfs: Option<String>,
+    /// Hashes of the whole file.
+    pub hashes: BTreeMap<Algorithm, String>,
+    /// The checksums on the ISO itself: the line, and what the file hashes to (nothing where it is missing).
+    pub own_checksums: Option<Result<OwnChecksums, String>>,
+}
+
+impl IsoFacts {
+    /// Returns the parts of a kind.
+    pub fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &Part> {
+        self.parts.values().filter(move |part| part.kind == kind)
+    }
+
+    /// Returns the squashfs.
+    pub fn squashfs(&self) -> Option<&Part> {
+        self.parts.get(self.squashfs.as_ref()?)
+    }
+}
+
+/// What a line of a list of checksums is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// The ISO.
+    Iso,
+    /// A file of the set.
+    Part(String),
+    /// Nothing that is here.
+    Missing,
+    /// A path that climbs out.
+    Climbs,
+}
+
+/// A list of checksums.
+#[derive(Debug, Clone)]
+pub struct ChecksumFacts {
+    /// Its file.
+    pub file: String,
+    /// Whether it is beside an ISO that is elsewhere than the set: then files it names may be missing.
+    pub beside_iso: bool,
+    /// Its lines and what they are about, or why it cannot be read.
+    pub lines: Result<Vec<(Checksum, Target)>, String>,
+    /// Whether it is clear-signed.
+    pub signed: bool,
+    /// Algorithms that cannot be checked.
+    pub unknown: Vec<String>,
+}
+
+/// A manifest of `stagegraph build`.
+#[derive(Debug, Clone)]
+pub struct ManifestFacts {
+    /// Its file.
+    pub file: String,
+    /// What it says, or why it cannot be read.
+    pub document: Result<serde_json::Value, String>,
+    /// The files it names: their names there, and in the set.
+    pub files: BTreeMap<String, Target>,
+}
+
+/// Everything.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// The ISO.
+    pub iso: IsoFacts,
+    /// What the set was called.
+    pub set: String,
+    /// The files of the set.
+    pub parts: BTreeMap<String, Part>,
+    /// Links that lead out of the set.
+    pub escapes: Vec<(String, String)>,
+    /// Whether the set was listed whole, so that what nothing names is told.
+    pub is_listed: bool,
+    /// The menus of both.
+    pub menus: Vec<MenuFacts>,
+    /// Lists of checksums.
+    pub checksums: Vec<ChecksumFacts>,
+    /// Manifests.
+    pub manifests: Vec<ManifestFacts>,
+    /// Names of files beside the ISO, in its folder.
+    pub beside: BTreeSet<String>,
+    /// What could not be read, and why.
+    pub unreadable: Vec<(String, String)>,
+}
+
+impl Facts {
+    /// Returns the parts of the set of a kind.
+    pub fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &Part> {
+        self.parts.values().filter(move |part| part.kind == kind)
+    }
+
+    /// Returns a part by the menu that names it.
+    pub fn part(&self, menu: &MenuFacts, name: &str) -> Option<&Part> {
+        if menu.on_iso { self.iso.parts.get(name) } else { self.parts.get(name) }
+    }
+}
+
+/// Returns the span of a file of an ISO.
+pub(super) fn span_of(extents: &[(u64, u64)]) -> Span {
+    Span(extents.to_vec())
+}

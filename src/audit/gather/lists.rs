@@ -1,0 +1,119 @@
+//! The lists of checksums and the manifests of a set, and the files they are about.
+
+use std::collections::BTreeMap;
+
+use super::super::facts::{ChecksumFacts, Kind, ManifestFacts, Part, Target};
+use super::super::place::Place;
+use super::super::set::{Set, SetError, names_in_set};
+use super::{BesideIso, Gatherer};
+use crate::formats::checksums;
+
+impl Gatherer<'_> {
+    pub(super) fn read_checksums(
+        &mut self,
+        set: &mut Set,
+        parts: &mut BTreeMap<String, Part>,
+        iso_name: &str,
+        beside_iso: &BesideIso,
+    ) -> Result<Vec<ChecksumFacts>, SetError> {
+        let files: Vec<String> = parts
+            .values()
+            .filter(|part| part.kind == Kind::Checksums)
+            .map(|part| part.name.clone())
+            .collect();
+        let mut lists = Vec::new();
+        for file in files {
+            let Some(place) = set.files.get(&file).cloned() else { continue };
+            let text = match place.text() {
+                Ok(text) => text,
+                Err(error) => {
+                    self.unreadable.push((file, error.to_string()));
+                    continue;
+                }
+            };
+            let parsed = text.ok_or_else(|| "it is no text".to_owned());
+            let parsed = parsed.and_then(|text| checksums::parse(&file, &text));
+            let beside = beside_iso.lists.contains(&file);
+            let folder = file.rsplit_once('/').map_or("", |(folder, _)| folder).to_owned();
+            let (signed, unknown) = match &parsed {
+                Ok(parsed) => (parsed.signed, parsed.unknown.clone()),
+                Err(_) => (false, Vec::new()),
+            };
+            let mut target = |name: &str| -> Result<Target, SetError> {
+                if name == iso_name {
+                    return Ok(Target::Iso);
+                }
+                let plain = name.strip_prefix("./").unwrap_or(name);
+                if beside && beside_iso.names.contains(plain) {
+                    let place = Place::Local(beside_iso.folder.join(plain));
+                    set.files.entry(plain.to_owned()).or_insert(place);
+                }
+                if plain.starts_with('/') {
+                    return Ok(Target::Climbs);
+                }
+                match names_in_set(plain, &folder) {
+                    Err(()) => Ok(Target::Climbs),
+                    Ok(names) => {
+                        for name in names {
+                            if set.find(&name)? {
+                                let size = set.files.get(&name).and_then(|place| place.size().ok().flatten());
+                                let new = || Part::new(name.clone(), Kind::Other, size.unwrap_or_default());
+                                parts.entry(name.clone()).or_insert_with(new);
+                                return Ok(Target::Part(name));
+                            }
+                        }
+                        Ok(if plain.ends_with(iso_name) { Target::Iso } else { Target::Missing })
+                    }
+                }
+            };
+            let lines = match parsed {
+                Err(error) => Err(error),
+                Ok(parsed) => {
+                    let mut lines = Vec::new();
+                    for line in parsed.files {
+                        let found = target(&line.name)?;
+                        lines.push((line, found));
+                    }
+                    Ok(lines)
+                }
+            };
+            lists.push(ChecksumFacts { file, beside_iso: beside, lines, signed, unknown });
+        }
+        Ok(lists)
+    }
+
+    pub(super) fn read_manifests(
+        &mut self,
+        set: &Set,
+        parts: &BTreeMap<String, Part>,
+        iso_name: &str,
+    ) -> Vec<ManifestFacts> {
+        let files: Vec<&Part> = parts.values().filter(|part| part.kind == Kind::Manifest).collect();
+        let mut manifests = Vec::new();
+        for part in files {
+            let Some(place) = set.files.get(&part.name) else { continue };
+            let document = match place.text() {
+                Ok(text) => text
+                    .and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok())
+                    .ok_or_else(|| "it is no JSON".to_owned()),
+                Err(error) => {
+                    self.unreadable.push((part.name.clone(), error.to_string()));
+                    continue;
+                }
+            };
+            let folder = part.name.rsplit_once('/').map_or("", |(folder, _)| folder);
+            let named = document.as_ref().ok().and_then(|document| document["files"].as_object());
+            let targets = named.into_iter().flatten().map(|(name, _)| {
+                if name == iso_name {
+                    return (name.clone(), Target::Iso);
+                }
+                let found = names_in_set(name, folder).unwrap_or_default();
+                let found = found.into_iter().find(|name| parts.contains_key(name));
+                (name.clone(), found.map_or(Target::Missing, Target::Part))
+            });
+            let files = targets.collect();
+            manifests.push(ManifestFacts { file: part.name.clone(), document, files });
+        }
+        manifests
+    }
+}

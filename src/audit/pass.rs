@@ -1,0 +1,315 @@
+//! Reads files once, and learns everything that is wanted of them while their bytes go by.
+//!
+//! One thread reads a file; each hash, and the walk through an initramfs, has a thread that gets the same
+//! pieces. The channels between them are short: memory does not grow with the files.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead, Read};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+
+use blake2::Blake2b512;
+use cache::digest::BlobHasher;
+use sha2::{Digest, Sha256, Sha512};
+
+use super::place::Place;
+use super::walk::{self, Walk};
+use crate::formats::checksums::Algorithm;
+
+/// Bytes of a piece.
+const PIECE: usize = 1 << 20;
+
+/// Pieces that wait between two threads.
+const WAITING: usize = 4;
+
+/// Part of a file: pieces of it, in the order in which they are read. A file of an ISO may have several.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Span(pub(super) Vec<(u64, u64)>);
+
+impl Span {
+    /// The bytes from the start on.
+    pub(super) fn prefix(length: u64) -> Self {
+        Self(vec![(0, length)])
+    }
+}
+
+/// What is to be learnt of a file.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Wanted {
+    /// Hashes of the whole file.
+    pub(super) whole: Vec<Algorithm>,
+    /// Hashes of parts.
+    pub(super) spans: Vec<(Algorithm, Span)>,
+    /// What is in it, if it is an initramfs.
+    pub(super) walk: bool,
+}
+
+/// What was learnt of a file.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Learnt {
+    /// Number of bytes.
+    pub(super) size: u64,
+    /// Hashes of the whole file, in hex.
+    pub(super) whole: BTreeMap<Algorithm, String>,
+    /// Hashes of the parts, in hex; those that go beyond the file's end are missing.
+    pub(super) spans: BTreeMap<(Algorithm, Span), String>,
+    /// What is in the initramfs, or why that cannot be told.
+    pub(super) walk: Option<Result<Walk, String>>,
+}
+
+/// Reads all files, as many at once as there are cores.
+pub(super) fn read_all(files: &[(Place, Wanted)]) -> Vec<io::Result<Learnt>> {
+    let next = AtomicUsize::new(0);
+    let results: Mutex<Vec<Option<io::Result<Learnt>>>> = Mutex::new(files.iter().map(|_| None).collect());
+    let mut order: Vec<usize> = (0..files.len()).collect();
+    // The largest first, so that no core waits at the end for a file that was begun last.
+    order.sort_by_key(|index| std::cmp::Reverse(files[*index].0.size().ok().flatten()));
+    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(files.len());
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                while let Some(index) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let (place, wanted) = &files[*index];
+                    let learnt = read_one(place, wanted);
+                    let mut results = results.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    results[*index] = Some(learnt);
+                }
+            });
+        }
+    });
+    let results = results.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let lost = || Err(io::Error::other("it was not read"));
+    results.into_iter().map(|result| result.unwrap_or_else(lost)).collect()
+}
+
+/// Reads one file.
+fn read_one(place: &Place, wanted: &Wanted) -> io::Result<Learnt> {
+    let mut sums: BTreeMap<Algorithm, Sums> = BTreeMap::new();
+    for algorithm in &wanted.whole {
+        sums.entry(*algorithm).or_insert_with(|| Sums::new(*algorithm)).whole = Some(Hasher::new(*algorithm));
+    }
+    for (algorithm, span) in &wanted.spans {
+        let hasher = Hasher::new(*algorithm);
+        sums.entry(*algorithm).or_insert_with(|| Sums::new(*algorithm)).parts.push(Part {
+            span: span.clone(),
+            index: 0,
+            done: 0,
+            hasher,
+        });
+    }
+    let mut reader = place.open()?;
+    std::thread::scope(|scope| {
+        let mut senders = Vec::new();
+        let mut hashing = Vec::new();
+        let mut inline = None;
+        for mut sums in sums.into_values() {
+            // Where there is nothing else to do, the reading thread hashes too.
+            if inline.is_none() && !wanted.walk && senders.is_empty() && wanted.whole.len() <= 1 {
+                inline = Some(sums);
+                continue;
+            }
+            let (sender, pieces) = mpsc::sync_channel::<Arc<Vec<u8>>>(WAITING);
+            senders.push(sender);
+            hashing.push(scope.spawn(move || {
+                pieces.iter().for_each(|piece| sums.update(&piece));
+                sums
+            }));
+        }
+        let walking = wanted.walk.then(|| {
+            let (sender, pieces) = mpsc::sync_channel::<Arc<Vec<u8>>>(WAITING);
+            senders.push(sender);
+            scope.spawn(move || walk::walk(Pieces { pieces, piece: Arc::default(), at: 0 }))
+        });
+        let mut learnt = Learnt::default();
+        loop {
+            let mut piece = Vec::with_capacity(PIECE);
+            if reader.by_ref().take(PIECE as u64).read_to_end(&mut piece)? == 0 {
+                break;
+            }
+            learnt.size += piece.len() as u64;
+            let piece = Arc::new(piece);
+            // A walk that failed no longer listens.
+            senders.iter().for_each(|sender| drop(sender.send(Arc::clone(&piece))));
+            if let Some(sums) = &mut inline {
+                sums.update(&piece);
+            }
+        }
+        drop(senders);
+        let lost = |_| io::Error::other("a thread of the audit failed");
+        if let Some(sums) = inline {
+            sums.finish(&mut learnt);
+        }
+        for thread in hashing {
+            thread.join().map_err(lost)?.finish(&mut learnt);
+        }
+        if let Some(thread) = walking {
+            learnt.walk = Some(thread.join().map_err(lost)?.map_err(|error| error.to_string()));
+        }
+        Ok(learnt)
+    })
+}
+
+/// All hashes of one kind.
+struct Sums {
+    algorithm: Algorithm,
+    at: u64,
+    whole: Option<Hasher>,
+    parts: Vec<Part>,
+}
+
+struct Part {
+    span: Span,
+    /// Which piece of the span comes next, and how much of it went by.
+    index: usize,
+    done: u64,
+    hasher: Hasher,
+}
+
+impl Sums {
+    fn new(algorithm: Algorithm) -> Self {
+        Self { algorithm, at: 0, whole: None, parts: Vec::new() }
+    }
+
+    fn update(&mut self, piece: &[u8]) {
+        if let Some(hasher) = &mut self.whole {
+            hasher.update(piece);
+        }
+        let end = self.at + piece.len() as u64;
+        for part in &mut self.parts {
+            while let Some((start, length)) = part.span.0.get(part.index) {
+                let (from, to) = (start + part.done, start + length);
+                if from >= end || from < self.at {
+                    break;
+                }
+                let to = to.min(end);
+                part.hasher.update(&piece[(from - self.at) as usize..(to - self.at) as usize]);
+                part.done += to - from;
+                if part.done < *length {
+                    break;
+                }
+                part.index += 1;
+                part.done = 0;
+            }
+        }
+        self.at = end;
+    }
+
+    fn finish(self, learnt: &mut Learnt) {
+        if let Some(hasher) = self.whole {
+            learnt.whole.insert(self.algorithm, hasher.finish());
+        }
+        for part in self.parts {
+            let empty = part.span.0.iter().all(|(_, length)| *length == 0);
+            if part.index == part.span.0.len() || empty {
+                learnt.spans.insert((self.algorithm, part.span), part.hasher.finish());
+            }
+        }
+    }
+}
+
+/// A hash being computed.
+enum Hasher {
+    Sha256(Box<Sha256>),
+    Sha512(Box<Sha512>),
+    Blake2b(Box<Blake2b512>),
+    Blake3(Box<BlobHasher>),
+}
+
+impl Hasher {
+    fn new(algorithm: Algorithm) -> Self {
+        match algorithm {
+            Algorithm::Sha256 => Hasher::Sha256(Box::default()),
+            Algorithm::Sha512 => Hasher::Sha512(Box::default()),
+            Algorithm::Blake2b => Hasher::Blake2b(Box::default()),
+            Algorithm::Blake3 => Hasher::Blake3(Box::default()),
+        }
+    }
+
+    fn update(&mut self, piece: &[u8]) {
+        match self {
+            Hasher::Sha256(hasher) => hasher.update(piece),
+            Hasher::Sha512(hasher) => hasher.update(piece),
+            Hasher::Blake2b(hasher) => hasher.update(piece),
+            Hasher::Blake3(hasher) => hasher.update(piece),
+        }
+    }
+
+    fn finish(self) -> String {
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        match self {
+            Hasher::Sha256(hasher) => hex(&hasher.finalize()),
+            Hasher::Sha512(hasher) => hex(&hasher.finalize()),
+            Hasher::Blake2b(hasher) => hex(&hasher.finalize()),
+            Hasher::Blake3(hasher) => hasher.finish().to_string(),
+        }
+    }
+}
+
+/// The pieces of a file, as a stream.
+struct Pieces {
+    pieces: mpsc::Receiver<Arc<Vec<u8>>>,
+    piece: Arc<Vec<u8>>,
+    at: usize,
+}
+
+impl BufRead for Pieces {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.at == self.piece.len() {
+            self.piece = self.pieces.recv().unwrap_or_default();
+            self.at = 0;
+        }
+        Ok(&self.piece[self.at..])
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.at += amount;
+    }
+}
+
+impl Read for Pieces {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let piece = self.fill_buf()?;
+        let length = piece.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&piece[..length]);
+        self.consume(length);
+        Ok(length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cache::BlobDigest;
+
+    use super::*;
+
+    #[test]
+    fn whole_and_parts_are_hashed_across_pieces() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let bytes: Vec<u8> = (0..(3u32 << 20) + 17).map(|n| (n % 251) as u8).collect();
+        std::fs::write(&path, &bytes).unwrap();
+        let spans = [
+            Span::prefix(5),
+            Span(vec![((1 << 20) - 3, 7)]),
+            Span(vec![(0, 10), (2 << 20, 1 << 20)]),
+            Span(vec![(100, 0)]),
+            Span::prefix(1 << 30),
+        ];
+        let wanted = Wanted {
+            whole: vec![Algorithm::Sha256, Algorithm::Blake3],
+            spans: spans.iter().map(|span| (Algorithm::Blake3, span.clone())).collect(),
+            walk: false,
+        };
+        let learnt = read_all(&[(Place::Local(path), wanted)]).remove(0).unwrap();
+        assert_eq!(learnt.size, bytes.len() as u64);
+        assert_eq!(learnt.whole[&Algorithm::Blake3], BlobDigest::of(&bytes).to_string());
+        assert_eq!(learnt.whole[&Algorithm::Sha256].len(), 64);
+        let hash = |span: &Span| learnt.spans.get(&(Algorithm::Blake3, span.clone())).cloned();
+        let of = |bytes: &[u8]| Some(BlobDigest::of(bytes).to_string());
+        assert_eq!(hash(&spans[0]), of(&bytes[..5]));
+        assert_eq!(hash(&spans[1]), of(&bytes[(1 << 20) - 3..(1 << 20) + 4]));
+        assert_eq!(hash(&spans[2]), of(&[&bytes[..10], &bytes[2 << 20..3 << 20]].concat()));
+        assert_eq!(hash(&spans[3]), of(b""));
+        assert_eq!(hash(&spans[4]), None, "it is longer than the file");
+    }
+}

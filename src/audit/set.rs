@@ -1,0 +1,351 @@
+//! The files of a netboot set: a folder, what a script names, or either of them behind a server.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use url::Url;
+
+use super::place::Place;
+use crate::http::{Client, HttpError};
+
+/// Files that are listed before a folder counts as something else than a netboot set.
+const MAX_FILES: usize = 100_000;
+
+/// Folders inside folders.
+const MAX_DEPTH: usize = 32;
+
+/// What a folder behind a server is asked for, as most servers list nothing.
+const USUAL: [&str; 10] = [
+    "DIGESTS",
+    "boot.ipxe",
+    "autoexec.ipxe",
+    "default.ipxe",
+    "inject.ipxe",
+    "combined.ipxe",
+    "http.ipxe",
+    "pxelinux.cfg/default",
+    "grub/grub.cfg",
+    "SHA256SUMS",
+];
+
+/// The listing that `stagegraph build` leaves in a folder.
+const LISTING: &str = ".stagegraph.json";
+
+/// Why a netboot set could not be read at all.
+#[derive(Debug, thiserror::Error)]
+pub enum SetError {
+    /// A file or folder could not be read.
+    #[error("read {path}")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A server could not be asked.
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    /// There is nothing of a netboot set at an address.
+    #[error("{0}: there is neither a script nor a menu nor a list of checksums under the usual names")]
+    Empty(Url),
+    /// It is neither a folder nor a script.
+    #[error("{0} is neither a folder nor an iPXE script; name the folder it is in")]
+    Neither(PathBuf),
+    /// It has too many files.
+    #[error("{0} has more than {MAX_FILES} files; name the folder of the netboot set itself")]
+    TooMany(PathBuf),
+}
+
+/// The top of a set.
+#[derive(Debug, Clone)]
+enum Top {
+    Folder(PathBuf),
+    Server(Client, Url),
+    /// Files whose names were given, and no others.
+    Given,
+}
+
+/// A netboot set.
+#[derive(Debug)]
+pub struct Set {
+    /// What it was called on the command line.
+    pub shown: String,
+    /// Its files, by their paths below its top.
+    pub files: BTreeMap<String, Place>,
+    /// The script it was named by: then only what that names belongs to it.
+    pub script: Option<String>,
+    /// Links that lead out of it, and where.
+    pub escapes: Vec<(String, PathBuf)>,
+    top: Top,
+}
+
+impl Set {
+    /// Opens what the command line names.
+    ///
+    /// # Errors
+    /// [`SetError`].
+    pub fn open(named: &str, client: &Client) -> Result<Set, SetError> {
+        if named.starts_with("http://") || named.starts_with("https://") {
+            let url = Url::parse(named)
+                .map_err(|error| SetError::Io { path: named.into(), source: io::Error::other(error) })?;
+            return Self::remote(named, url, client);
+        }
+        let path = Path::new(named);
+        let failed = |source| SetError::Io { path: path.to_owned(), source };
+        if fs::metadata(path).map_err(failed)?.is_dir() {
+            return Self::folder(path, named);
+        }
+        let place = Place::Local(path.to_owned());
+        if !place.head(6).map_err(failed)?.starts_with(b"#!ipxe") && !named.ends_with(".ipxe") {
+            return Err(SetError::Neither(path.to_owned()));
+        }
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let folder = folder.canonicalize().map_err(failed)?;
+        Ok(Set {
+            shown: named.to_owned(),
+            files: BTreeMap::from([(name.clone(), place)]),
+            script: Some(name),
+            escapes: Vec::new(),
+            top: Top::Folder(folder),
+        })
+    }
+
+    /// Takes files whose names and places are known.
+    pub fn given(shown: &str, files: BTreeMap<String, PathBuf>) -> Set {
+        let files = files.into_iter().map(|(name, path)| (name, Place::Local(path))).collect();
+        Set { shown: shown.to_owned(), files, script: None, escapes: Vec::new(), top: Top::Given }
+    }
+
+    fn folder(folder: &Path, shown: &str) -> Result<Set, SetError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| SetError::Io { path, source }
+        };
+        let top = folder.canonicalize().map_err(failed(folder))?;
+        let mut set = Set {
+            shown: shown.to_owned(),
+            files: BTreeMap::new(),
+            script: None,
+            escapes: Vec::new(),
+            top: Top::Folder(top.clone()),
+        };
+        let mut folders = vec![(top.clone(), String::new(), 0)];
+        while let Some((folder, below, depth)) = folders.pop() {
+            for entry in fs::read_dir(&folder).map_err(failed(&folder))? {
+                let entry = entry.map_err(failed(&folder))?;
+                let path = entry.path();
+                let Ok(name) = entry.file_name().into_string() else { continue };
+                let name = format!("{below}{name}");
+                if name == LISTING {
+                    continue;
+                }
+                let kind = entry.file_type().map_err(failed(&path))?;
+                if kind.is_symlink() {
+                    set.link(&top, &path, name);
+                } else if kind.is_dir() && depth < MAX_DEPTH {
+                    folders.push((path, format!("{name}/"), depth + 1));
+                } else if kind.is_file() {
+                    set.files.insert(name, Place::Local(path));
+                }
+                if set.files.len() > MAX_FILES {
+                    return Err(SetError::TooMany(top));
+                }
+            }
+        }
+        Ok(set)
+    }
+
+    /// Takes in a link to a file of the set, and notes one that leads out. Linked folders are not entered.
+    fn link(&mut self, top: &Path, path: &Path, name: String) {
+        match path.canonicalize() {
+            Ok(target) if !target.starts_with(top) => self.escapes.push((name, target)),
+            Ok(target) if target.is_file() => drop(self.files.insert(name, Place::Local(target))),
+            Ok(_) => {}
+            Err(_) => self.escapes.push((name, fs::read_link(path).unwrap_or_default())),
+        }
+    }
+
+    fn remote(shown: &str, url: Url, client: &Client) -> Result<Set, SetError> {
+        let mut set = Set {
+            shown: shown.to_owned(),
+            files: BTreeMap::new(),
+            script: None,
+            escapes: Vec::new(),
+            top: Top::Server(client.clone(), url.clone()),
+        };
+        let name = url.path_segments().and_then(|mut parts| parts.next_back()).unwrap_or_default().to_owned();
+        if name.ends_with(".ipxe") {
+            let file = client.find(&url)?;
+            let base = url.join(".").unwrap_or(url);
+            set.top = Top::Server(client.clone(), base);
+            set.files.insert(name.clone(), Place::Remote(Box::new(file)));
+            set.script = Some(name);
+            return Ok(set);
+        }
+        let mut base = url.clone();
+        if !base.path().ends_with('/') {
+            base.set_path(&format!("{}/", url.path()));
+        }
+        set.top = Top::Server(client.clone(), base.clone());
+        // An index page, where the server makes one.
+        let mut names: BTreeSet<String> = USUAL.iter().map(|name| (*name).to_owned()).collect();
+        for folder in ["", "pxelinux.cfg/", "grub/"] {
+            let page = base.join(folder).ok().and_then(|page| client.find(&page).ok());
+            let text = page.and_then(|page| Place::Remote(Box::new(page)).text().ok().flatten());
+            names.extend(links(&text.unwrap_or_default()).into_iter().map(|name| format!("{folder}{name}")));
+        }
+        for name in names {
+            set.find(&name)?;
+        }
+        if set.files.is_empty() {
+            return Err(SetError::Empty(base));
+        }
+        Ok(set)
+    }
+
+    /// Tells whether a file is there; behind a server it is asked for.
+    ///
+    /// # Errors
+    /// The server could not be asked.
+    pub fn find(&mut self, name: &str) -> Result<bool, SetError> {
+        if self.files.contains_key(name) {
+            return Ok(true);
+        }
+        match &self.top {
+            Top::Given => Ok(false),
+            // A folder is listed whole; a script's folder is not.
+            Top::Folder(_) if self.script.is_none() => Ok(false),
+            Top::Folder(top) => {
+                let path = top.join(name);
+                if path.symlink_metadata().is_err() {
+                    return Ok(false);
+                }
+                let top = top.clone();
+                self.link(&top, &path, name.to_owned());
+                Ok(self.files.contains_key(name))
+            }
+            Top::Server(client, base) => {
+                let Ok(url) = base.join(name) else { return Ok(false) };
+                match client.find(&url) {
+                    Ok(file) => {
+                        self.files.insert(name.to_owned(), Place::Remote(Box::new(file)));
+                        Ok(true)
+                    }
+                    Err(error) if error.is_missing() => Ok(false),
+                    Err(error) => Err(error.into()),
+                }
+            }
+        }
+    }
+
+    /// Takes in files that lie beside the script or the ISO and begin with `stem`: checksums, manifests.
+    pub fn add_beside(&mut self, folder: &Path, stem: &str, wanted: impl Fn(&str) -> bool) {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            if name.starts_with(stem) && wanted(&name) && entry.path().is_file() {
+                self.files.entry(name).or_insert_with(|| Place::Local(entry.path()));
+            }
+        }
+    }
+
+    /// Tells whether there are files beside those that were given.
+    pub fn is_listable(&self) -> bool {
+        !matches!(self.top, Top::Given)
+    }
+
+    /// Returns the folder it is in, where that is one of this machine.
+    pub fn folder_path(&self) -> Option<&Path> {
+        match &self.top {
+            Top::Folder(path) => Some(path),
+            Top::Server(..) | Top::Given => None,
+        }
+    }
+
+    /// Tells whether it is all there is: a folder, not what a script or a server let us guess.
+    pub fn is_listed(&self) -> bool {
+        self.script.is_none() && !matches!(self.top, Top::Server(..))
+    }
+}
+
+/// Returns the relative links of an index page: names of files in that folder.
+fn links(page: &str) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for part in page.split("href=\"").skip(1).take(MAX_FILES) {
+        let Some((target, _)) = part.split_once('"') else { continue };
+        let target = target.strip_prefix("./").unwrap_or(target);
+        let is_file = !target.is_empty() && !target.contains(['/', '?', '#', ':', '&']) && target != "..";
+        if is_file {
+            names.insert(target.to_owned());
+        }
+    }
+    names
+}
+
+/// Finds the name of a file of the set that a menu means, tried in the order of the forms it gives.
+///
+/// Returns `Err` for a path that climbs out of the set.
+pub(super) fn names_in_set(form: &str, folder: &str) -> Result<Vec<String>, ()> {
+    // What stands for the script's own address is left away.
+    let form = ["${cwduri}/", "${cwduri}", "${base-url}/", "${base-url}"]
+        .iter()
+        .find_map(|prefix| form.strip_prefix(prefix))
+        .unwrap_or(form);
+    if let Some((_, rest)) = form.split_once("://") {
+        // An address: any tail of its path may be what the set calls the file.
+        let path = rest.split_once('/').map_or("", |(_, path)| path);
+        let path = path.split(['?', '#']).next().unwrap_or(path);
+        let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+        return Ok((0..parts.len()).map(|from| parts[from..].join("/")).collect());
+    }
+    let path = form.strip_prefix("::").unwrap_or(form).split(['?', '#']).next().unwrap_or(form);
+    let absolute = path.starts_with('/');
+    let mut parts: Vec<&str> =
+        if absolute { Vec::new() } else { folder.split('/').filter(|p| !p.is_empty()).collect() };
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop().ok_or(())?),
+            part => parts.push(part),
+        }
+    }
+    if absolute {
+        // The set may be served from anywhere below a server's top, and its folder may be a server's top.
+        let path = parts.join("/");
+        let mut names = Vec::new();
+        let mut above = folder;
+        while !above.is_empty() {
+            names.push(format!("{above}/{path}"));
+            above = above.rsplit_once('/').map_or("", |(above, _)| above);
+        }
+        names.extend((0..parts.len()).map(|from| parts[from..].join("/")));
+        return Ok(names);
+    }
+    Ok(vec![parts.join("/")])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_menus_path_is_found_in_the_set() {
+        let names = |form: &str, folder: &str| names_in_set(form, folder).unwrap();
+        assert_eq!(names("gentoo", ""), ["gentoo"]);
+        assert_eq!(names("../gentoo", "grub"), ["gentoo"]);
+        assert_eq!(names("./a//b", "x"), ["x/a/b"]);
+        assert_eq!(names("/srv/gentoo", "grub"), ["grub/srv/gentoo", "srv/gentoo", "gentoo"]);
+        assert_eq!(names("http://host/a/gentoo?x=1", ""), ["a/gentoo", "gentoo"]);
+        assert_eq!(names("${cwduri}/image.squashfs", ""), ["image.squashfs"]);
+        assert_eq!(names_in_set("../../etc/passwd", "grub"), Err(()));
+    }
+
+    #[test]
+    fn an_index_page_names_its_files() {
+        let page = "<a href=\"../\">up</a><a href=\"?C=N\">N</a><a href=\"boot.ipxe\">b</a><a href=\"./k\">k</a>\
+                    <a href=\"http://x/y\">y</a><a href=\"grub/\">grub</a>";
+        assert_eq!(links(page), BTreeSet::from(["boot.ipxe".to_owned(), "k".to_owned()]));
+    }
+}

@@ -1,0 +1,88 @@
+//! Tells what a file is.
+
+use std::io::Read;
+
+use super::facts::{Kind, Loader, Part};
+use crate::formats::checksums::is_named_like_checksums;
+use crate::formats::compression::Compression;
+use crate::formats::menus::{self, Menu};
+use crate::formats::{kernel, squashfs};
+
+/// Tells what a file is by its first bytes and its name.
+pub(super) fn kind_of(name: &str, head: &[u8]) -> Kind {
+    let file = name.rsplit('/').next().unwrap_or(name);
+    if loader_of(name, head).is_some() {
+        return Kind::Menu;
+    }
+    if is_named_like_checksums(name) {
+        return Kind::Checksums;
+    }
+    if file.ends_with(".manifest.json") {
+        return Kind::Manifest;
+    }
+    if head.starts_with(squashfs::MAGIC) {
+        return Kind::Squashfs;
+    }
+    // iPXE and memory tests come with a kernel's header, so that boot loaders start them.
+    let is_program = file.ends_with(".lkrn") || is_memtest(name);
+    if !is_program && kernel::detect(head).is_some() {
+        return Kind::Kernel;
+    }
+    if is_initramfs(head) {
+        return Kind::Initramfs;
+    }
+    if head.get(0x8001..0x8006) == Some(b"CD001") {
+        return Kind::Iso;
+    }
+    Kind::Other
+}
+
+pub(super) fn is_memtest(name: &str) -> bool {
+    name.rsplit('/').next().unwrap_or(name).to_ascii_lowercase().contains("memtest")
+}
+
+/// Tells whether a file begins with a cpio archive, bare or compressed.
+pub(super) fn is_initramfs(head: &[u8]) -> bool {
+    let start = head.iter().position(|byte| *byte != 0).unwrap_or(head.len());
+    let head = &head[start..];
+    if head.starts_with(b"07070") {
+        return true;
+    }
+    let Some(compression) = Compression::detect(head) else { return false };
+    let Ok(mut decoder) = compression.decoder(head) else { return false };
+    let mut magic = [0; 5];
+    decoder.read_exact(&mut magic).is_ok() && magic == *b"07070"
+}
+
+/// Tells for which boot loader a file is a menu.
+pub(super) fn loader_of(name: &str, head: &[u8]) -> Option<Loader> {
+    let (folder, file) = name.rsplit_once('/').unwrap_or(("", name));
+    if head.starts_with(b"#!ipxe") || file.ends_with(".ipxe") && !head.contains(&0) {
+        return Some(Loader::Ipxe);
+    }
+    if folder.rsplit('/').next() == Some("pxelinux.cfg")
+        || matches!(file, "isolinux.cfg" | "syslinux.cfg" | "extlinux.conf")
+    {
+        return Some(Loader::Pxelinux);
+    }
+    (file == "grub.cfg" || folder.rsplit('/').next() == Some("grub") && file.ends_with(".cfg"))
+        .then_some(Loader::Grub)
+}
+
+pub(super) fn parse(loader: Loader, text: &str) -> Menu {
+    match loader {
+        Loader::Grub => menus::parse_grub(text),
+        Loader::Ipxe => menus::parse_ipxe(text),
+        Loader::Pxelinux => menus::parse_pxelinux(text),
+    }
+}
+
+/// Adds what the first bytes tell.
+pub(super) fn look(mut part: Part, head: &[u8]) -> Part {
+    match part.kind {
+        Kind::Kernel => part.kernel = kernel::detect(head),
+        Kind::Squashfs => part.superblock = Some(squashfs::superblock(head, part.size)),
+        _ => {}
+    }
+    part
+}

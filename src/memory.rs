@@ -1,0 +1,60 @@
+//! How much memory a way to boot needs.
+
+use serde::Serialize;
+
+/// How the squashfs gets into memory, which decides how much of it a machine needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Load {
+    /// It stays on the medium.
+    Medium,
+    /// It is copied from the medium.
+    Cached,
+    /// It arrives inside the initrd, by BIOS.
+    InInitrdBios,
+    /// It arrives inside the initrd, by UEFI, where boot loaders keep a second copy.
+    InInitrdUefi,
+    /// The initramfs fetches it.
+    Http,
+}
+
+/// The ways to boot, by the names that manifests and audits give them.
+pub const WAYS: [(&str, Load); 5] = [
+    ("iso", Load::Medium),
+    ("iso-cached", Load::Cached),
+    ("netboot-bios", Load::InInitrdBios),
+    ("netboot-uefi", Load::InInitrdUefi),
+    ("netboot-http", Load::Http),
+];
+
+/// Bytes of what is loaded.
+#[derive(Debug, Clone, Copy)]
+pub struct Sizes {
+    /// The kernel.
+    pub kernel: u64,
+    /// The initrd without a squashfs, packed.
+    pub initrd: u64,
+    /// The same unpacked.
+    pub unpacked: u64,
+    /// The squashfs.
+    pub squashfs: u64,
+}
+
+/// Memory that a kernel and a small running system take beside what is counted, in bytes.
+const SYSTEM: u64 = 192 << 20;
+
+/// Returns the least memory for a way to boot, in MiB, as a machine with it has it installed.
+///
+/// A rule by measurement, not a promise: the packed and the unpacked copy of what is in the initrd are in
+/// memory at once, and UEFI boot loaders keep one more.
+pub fn least_ram(load: Load, sizes: Sizes) -> u64 {
+    let Sizes { kernel, initrd, unpacked, squashfs } = sizes;
+    let bytes = match load {
+        Load::Medium => initrd + unpacked,
+        Load::Cached | Load::Http => initrd + unpacked + squashfs,
+        Load::InInitrdBios => initrd + unpacked + 2 * squashfs,
+        Load::InInitrdUefi => 2 * initrd + unpacked + 3 * squashfs,
+    };
+    // Rounded up to 64 MiB.
+    (SYSTEM + kernel + bytes).div_ceil(64 << 20) * 64
+}
