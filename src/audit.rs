@@ -16,9 +16,9 @@ mod walk;
 use std::collections::BTreeMap;
 use std::io;
 
-pub use self::checks::{CHECKS, is_check};
-pub use self::facts::{Facts, Kind};
-pub use self::gather::{GatherError, gather};
+pub use self::checks::{CHECKS, is_check, is_of_the_way};
+pub use self::facts::{EntryFacts, Facts, Kind, MenuFacts};
+pub use self::gather::{GatherError, gather, iso_menus};
 pub use self::place::Place;
 pub use self::report::{Check, FileLine, Finding, Memory, Outcome, Report, SCHEMA, Verdict};
 pub use self::set::{Set, SetError};

@@ -2,6 +2,7 @@
 
 mod audit;
 mod build;
+mod extract;
 mod plan;
 mod why;
 
@@ -50,6 +51,8 @@ enum Verb {
     Plan(plan::Plan),
     /// Compares a published ISO with a published netboot set, whoever made them
     Audit(audit::Audit),
+    /// Writes the netboot set of an ISO that is published already
+    Extract(extract::Extract),
     /// Says why each node of a spec last ran
     Why(why::Why),
     /// Prints the completions for a shell
@@ -186,6 +189,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Plan(plan) => plan.run(),
         Verb::Why(why) => why.run(),
         Verb::Audit(audit) => audit.run(),
+        Verb::Extract(extract) => extract.run(),
         Verb::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "stagegraph", &mut text);

@@ -7,6 +7,7 @@
 pub mod audit;
 pub mod cli;
 pub mod cmdline;
+pub mod extract;
 pub mod formats;
 pub mod http;
 pub mod memory;

@@ -74,13 +74,14 @@ impl Reader<'_> {
         }
         let kinds: BTreeSet<&str> = self.kinds.values().map(|kind| kind.name).collect();
         let image = Image::read(top.required_table("image")?, &kinds)?;
+        let places = top.table("publish")?.map(published_places).transpose()?.unwrap_or_default();
         let mut derivations = BTreeMap::new();
         let mut origins = BTreeMap::new();
         let mut folders = BTreeSet::new();
         for (key, item) in node_fields.tables()? {
             let Some(node) = NodeName::new(key) else { continue };
             let kind = self.kinds[&node];
-            let (derivation, own) = derivation(&node, item, kind, &image, &mut origins)?;
+            let (derivation, own) = derivation(&node, item, kind, (&image, &places), &mut origins)?;
             folders.extend(own.into_iter().map(|output| OutputRef { node: node.clone(), output }));
             derivations.insert(node, derivation);
         }
@@ -129,7 +130,11 @@ impl Spec {
         if published.is_empty() {
             return Ok(());
         }
-        let used = self.dag.closure(&published);
+        // Audits give nothing to publish; they decide whether anything is.
+        let audits = self.dag.nodes().iter().filter(|(_, derivation)| derivation.step.kind() == steps::AUDIT);
+        let wanted: BTreeSet<NodeName> =
+            published.into_iter().chain(audits.map(|(node, _)| node.clone())).collect();
+        let used = self.dag.closure(&wanted);
         match self.dag.nodes().keys().find(|node| !used.contains(*node)) {
             None => Ok(()),
             Some(unused) => {
@@ -149,7 +154,7 @@ fn derivation(
     node: &NodeName,
     item: &Item,
     kind: &steps::Kind,
-    image: &Image,
+    (image, places): (&Image, &BTreeMap<OutputRef, String>),
     origins: &mut Origins,
 ) -> Result<(Derivation, BTreeSet<String>), Box<SpecError>> {
     // Settings of a step stand in the node, or in a table named after the step; those of other steps wait.
@@ -183,6 +188,9 @@ fn derivation(
         }
     }
     check_inputs(node, kind, &inputs, &merged, origins)?;
+    let published =
+        inputs.iter().filter_map(|(name, output)| Some((name.clone(), places.get(output)?.clone())));
+    let fields = fields.with_published(published.collect());
     let made = (kind.make)(&fields, image)?;
     fields.finish()?;
     Ok((Derivation { step: made.step, inputs, outputs: made.outputs }, made.folders))
@@ -220,6 +228,20 @@ fn parse_output(text: &str) -> Option<OutputRef> {
     let (node, output) = text.split_once('.')?;
     let named = !output.is_empty() && output.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c));
     Some(OutputRef { node: NodeName::new(node)?, output: named.then(|| output.to_owned())? })
+}
+
+/// Returns the folder that each published output goes to, before anything about them is checked.
+fn published_places(item: &Item) -> Result<BTreeMap<OutputRef, String>, Box<SpecError>> {
+    let mut places = BTreeMap::new();
+    for (folder, outputs) in item.entries()? {
+        let prefix = if folder == "." { String::new() } else { format!("{folder}/") };
+        for output in outputs.as_list()? {
+            if let Some(output) = parse_output(output.as_text()?) {
+                places.insert(output, prefix.clone());
+            }
+        }
+    }
+    Ok(places)
 }
 
 /// Reads `[publish]`: a folder (`.` is the top) and the outputs that go there.

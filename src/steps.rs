@@ -3,6 +3,7 @@
 //! A kind has a name, the inputs it takes, and a function that reads its settings from a spec. A new kind
 //! is one file here, one row of the table below and a few lines of `specs/livecd.toml`.
 
+mod audit;
 mod boot;
 mod debian;
 mod digests;
@@ -26,6 +27,7 @@ use cache::{Blob, Object, Output, Store, Tree};
 use graph::{Step, StepError};
 use serde::Serialize;
 
+pub use self::audit::NAME as AUDIT;
 pub use self::boot::{BootEntry, Kernels};
 pub use self::manifest::SCHEMA as MANIFEST_SCHEMA;
 use crate::spec::{Fields, Image, SpecError};
@@ -75,7 +77,8 @@ pub struct Kind {
 }
 
 /// All kinds.
-const KINDS: [&Kind; 12] = [
+const KINDS: [&Kind; 13] = [
+    &audit::KIND,
     &debian::KIND,
     &digests::KIND,
     &grub::KIND,

@@ -349,7 +349,7 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::verified`].
-    pub(crate) fn verified_again(&self, digest: &BlobDigest) -> Result<PathBuf, StoreError> {
+    pub fn verified_again(&self, digest: &BlobDigest) -> Result<PathBuf, StoreError> {
         lock(&self.verified).remove(digest);
         self.verified(digest)
     }

@@ -6,6 +6,8 @@ mod lists;
 mod parts;
 mod set;
 
+pub use self::lines::is_of_the_way;
+
 use super::facts::{EntryFacts, Facts, Kind, MenuFacts, Part};
 use super::file_lines;
 use super::report::{Check, Memory, Outcome, Report, SCHEMA, Verdict};

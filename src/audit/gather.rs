@@ -44,8 +44,7 @@ pub fn gather(iso_name: &str, iso_place: &Place, mut set: Set) -> Result<Facts, 
     let path = Path::new(iso_name);
     let failed = |source| IsoError::Read { path: path.to_owned(), at: 0, source };
     let iso = Iso::read(iso_place.open_at().map_err(failed)?, path)?;
-    let mut gatherer =
-        Gatherer { iso: &iso, unreadable: Vec::new(), menus: Vec::new(), iso_parts: BTreeMap::new() };
+    let mut gatherer = Gatherer::new(&iso);
     let file_name = iso_name.rsplit('/').next().unwrap_or(iso_name).to_owned();
 
     gatherer.read_iso_menus();
@@ -200,6 +199,13 @@ pub fn gather(iso_name: &str, iso_place: &Place, mut set: Set) -> Result<Facts, 
     })
 }
 
+/// Reads the menus of an ISO.
+pub fn iso_menus(iso: &Iso) -> Vec<MenuFacts> {
+    let mut gatherer = Gatherer::new(iso);
+    gatherer.read_iso_menus();
+    gatherer.menus
+}
+
 /// Reads the ISO (the name "") and all wanted files, each once even if it has several names.
 fn read_once(
     set: &Set,
@@ -251,6 +257,12 @@ struct Gatherer<'a> {
     unreadable: Vec<(String, String)>,
     menus: Vec<MenuFacts>,
     iso_parts: BTreeMap<String, Part>,
+}
+
+impl<'a> Gatherer<'a> {
+    fn new(iso: &'a Iso) -> Self {
+        Self { iso, unreadable: Vec::new(), menus: Vec::new(), iso_parts: BTreeMap::new() }
+    }
 }
 
 /// The checksums on the ISO itself, and the files they are about.

@@ -15,7 +15,7 @@ use crate::report::{Reporter, Style};
 use crate::spec::Spec;
 
 /// What a shell expects of a program that ctrl-C ended.
-const INTERRUPTED: u8 = 130;
+pub(super) const INTERRUPTED: u8 = 130;
 
 #[derive(Debug, Args)]
 pub(super) struct Build {
@@ -89,10 +89,7 @@ impl Build {
         let sandbox = Sandbox::new(mode, bwrap);
         let tools = Tools::new(search);
         let cancel = Cancel::default();
-        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-            signal_hook::flag::register(signal, cancel.flag())
-                .map_err(|error| Failure::environment(format!("catch signals: {error}")))?;
-        }
+        stop_on_signals(&cancel)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let mut code = DONE;
         for (spec, wanted) in specs.iter().zip(wanted) {
@@ -220,7 +217,16 @@ impl Build {
     }
 }
 
-fn publish_message(error: &PublishError) -> String {
+/// Lets ctrl-C and SIGTERM end a build.
+pub(super) fn stop_on_signals(cancel: &Cancel) -> Result<(), Failure> {
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register(signal, cancel.flag())
+            .map_err(|error| Failure::environment(format!("catch signals: {error}")))?;
+    }
+    Ok(())
+}
+
+pub(super) fn publish_message(error: &PublishError) -> String {
     let cause = std::error::Error::source(error);
     cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }

@@ -1,7 +1,7 @@
 //! Reads the keys of a table one by one, and refuses those nobody asked for.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
 use super::error::SpecError;
@@ -13,6 +13,7 @@ pub struct Fields<'a> {
     table: &'a Table,
     what: String,
     asked: RefCell<BTreeSet<&'static str>>,
+    published: BTreeMap<String, String>,
 }
 
 impl<'a> Fields<'a> {
@@ -24,7 +25,18 @@ impl<'a> Fields<'a> {
         let Value::Table(table) = &item.value else {
             return Err(SpecError::at(&item.origin, format!("{what} must be a table")).label("not a table"));
         };
-        Ok(Self { item, table, what: what.to_owned(), asked: RefCell::default() })
+        Ok(Self { item, table, what: what.to_owned(), asked: RefCell::default(), published: BTreeMap::new() })
+    }
+
+    /// Says where the inputs of a node are published.
+    pub(super) fn with_published(self, published: BTreeMap<String, String>) -> Self {
+        Self { published, ..self }
+    }
+
+    /// Returns the inputs of the node that are published, and the folder each goes to: empty for the top, else with
+    /// a slash at its end.
+    pub fn published(&self) -> &BTreeMap<String, String> {
+        &self.published
     }
 
     /// Returns the value at `key`, if there is one.

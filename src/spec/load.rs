@@ -8,9 +8,10 @@ use super::image::Timestamp;
 use super::value::{Item, Origin, Source, Table, Value};
 
 /// The specs inside the program.
-const BUILT_IN: [(&str, &str); 2] = [
-    ("livecd", include_str!("../../specs/livecd.toml")),
+const BUILT_IN: [(&str, &str); 3] = [
     ("amd64-minimal", include_str!("../../specs/amd64-minimal.toml")),
+    ("livecd", include_str!("../../specs/livecd.toml")),
+    ("netboot", include_str!("../../specs/netboot.toml")),
 ];
 
 /// Specs that extend each other, at most.

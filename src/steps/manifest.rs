@@ -1,6 +1,6 @@
 //! `manifest`: one JSON file that says what everything is made of.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use cache::{BlobDigest, Object, Output, Sha256};
 use graph::{Job, Step, StepError};
@@ -16,13 +16,14 @@ use crate::memory::{Load, WAYS};
 pub const SCHEMA: u32 = 1;
 
 /// Gives `files`, a folder with the manifest under its published name. Inputs beside `facts`, `squashfs` and
-/// `packages` are folders whose files it names.
+/// `packages` are folders whose files it names, as far as they are published.
 pub(super) const KIND: Kind = Kind {
     name: "manifest",
     inputs: Inputs::Any,
-    make: |_fields, image| {
+    make: |fields, image| {
         Ok(Made::new(
             Manifest {
+                folders: fields.published().clone(),
                 generator: GENERATOR,
                 iso: image.iso_name(),
                 title: image.title.clone(),
@@ -38,6 +39,8 @@ pub(super) const KIND: Kind = Kind {
 
 #[derive(Serialize)]
 struct Manifest {
+    /// The inputs that are published, and the folder each goes to.
+    folders: BTreeMap<String, String>,
     generator: &'static str,
     iso: String,
     title: String,
@@ -136,7 +139,7 @@ impl Manifest {
 }
 
 impl Step for Manifest {
-    identity!(version 1);
+    identity!(version 2);
 
     fn wants_provenance(&self) -> bool {
         true
@@ -154,15 +157,7 @@ impl Step for Manifest {
         };
         let squashfs = job.blob("squashfs")?;
         let mut files = BTreeMap::new();
-        let folders: BTreeSet<&String> = job
-            .inputs
-            .iter()
-            .filter(|(_, o)| matches!(o.object, Object::Tree(_)))
-            .map(|(name, _)| name)
-            .collect();
-        for input in folders {
-            // An input named after a folder of the published set is that folder.
-            let prefix = if input == "folder" || input.ends_with("-folder") { "netboot/" } else { "" };
+        for (input, prefix) in &self.folders {
             for (path, digest, size) in job.tree(input)?.tree.files() {
                 files.insert(format!("{prefix}{path}"), facts(digest, size)?);
             }

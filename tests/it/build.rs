@@ -7,7 +7,8 @@ use std::process::Command;
 use crate::live::{Live, RELEASE, hashes, write_initrd, write_kernel};
 use crate::world::{is_root, run, run_in};
 
-const ALL: [&str; 11] = [
+const ALL: [&str; 12] = [
+    "audit",
     "digests",
     "grub",
     "initrd",
@@ -28,7 +29,7 @@ fn a_second_build_runs_nothing_and_says_so() {
     assert_eq!(live.build(&[]), [""; 0]);
     let output = live.stagegraph(&["build", &live.spec()]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(text.contains("11 nodes: 11 cached") && text.contains("unchanged"), "{text}");
+    assert!(text.contains("12 nodes: 12 cached") && text.contains("unchanged"), "{text}");
 }
 
 #[test]
@@ -36,7 +37,7 @@ fn a_change_runs_exactly_what_depends_on_it_and_why_names_it() {
     let live = Live::new();
     live.build(&[]);
     let ran = live.build(&["--set", "squashfs.compressor=xz"]);
-    assert_eq!(ran, ["digests", "iso", "manifest", "netboot", "netboot-digests", "squashfs"]);
+    assert_eq!(ran, ["audit", "digests", "iso", "manifest", "netboot", "netboot-digests", "squashfs"]);
     let why = live.stagegraph(&["why", &live.spec(), "squashfs"]);
     let text = String::from_utf8(why.stdout).unwrap();
     assert!(text.contains("squashfs: param compressor changed"), "{text}");
@@ -44,7 +45,7 @@ fn a_change_runs_exactly_what_depends_on_it_and_why_names_it() {
     let why = live.stagegraph(&["why", &live.spec(), "iso"]);
     assert!(String::from_utf8_lossy(&why.stdout).contains("iso: input squashfs changed"));
     let ran = live.build(&["--set", "image.title=Other"]);
-    assert_eq!(ran, ["digests", "ipxe", "iso", "manifest", "netboot", "netboot-digests"]);
+    assert_eq!(ran, ["audit", "digests", "ipxe", "iso", "manifest", "netboot", "netboot-digests"]);
 }
 
 #[test]
@@ -54,7 +55,7 @@ fn a_node_that_yields_the_same_bytes_stops_the_wave() {
     // Later than the epoch before and after: the image has the epoch both times.
     run("touch", &["-d", "@1900000000", live.root().join("etc/motd").to_str().unwrap()]);
     let ran = live.build(&[]);
-    assert_eq!(ran, ["digests", "manifest", "squashfs", "stage2"]);
+    assert_eq!(ran, ["audit", "digests", "manifest", "squashfs", "stage2"]);
 }
 
 #[test]
@@ -71,7 +72,7 @@ fn replacing_a_tool_runs_the_nodes_that_run_it_and_no_others() {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(0), "{text}");
     // The ISO's bytes are the same, but the manifest names its tool, and digests name the manifest.
-    let summary = "11 nodes: 8 cached, 3 built (iso because tool xorriso changed; 2 more depend on it)";
+    let summary = "12 nodes: 8 cached, 4 built (iso because tool xorriso changed; 3 more depend on it)";
     assert!(text.contains(summary), "{text}");
 }
 
@@ -477,10 +478,10 @@ fn a_plan_is_printed_in_every_format_and_builds_nothing() {
     insta::assert_snapshot!("plan-text", plan("text"));
     insta::assert_snapshot!("plan-dot", plan("dot"));
     let document: serde_json::Value = serde_json::from_str(&plan("json")).unwrap();
-    assert_eq!(document["nodes"].as_array().unwrap().len(), 11);
+    assert_eq!(document["nodes"].as_array().unwrap().len(), 12);
     let svg = plan("svg");
     assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
-    assert_eq!(svg.matches("<rect").count(), 12);
+    assert_eq!(svg.matches("<rect").count(), 13);
     assert!(!live.out().exists() && fs::read_dir(live.world.path("store/objects")).unwrap().count() == 0);
 }
 

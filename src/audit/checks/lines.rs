@@ -157,8 +157,8 @@ fn judge_address(facts: &Facts, menu: &MenuFacts, entry: &EntryFacts, subject: &
     }
 }
 
-/// Words that belong to a way of booting, not to the image.
-fn is_of_the_way(word: &str) -> bool {
+/// Tells whether a word of a command line belongs to a way of booting, not to the image.
+pub fn is_of_the_way(word: &str) -> bool {
     let key = word.split('=').next().unwrap_or(word);
     let of_the_way = [
         "root",

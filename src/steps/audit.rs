@@ -1,0 +1,91 @@
+//! `audit`: reads the published files back, as a user would download them, and fails where they do not match.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use cache::Output;
+use graph::{Job, Step, StepError};
+use serde::Serialize;
+
+use super::{Inputs, Kind, Made, folder, identity};
+use crate::audit::{self, Place, Set, Verdict};
+use crate::spec::{Fields, Image, SpecError};
+
+/// The step's name.
+pub const NAME: &str = "audit";
+
+/// Gives `report`, a folder with the report as JSON. Its inputs are the published folders.
+///
+/// `allow` names checks whose differences are warnings.
+pub(super) const KIND: Kind = Kind { name: NAME, inputs: Inputs::Any, make };
+
+fn make(fields: &Fields<'_>, image: &Image) -> Result<Made, Box<SpecError>> {
+    let mut allow = Vec::new();
+    for (id, item) in fields.texts("allow")? {
+        if !audit::is_check(id) {
+            let known: Vec<&str> = audit::CHECKS.iter().map(|check| check.id).collect();
+            return Err(SpecError::at(&item.origin, format!("there is no check {id:?}"))
+                .label("not a check of the audit")
+                .help(format!("there are {}", known.join(", "))));
+        }
+        allow.push(id.to_owned());
+    }
+    let step = Audit { iso: image.iso_name(), folders: fields.published().clone(), allow };
+    Ok(Made::new(step, &["report/"]))
+}
+
+#[derive(Serialize)]
+struct Audit {
+    iso: String,
+    /// The inputs that are published, and the folder each goes to.
+    folders: BTreeMap<String, String>,
+    allow: Vec<String>,
+}
+
+impl Step for Audit {
+    identity!(version 1);
+
+    fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
+        let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
+        let mut objects = Vec::new();
+        for (input, prefix) in &self.folders {
+            for (path, digest, _) in job.tree(input)?.tree.files() {
+                files.insert(format!("{prefix}{path}"), job.store.object_path(&digest));
+                objects.push(digest);
+            }
+        }
+        let iso = files.remove(&self.iso).ok_or_else(|| {
+            StepError::spec(format!("no input of {} that is published has the ISO {}", job.node, self.iso))
+        })?;
+        job.progress("reading back", 0, None);
+        let mut report =
+            audit::audit(&self.iso, &Place::Local(iso), Set::given("the published files", files))
+                .map_err(StepError::environment)?;
+        report.allow(&self.allow);
+        let findings = report.findings();
+        if report.verdict > Verdict::Warning {
+            // Where an object is damaged, that is the reason, and it is taken out of the store.
+            for digest in &objects {
+                job.store.verified_again(digest)?;
+            }
+            let lines: Vec<String> = findings
+                .iter()
+                .filter(|(_, finding)| finding.verdict > Verdict::Warning)
+                .map(|(check, finding)| {
+                    format!("{check}: {}: {}\n    → {}", finding.subject, finding.what, finding.mend)
+                })
+                .collect();
+            let message =
+                format!("what was built does not match or does not boot:\n  {}", lines.join("\n  "));
+            return Err(StepError::action(message)
+                .with_help("nothing was published; audit.allow takes differences of a check for warnings"));
+        }
+        for (check, finding) in &findings {
+            job.remark(format!("{check}: {}: {}", finding.subject, finding.what));
+        }
+        let mut text = serde_json::to_vec_pretty(&report).map_err(StepError::environment)?;
+        text.push(b'\n');
+        let report = [(format!("{}.audit.json", self.iso), job.store.put(&text)?)];
+        Ok(BTreeMap::from([("report".to_owned(), folder(job.store, report)?)]))
+    }
+}
