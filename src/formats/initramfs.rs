@@ -21,6 +21,9 @@ const MAX_UNPACKED: u64 = 16 << 30;
 /// The longest name an entry may have. dracut-cpio pads names to a block, and the kernel stops at a page.
 const MAX_NAME: u32 = 16 << 10;
 
+/// Padding is skipped in blocks of this.
+const ZEROS: [u8; 4096] = [0; 4096];
+
 /// Bytes of a newc header.
 const HEADER: usize = 110;
 
@@ -261,7 +264,10 @@ fn look_at(name: &str, content: &mut impl Read, found: &mut Initramfs) -> io::Re
 fn skip_zeros<R: BufRead>(input: &mut R) -> io::Result<()> {
     loop {
         let buffer = input.fill_buf()?;
-        let zeros = buffer.iter().take_while(|byte| **byte == 0).count();
+        // Padding may be long: whole blocks are compared, then bytes.
+        let blocks =
+            buffer.chunks_exact(ZEROS.len()).take_while(|block| **block == ZEROS).count() * ZEROS.len();
+        let zeros = blocks + buffer[blocks..].iter().take_while(|byte| **byte == 0).count();
         let all = zeros == buffer.len();
         if zeros == 0 {
             return Ok(());

@@ -66,6 +66,11 @@ impl Live {
         live
     }
 
+    /// A folder and a store, and nothing in them.
+    pub(crate) fn bare() -> Self {
+        Self { world: World::new() }
+    }
+
     pub(crate) fn root(&self) -> PathBuf {
         self.world.path("root")
     }

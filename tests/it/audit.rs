@@ -1,0 +1,1154 @@
+//! `stagegraph audit`: every damage is found and named, and nothing else is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use stagegraph::formats::{cpio, iso9660::Iso};
+
+use crate::live::{Live, RELEASE, write_dracut_initrd, write_initrd, write_kernel};
+use crate::world::{run, run_in};
+
+const ISO: &str = "install-tiny-20260102T030405Z.iso";
+
+/// A published set that may be damaged.
+struct Published {
+    world: Live,
+    dir: PathBuf,
+}
+
+/// Runs the audit; returns its exit code and report.
+fn audit(live: &Live, args: &[&str]) -> (i32, Value) {
+    let output = live.stagegraph(&[&["audit", "--json"], args].concat());
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let report = serde_json::from_str(&text)
+        .unwrap_or_else(|error| panic!("{error}: {text}{}", String::from_utf8_lossy(&output.stderr)));
+    (output.status.code().unwrap(), report)
+}
+
+/// Returns the findings of a report: the check, how bad it is, and what it says.
+fn findings(report: &Value) -> Vec<(String, String, String)> {
+    let mut all = Vec::new();
+    for check in report["checks"].as_array().unwrap() {
+        for finding in check["findings"].as_array().unwrap() {
+            let text = |key: &str| finding[key].as_str().unwrap().to_owned();
+            assert!(!text("mend").is_empty(), "{finding}");
+            let says = format!("{}: {}", text("subject"), text("what"));
+            all.push((check["check"].as_str().unwrap().to_owned(), text("verdict"), says));
+        }
+    }
+    all
+}
+
+impl Published {
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    fn iso(&self) -> PathBuf {
+        self.path(ISO)
+    }
+
+    fn read(&self, name: &str) -> Vec<u8> {
+        fs::read(self.path(name)).unwrap()
+    }
+
+    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
+        // Published files are read-only and may be links to the store.
+        let _ = fs::remove_file(self.path(name));
+        fs::create_dir_all(self.path(name).parent().unwrap()).unwrap();
+        fs::write(self.path(name), bytes).unwrap();
+    }
+
+    /// Replaces text, which must be there.
+    fn edit(&self, name: &str, from: &str, to: &str) {
+        let text = String::from_utf8(self.read(name)).unwrap();
+        assert!(text.contains(from), "{name} has no {from:?}:\n{text}");
+        self.write(name, text.replace(from, to));
+    }
+
+    /// Flips one bit.
+    fn flip(&self, name: &str, at: usize) {
+        let mut bytes = self.read(name);
+        bytes[at] ^= 1;
+        self.write(name, bytes);
+    }
+
+    /// Flips one bit of a file inside the ISO.
+    fn flip_in_iso(&self, path: &str, at: usize) {
+        let start = Iso::open(&self.iso()).unwrap().file(path).unwrap().extents[0].0;
+        self.flip(ISO, start as usize + at);
+    }
+
+    /// Replaces bytes of the ISO by as many others, wherever they are.
+    fn patch_iso(&self, from: &[u8], to: &[u8]) {
+        assert_eq!(from.len(), to.len());
+        let mut bytes = self.read(ISO);
+        let places: Vec<usize> =
+            (0..bytes.len() - from.len()).filter(|at| bytes[*at..].starts_with(from)).collect();
+        assert!(!places.is_empty());
+        places.iter().for_each(|at| bytes[*at..*at + to.len()].copy_from_slice(to));
+        self.write(ISO, bytes);
+    }
+
+    /// Writes the combined initrd anew: initrd, padding, and images under these names.
+    fn combine(&self, padding: usize, images: &[&str]) {
+        let mut bytes = self.read("netboot/gentoo.initrd");
+        bytes.resize(bytes.len().next_multiple_of(4) + padding, 0);
+        let squashfs = self.read("netboot/image.squashfs");
+        for name in images {
+            let copy =
+                |out: &mut dyn std::io::Write| out.write_all(&squashfs).map(|()| squashfs.len() as u64);
+            bytes = cpio::write_single(bytes, name, squashfs.len() as u64, copy).unwrap();
+        }
+        self.write("netboot/gentoo.combined", bytes);
+    }
+
+    fn audit(&self) -> (i32, Value) {
+        let args = [self.iso().display().to_string(), self.dir.display().to_string()];
+        audit(&self.world, &[&args[0], &args[1]])
+    }
+}
+
+/// Sets to damage, built once.
+struct Bases {
+    one: Live,
+    two: Live,
+    without_livenet: Live,
+}
+
+impl Bases {
+    fn new() -> Self {
+        let one = Live::new();
+        one.build(&[]);
+        let two = Live::new();
+        let boot = two.root().join("boot");
+        write_kernel(&boot.join("vmlinuz-old"), "5.0.0");
+        write_dracut_initrd(&boot.join("initramfs-old.img"), "5.0.0");
+        two.build(&[]);
+        let without_livenet = Live::new();
+        let files =
+            [("usr/lib/dracut/modules.txt", "base\ndmsquash-live\n"), ("usr/lib/modules/6.1.0-test/x", "")];
+        write_initrd(&without_livenet.root().join("boot/initramfs-test.img"), &files, "gzip -n");
+        without_livenet.build(&[]);
+        Self { one, two, without_livenet }
+    }
+
+    fn copy(&self, base: Base) -> Published {
+        let from = match base {
+            Base::One => &self.one,
+            Base::Two => &self.two,
+            Base::WithoutLivenet => &self.without_livenet,
+        };
+        let world = Live::bare();
+        let dir = world.world.path("set");
+        run("cp", &["-r", from.out().to_str().unwrap(), dir.to_str().unwrap()]);
+        Published { world, dir }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Base {
+    One,
+    Two,
+    WithoutLivenet,
+}
+
+/// A damage: the check that finds it, how it is done, and a part of what the check says.
+struct Damage {
+    check: &'static str,
+    how: &'static str,
+    base: Base,
+    damage: fn(&Published),
+    says: &'static str,
+    /// It works, but is not as it should be.
+    is_warning: bool,
+}
+
+const fn damage(
+    check: &'static str,
+    how: &'static str,
+    damage: fn(&Published),
+    says: &'static str,
+) -> Damage {
+    Damage { check, how, base: Base::One, damage, says, is_warning: false }
+}
+
+const fn warning(
+    check: &'static str,
+    how: &'static str,
+    damage: fn(&Published),
+    says: &'static str,
+) -> Damage {
+    Damage { check, how, base: Base::One, damage, says, is_warning: true }
+}
+
+const MENU: &str = "netboot/pxelinux.cfg/default";
+const LINE: &str = "root=live:/image.squashfs.img";
+
+const DAMAGES: &[Damage] = &[
+    damage(
+        "iso-structure",
+        "the ISO is cut off",
+        |set| {
+            let bytes = set.read(ISO);
+            set.write(ISO, &bytes[..bytes.len() / 2]);
+        },
+        "cut off",
+    ),
+    damage(
+        "iso-structure",
+        "the ISO's last kilobyte is missing",
+        |set| {
+            let bytes = set.read(ISO);
+            let volume = Iso::open(&set.iso()).unwrap().volume_size as usize;
+            set.write(ISO, &bytes[..volume - 1024]);
+        },
+        "cut off",
+    ),
+    damage(
+        "iso-structure",
+        "the ISO is a page that says \"not found\"",
+        |set| {
+            set.write(ISO, "<html>404</html>");
+        },
+        "no ISO 9660 image",
+    ),
+    damage(
+        "iso-boot",
+        "one bit of the boot catalog is flipped",
+        |set| {
+            let bytes = set.read(ISO);
+            let descriptor =
+                bytes.windows(23).position(|window| window == b"EL TORITO SPECIFICATION").unwrap() - 7;
+            let sector = u32::from_le_bytes(bytes[descriptor + 0x47..descriptor + 0x4b].try_into().unwrap());
+            set.flip(ISO, sector as usize * 2048 + 8);
+        },
+        "checksum of its boot catalog",
+    ),
+    damage(
+        "iso-boot",
+        "there is no boot catalog",
+        |set| {
+            set.patch_iso(b"EL TORITO SPECIFICATION", b"EL-TORITO-SPECIFICATION");
+        },
+        "no El Torito catalog",
+    ),
+    damage(
+        "volume-id",
+        "the volume id was changed after the menu was written",
+        |set| {
+            let mut bytes = set.read(ISO);
+            assert!(bytes[16 * 2048 + 40..].starts_with(b"Tiny-20260102"));
+            bytes[16 * 2048 + 52] = b'3';
+            set.write(ISO, bytes);
+        },
+        "it looks for the volume \"Tiny-20260102\", but the ISO's volume id is \"Tiny-20260103\"",
+    ),
+    damage(
+        "volume-id",
+        "the volume id has a blank",
+        |set| {
+            let mut bytes = set.read(ISO);
+            bytes[16 * 2048 + 44] = b' ';
+            set.write(ISO, bytes);
+        },
+        "characters that a kernel command line cannot hold",
+    ),
+    damage(
+        "iso-contents",
+        "the ISO's menu names a kernel that is not on it",
+        |set| {
+            set.patch_iso(b"linux /boot/gentoo ", b"linux /boot/gentto ");
+        },
+        "it names /boot/gentto, which is not on the ISO",
+    ),
+    damage(
+        "kernel",
+        "one bit of the loose kernel is flipped",
+        |set| set.flip("netboot/gentoo.vmlinuz", 0x3000),
+        "other bytes",
+    ),
+    damage(
+        "kernel",
+        "one bit of the kernel beside the ISO is flipped",
+        |set| set.flip(&format!("{ISO}.vmlinuz"), 0x3000),
+        "other bytes",
+    ),
+    damage(
+        "kernel",
+        "one bit of the kernel on the ISO is flipped",
+        |set| set.flip_in_iso("boot/gentoo", 0x3000),
+        "other bytes",
+    ),
+    damage(
+        "kernel",
+        "the kernel is that of another build",
+        |set| {
+            fs::remove_file(set.path("netboot/gentoo.vmlinuz")).unwrap();
+            write_kernel(&set.path("netboot/gentoo.vmlinuz"), "6.2.0-other");
+        },
+        "it is Linux 6.2.0-other, that one 6.1.0-test",
+    ),
+    damage(
+        "kernel",
+        "the kernels are missing",
+        |set| {
+            fs::remove_file(set.path("netboot/gentoo.vmlinuz")).unwrap();
+            fs::remove_file(set.path(&format!("{ISO}.vmlinuz"))).unwrap();
+        },
+        "there is no kernel",
+    ),
+    damage(
+        "initrd",
+        "one bit of the loose initrd is flipped",
+        |set| set.flip("netboot/gentoo.initrd", 5),
+        "other bytes",
+    ),
+    damage(
+        "initrd",
+        "one bit of the initrd beside the ISO is flipped",
+        |set| set.flip(&format!("{ISO}.initrd"), 5),
+        "other bytes",
+    ),
+    damage(
+        "initrd",
+        "one bit of the initrd on the ISO is flipped",
+        |set| set.flip_in_iso("boot/gentoo.igz", 5),
+        "other bytes",
+    ),
+    damage(
+        "squashfs",
+        "one bit of the loose squashfs is flipped",
+        |set| set.flip("netboot/image.squashfs", 200),
+        "other bytes",
+    ),
+    damage(
+        "squashfs",
+        "one bit of the squashfs beside the ISO is flipped",
+        |set| set.flip(&format!("{ISO}.squashfs"), 200),
+        "other bytes",
+    ),
+    damage(
+        "squashfs",
+        "one bit of the squashfs on the ISO is flipped",
+        |set| set.flip_in_iso("image.squashfs", 200),
+        "other bytes",
+    ),
+    damage(
+        "combined",
+        "one bit of the initrd inside the combined one is flipped",
+        |set| set.flip("netboot/gentoo.combined", 5),
+        "does not begin with the bytes of /boot/gentoo.igz",
+    ),
+    damage(
+        "combined",
+        "one bit of the squashfs inside the combined initrd is flipped",
+        |set| {
+            let squashfs = set.read("netboot/image.squashfs").len();
+            let at = set.read("netboot/gentoo.combined").len() - squashfs;
+            set.flip("netboot/gentoo.combined", at);
+        },
+        "the squashfs inside, image.squashfs.img, is not /image.squashfs",
+    ),
+    warning(
+        "combined",
+        "the combined initrd holds the squashfs twice",
+        |set| set.combine(0, &["image.squashfs.img", "image.squashfs"]),
+        "holds 2 images",
+    ),
+    Damage {
+        base: Base::Two,
+        ..damage(
+            "pairs",
+            "a script boots a kernel with the other kernel's initrd",
+            |set| {
+                set.edit("netboot/inject.ipxe", "initrd old.initrd", "initrd test.initrd");
+            },
+            "boots netboot/old.vmlinuz with netboot/test.initrd",
+        )
+    },
+    damage(
+        "initramfs",
+        "the combined initrd lacks the padding",
+        |set| set.combine(1, &["image.squashfs.img"]),
+        "must start on a multiple of four",
+    ),
+    damage(
+        "initramfs",
+        "the loose initrd is cut off",
+        |set| {
+            let bytes = set.read("netboot/gentoo.initrd");
+            set.write("netboot/gentoo.initrd", &bytes[..bytes.len() - 9]);
+        },
+        "cannot be unpacked",
+    ),
+    damage(
+        "initramfs",
+        "rubbish is behind the combined initrd",
+        |set| {
+            let bytes = set.read("netboot/gentoo.combined");
+            set.write("netboot/gentoo.combined", [&bytes[..], b"rubbish"].concat());
+        },
+        "neither a cpio archive nor compressed",
+    ),
+    damage(
+        "initramfs",
+        "an entry of the initrd claims a name of 4 GiB",
+        |set| {
+            let header = format!("070701{}fffffff0{:08x}", "00000000".repeat(11), 0);
+            set.write("netboot/gentoo.initrd", header + &"x".repeat(4096));
+        },
+        "a name of 4294967280 bytes",
+    ),
+    damage(
+        "initramfs",
+        "an entry of the initrd claims 4 GiB that are not there",
+        |set| {
+            let header =
+                format!("070701{}ffffffff{}00000002{:08x}a\0", "00000000".repeat(6), "00000000".repeat(4), 0);
+            set.write("netboot/gentoo.initrd", header);
+        },
+        "cannot be unpacked",
+    ),
+    warning(
+        "initramfs",
+        "the initrd was made by nobody known",
+        |set| {
+            let bytes = initrd_of_nobody();
+            set.write("netboot/gentoo.initrd", bytes);
+        },
+        "neither dracut nor genkernel",
+    ),
+    damage(
+        "squashfs-image",
+        "the first byte of the loose squashfs is damaged",
+        |set| set.flip("netboot/image.squashfs", 0),
+        "does not begin with \"hsqs\"",
+    ),
+    damage(
+        "squashfs-image",
+        "the loose squashfs is cut off",
+        |set| {
+            let bytes = set.read("netboot/image.squashfs");
+            set.write("netboot/image.squashfs", &bytes[..bytes.len() / 2]);
+        },
+        "it is cut off",
+    ),
+    damage(
+        "squashfs-image",
+        "the first byte of the squashfs inside the combined initrd is damaged",
+        |set| {
+            let bytes = set.read("netboot/gentoo.combined");
+            let at = bytes.windows(4).rposition(|window| window == b"hsqs").unwrap();
+            set.flip("netboot/gentoo.combined", at);
+        },
+        "inside it is no sound squashfs",
+    ),
+    damage(
+        "modules",
+        "kernel and initrd, on both media, are of two releases",
+        |set| {
+            set.patch_iso(RELEASE.as_bytes(), b"6.9.9-test");
+            for name in ["netboot/gentoo.vmlinuz", "install-tiny-20260102T030405Z.iso.vmlinuz"] {
+                fs::remove_file(set.path(name)).unwrap();
+                write_kernel(&set.path(name), "6.9.9-test");
+            }
+        },
+        "which has modules for 6.1.0-test",
+    ),
+    damage(
+        "iso-menu",
+        "the ISO's menu looks for another volume",
+        |set| {
+            set.patch_iso(b"CDLABEL=Tiny-20260102", b"CDLABEL=Tiny-20250102");
+        },
+        "it must be root=live:CDLABEL=Tiny-20260102",
+    ),
+    damage(
+        "iso-menu",
+        "the ISO's menu lost cdroot",
+        |set| set.patch_iso(b" cdroot", b" xdroot"),
+        "cdroot is missing",
+    ),
+    damage(
+        "ipxe",
+        "the squashfs is put into the initrd as /image.squashfs, which dracut does not take",
+        |set| {
+            set.edit("netboot/inject.ipxe", "/image.squashfs.img", "/image.squashfs");
+        },
+        "ends in .img or .iso",
+    ),
+    damage(
+        "ipxe",
+        "the script puts the squashfs under another name than the line says",
+        |set| {
+            set.edit("netboot/inject.ipxe", "image.squashfs /image.squashfs.img", "image.squashfs /root.img");
+        },
+        "it must be root=live:/root.img",
+    ),
+    damage(
+        "ipxe",
+        "initrd= names a file that is not loaded",
+        |set| {
+            set.edit("netboot/inject.ipxe", "initrd=gentoo.initrd", "initrd=gentoo.igz");
+        },
+        "initrd=gentoo.igz names no file that is loaded",
+    ),
+    warning(
+        "ipxe",
+        "the kernel's line has no initrd=",
+        |set| {
+            set.edit("netboot/inject.ipxe", " initrd=gentoo.initrd", "");
+        },
+        "has no initrd=",
+    ),
+    damage(
+        "ipxe",
+        "the squashfs is loaded as an initrd, without a name",
+        |set| {
+            set.edit(
+                "netboot/inject.ipxe",
+                "initrd image.squashfs /image.squashfs.img",
+                "initrd image.squashfs",
+            );
+        },
+        "which the kernel cannot unpack",
+    ),
+    damage(
+        "ipxe",
+        "the kernel is put into the initrd in the squashfs's place",
+        |set| {
+            set.edit("netboot/inject.ipxe", "initrd image.squashfs /", "initrd gentoo.vmlinuz /");
+        },
+        "which is no squashfs",
+    ),
+    damage(
+        "ipxe",
+        "a script loads no initrd",
+        |set| {
+            set.edit("netboot/combined.ipxe", "initrd gentoo.combined || goto failed_initrd\n", "");
+        },
+        "loads no initrd",
+    ),
+    damage(
+        "ipxe",
+        "http.ipxe fetches a file that is no squashfs",
+        |set| {
+            set.edit("netboot/http.ipxe", "${base}/image.squashfs", "${base}/gentoo.vmlinuz");
+        },
+        "is no squashfs of this set",
+    ),
+    Damage {
+        base: Base::WithoutLivenet,
+        ..damage(
+            "ipxe",
+            "the squashfs is to be fetched by an initrd without livenet",
+            |set| {
+                set.write("netboot/http.ipxe", "#!ipxe\nkernel gentoo.vmlinuz initrd=gentoo.initrd ip=dhcp root=live:http://10.0.0.1/image.squashfs\n\
+            initrd gentoo.initrd\nboot\n");
+            },
+            "no livenet module",
+        )
+    },
+    damage(
+        "pxelinux",
+        "genkernel's arguments for dracut's initrd",
+        |set| {
+            set.edit(MENU, LINE, "looptype=squashfs loop=/image.squashfs cdroot");
+        },
+        "this is genkernel's",
+    ),
+    damage(
+        "pxelinux",
+        "the root is missing",
+        |set| set.edit(MENU, LINE, "quiet"),
+        "root=live:/image.squashfs.img is missing",
+    ),
+    damage(
+        "pxelinux",
+        "rd.live.ram=1 with the squashfs in the initrd",
+        |set| {
+            set.edit(MENU, LINE, &format!("{LINE} rd.live.ram=1"));
+        },
+        "this makes a second copy",
+    ),
+    damage(
+        "pxelinux",
+        "the squashfs has a wrong name in the cpio",
+        |set| set.combine(0, &["system.img"]),
+        "it must be root=live:/system.img",
+    ),
+    damage(
+        "pxelinux",
+        "the squashfs is in the cpio without .img, which dracut needs",
+        |set| set.combine(0, &["image.squashfs"]),
+        "ends in .img or .iso",
+    ),
+    damage(
+        "pxelinux",
+        "the menu boots the initrd without the squashfs",
+        |set| {
+            set.edit(MENU, "initrd=gentoo.combined", "initrd=gentoo.initrd");
+        },
+        "it must be root=live:http://HOST/image.squashfs",
+    ),
+    damage(
+        "grub-net",
+        "the menu has the ISO's line",
+        |set| {
+            set.edit(
+                "netboot/grub/grub.cfg",
+                LINE,
+                "root=live:CDLABEL=Tiny-20260102 rd.live.dir=/ rd.live.squashimg=image.squashfs cdroot",
+            );
+        },
+        "it must be root=live:/image.squashfs.img",
+    ),
+    warning(
+        "drift",
+        "a script lost one of the image's own arguments",
+        |set| {
+            set.edit("netboot/combined.ipxe", " ${keymap}", "");
+        },
+        "lacks dokeymap",
+    ),
+    damage(
+        "references",
+        "a script names a file that is not there",
+        |set| {
+            set.edit("netboot/combined.ipxe", "kernel gentoo.vmlinuz", "kernel gentoo");
+        },
+        "names the kernel gentoo, which is not there",
+    ),
+    damage(
+        "references",
+        "a script names a file outside the set",
+        |set| {
+            set.edit("netboot/combined.ipxe", "kernel gentoo.vmlinuz", "kernel ../../../gentoo.vmlinuz");
+        },
+        "climbs out of the set",
+    ),
+    damage(
+        "references",
+        "a script goes to a label that is not there",
+        |set| {
+            set.edit("netboot/combined.ipxe", ":failed_kernel", ":failed_kernal");
+        },
+        "goto failed_kernel: there is no such label",
+    ),
+    damage(
+        "references",
+        "a script uses a variable that nothing sets",
+        |set| {
+            set.edit("netboot/combined.ipxe", "kernel gentoo", "kernel ${base}gentoo");
+        },
+        "nothing sets the variable base",
+    ),
+    damage(
+        "references",
+        "a script lost its first line",
+        |set| set.edit("netboot/combined.ipxe", "#!ipxe\n", ""),
+        "begins with \"#!ipxe\"",
+    ),
+    warning(
+        "references",
+        "there is neither a script nor a menu",
+        |set| {
+            for name in ["boot", "inject", "combined", "http"] {
+                fs::remove_file(set.path(&format!("netboot/{name}.ipxe"))).unwrap();
+            }
+            for name in [MENU, "netboot/grub/grub.cfg", "install-tiny-20260102T030405Z.iso.ipxe"] {
+                fs::remove_file(set.path(name)).unwrap();
+            }
+        },
+        "neither a script nor a menu",
+    ),
+    damage(
+        "digests",
+        "a hash is stale",
+        |set| {
+            let text = String::from_utf8(set.read("netboot/DIGESTS")).unwrap();
+            let hex = text.lines().nth(1).unwrap()[..16].to_owned();
+            set.edit("netboot/DIGESTS", &hex, "0123456789abcdef");
+        },
+        "0123456789ab… in the list",
+    ),
+    damage(
+        "digests",
+        "a list names another file",
+        |set| set.edit("netboot/DIGESTS", "  gentoo.initrd", "  gentoo.igz"),
+        "names gentoo.igz, which is not there",
+    ),
+    damage(
+        "digests",
+        "a list names a file outside its folder",
+        |set| set.edit("netboot/DIGESTS", "  gentoo.initrd", "  /etc/passwd"),
+        "which is not in its folder",
+    ),
+    damage(
+        "digests",
+        "a file that the list names was removed",
+        |set| fs::remove_file(set.path("netboot/undionly.kpxe")).unwrap(),
+        "names undionly.kpxe, which is not there",
+    ),
+    damage(
+        "digests",
+        "a clear-signed list is cut off",
+        |set| {
+            let text = String::from_utf8(set.read("netboot/DIGESTS")).unwrap();
+            set.write(
+                "netboot/DIGESTS",
+                format!("-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n\n{text}"),
+            );
+        },
+        "has no end",
+    ),
+    damage(
+        "digests",
+        "the ISO's .sha256 is of another build",
+        |set| {
+            set.write(&format!("{ISO}.sha256"), format!("# SHA256 HASH\n{}  {ISO}\n", "12".repeat(32)));
+        },
+        "another SHA-256: 121212121212… in the list",
+    ),
+    damage(
+        "digests",
+        "a list is a page that says \"not found\"",
+        |set| set.write("netboot/DIGESTS", "<html>404</html>\n"),
+        "line 1 is no checksum",
+    ),
+    warning(
+        "digests",
+        "a file was added that no list names",
+        |set| set.write("netboot/extra.efi", "x"),
+        "no list of checksums names netboot/extra.efi",
+    ),
+    damage(
+        "manifest",
+        "the manifest is of another build",
+        |set| {
+            set.edit(&format!("{ISO}.manifest.json"), "Tiny-20260102", "Tiny-20260101");
+        },
+        "says the volume id is \"Tiny-20260101\"",
+    ),
+    damage(
+        "manifest",
+        "a file is not what the manifest says",
+        |set| {
+            set.edit("netboot/boot.ipxe", "# Tiny", "# Tony");
+        },
+        "netboot/boot.ipxe is not what it says",
+    ),
+    damage(
+        "manifest",
+        "a menu lost an argument that the build gave it",
+        |set| set.edit(MENU, "dokeymap ", ""),
+        "lacks dokeymap",
+    ),
+    damage(
+        "memory",
+        "the manifest promises too little memory",
+        |set| {
+            set.edit(&format!("{ISO}.manifest.json"), "\"least_ram_mib\": 256", "\"least_ram_mib\": 64");
+        },
+        "says 64 MiB are enough",
+    ),
+    warning(
+        "limits",
+        "the combined initrd is larger than 2 GiB",
+        |set| {
+            set.write("netboot/gentoo.combined", set.read("netboot/gentoo.combined"));
+            fs::File::options()
+                .write(true)
+                .open(set.path("netboot/gentoo.combined"))
+                .unwrap()
+                .set_len((2 << 30) + 4)
+                .unwrap();
+        },
+        "stop at 2 GiB",
+    ),
+    damage(
+        "names",
+        "a script beside the ISO has a name that mirrors put elsewhere",
+        |set| {
+            set.write("install-tiny-20260102T030405Z-netboot.ipxe", "#!ipxe\n");
+        },
+        "into a folder of its own",
+    ),
+    damage(
+        "names",
+        "a tar beside the ISO would become the latest image",
+        |set| set.write("install-tiny-20260102T030405Z.iso.netboot.tar.xz", "x"),
+        "in the ISO's place",
+    ),
+    warning(
+        "names",
+        "a script beside the ISO has a name that mirrors leave out",
+        |set| {
+            set.write("install-tiny-20260102T030405Z.ipxe", "#!ipxe\n");
+        },
+        "leaves it out of the current folder",
+    ),
+    warning(
+        "names",
+        "a name has a blank",
+        |set| set.write("netboot/read me.txt", "x"),
+        "an address cannot hold",
+    ),
+    damage(
+        "links",
+        "a link leads out of the set",
+        |set| symlink("/etc/hostname", set.path("netboot/host")).unwrap(),
+        "is a link to",
+    ),
+    damage(
+        "links",
+        "a link leads nowhere",
+        |set| symlink("gone", set.path("netboot/host")).unwrap(),
+        "is a link to gone",
+    ),
+    warning(
+        "leftovers",
+        "an editor left a copy behind",
+        |set| set.write("netboot/boot.ipxe~", "#!ipxe\n"),
+        "left behind",
+    ),
+    warning(
+        "leftovers",
+        "an initrd is there that nothing names",
+        |set| {
+            set.write("netboot/old.initrd", initrd_of_nobody());
+        },
+        "is an initrd, but no script",
+    ),
+];
+
+fn initrd_of_nobody() -> Vec<u8> {
+    let copy = |out: &mut dyn std::io::Write| out.write_all(b"x").map(|()| 1);
+    cpio::write_single(Vec::new(), "init", 1, copy).unwrap()
+}
+
+/// Returns a message without what depends on versions of compressors: sizes and hashes.
+fn steady(text: &str) -> String {
+    let word = |word: &str| {
+        let plain = word.trim_matches(|c: char| "(),:;".contains(c));
+        if !plain.is_empty() && plain.bytes().all(|byte| byte.is_ascii_digit()) {
+            word.replace(plain, "N")
+        } else if plain.ends_with('…') {
+            word.replace(plain, "HEX…")
+        } else {
+            word.to_owned()
+        }
+    };
+    text.replace('|', "\\|").replace('<', "&lt;").split(' ').map(word).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn every_damage_is_found_and_named_as_the_documentation_says() {
+    let bases = Bases::new();
+    for base in [Base::One, Base::Two, Base::WithoutLivenet] {
+        let (code, report) = bases.copy(base).audit();
+        assert_eq!((code, findings(&report)), (0, Vec::new()));
+    }
+    let mut table =
+        String::from("| check | what it looks at | how it is broken | what it says |\n|---|---|---|---|\n");
+    let mut wrong = Vec::new();
+    let mut seen = BTreeSet::new();
+    let mut last = "";
+    for Damage { check, how, base, damage, says, is_warning } in DAMAGES {
+        assert!(seen.insert((check, how)), "{check}: {how} is there twice");
+        let set = bases.copy(*base);
+        damage(&set);
+        let (code, report) = set.audit();
+        let verdict = if *is_warning { "warning" } else { "different" };
+        let all = findings(&report);
+        let found = all.iter().find(|(c, v, text)| c == check && v == verdict && text.contains(says));
+        match found {
+            Some((_, _, text)) if *is_warning || code == 1 => {
+                let text = steady(&text.replace(&set.dir.display().to_string(), "DIR").replace(ISO, "X.iso"));
+                let what = stagegraph::audit::CHECKS.iter().find(|c| c.id == *check).unwrap().what;
+                let (id, what) =
+                    if last == *check { (String::new(), "") } else { (format!("`{check}`"), what) };
+                last = check;
+                table.push_str(&format!("| {id} | {what} | {how} | {text} |\n"));
+            }
+            _ => wrong.push(format!("{check}: {how}: {says:?} is not among ({code}) {all:#?}")),
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    // Checked elsewhere: an ISO as catalyst makes it.
+    let broken: BTreeSet<&str> = DAMAGES.iter().map(|damage| damage.check).chain(["iso-checksums"]).collect();
+    assert_eq!(broken, stagegraph::audit::CHECKS.iter().map(|check| check.id).collect());
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/audit.md");
+    let page = fs::read_to_string(&path).unwrap();
+    let (start, end) = ("<!-- table -->\n", "<!-- end of table -->\n");
+    let (before, rest) = page.split_once(start).unwrap();
+    let (old, after) = rest.split_once(end).unwrap();
+    if old != table {
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            fs::write(&path, format!("{before}{start}{table}{end}{after}")).unwrap();
+        } else {
+            panic!("the table of docs/audit.md is stale: run this test with UPDATE_DOCS=1");
+        }
+    }
+}
+
+/// Unpacks an ISO by hand, as people do, and writes a script for it.
+fn by_hand(live: &Live, iso: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for (on_iso, name) in [
+        ("/boot/gentoo", "gentoo"),
+        ("/boot/gentoo.igz", "gentoo.igz"),
+        ("/image.squashfs", "image.squashfs"),
+    ] {
+        let to = to.join(name).display().to_string();
+        run("xorriso", &["-osirrox", "on", "-indev", iso.to_str().unwrap(), "-extract", on_iso, &to]);
+    }
+    let script =
+        "cp gentoo.igz combined.igz && truncate -s %4 combined.igz && cp image.squashfs image.squashfs.img &&
+        echo image.squashfs.img | cpio -o -H newc --quiet >> combined.igz && rm image.squashfs.img";
+    run_in(to, "sh", &["-ec", script]);
+    fs::write(
+        to.join("boot.ipxe"),
+        "#!ipxe\nset base http://boot.example.org/gentoo\n\
+         kernel ${base}/gentoo initrd=combined.igz root=live:/image.squashfs.img dokeymap\n\
+         initrd ${base}/combined.igz\nboot\n",
+    )
+    .unwrap();
+    let _ = live;
+}
+
+#[test]
+fn an_iso_of_catalyst_and_a_set_unpacked_by_hand_match_and_its_own_checksums_count() {
+    let live = Live::new();
+    live.build(&[]);
+    let tree = live.world.path("tree");
+    fs::create_dir_all(tree.join("boot/grub")).unwrap();
+    for (from, to) in [
+        ("netboot/gentoo.vmlinuz", "boot/gentoo"),
+        ("netboot/gentoo.initrd", "boot/gentoo.igz"),
+        ("netboot/image.squashfs", "image.squashfs"),
+    ] {
+        fs::copy(live.published(from), tree.join(to)).unwrap();
+    }
+    let root =
+        "root=live:CDLABEL=Gentoo-amd64-20260102 rd.live.dir=/ rd.live.squashimg=image.squashfs cdroot";
+    let entry = |title: &str, more: &str| {
+        format!(
+            "menuentry '{title}' --class gnu-linux --class os {{\n\tlinux /boot/gentoo dokeymap nodhcp {root}{more}\n\tinitrd /boot/gentoo.igz\n}}\n"
+        )
+    };
+    let menu = format!(
+        "set default=0\nset gfxpayload=keep\nset timeout=10\ninsmod all_video\n\n{}\n{}\nsubmenu 'Special console options' {{\n{}}}\n\
+         if [ \"x$grub_platform\" = xpc ]; then\nmenuentry \"Memtest86+\" {{\n\tlinux \"/boot/memtest86.bin\"\n}}\nfi\n",
+        entry("Boot LiveCD (kernel: gentoo)", ""),
+        entry("Boot LiveCD (kernel: gentoo) (cached)", " rd.live.ram=1"),
+        entry("Boot LiveCD (kernel: gentoo) console=ttyS0", " console=ttyS0,115200n8"),
+    );
+    for (name, text) in [
+        ("livecd", ""),
+        ("README.txt", "x"),
+        ("boot/gentoo-config", "CONFIG_X=y\n"),
+        ("boot/memtest86.bin", "x"),
+        ("boot/grub/grub.cfg", &menu),
+    ] {
+        fs::write(tree.join(name), text).unwrap();
+    }
+    let make = |name: &str| {
+        run_in(
+            &tree,
+            "sh",
+            &[
+                "-c",
+                "rm -f isoroot_b2sums && find -type f -exec b2sum {} + > ../sums && mv ../sums isoroot_b2sums",
+            ],
+        );
+        let iso = live.world.path(name);
+        let (iso_text, tree) = (iso.display().to_string(), tree.display().to_string());
+        run(
+            "grub-mkrescue",
+            &[
+                "--mbr-force-bootable",
+                "-volid",
+                "Gentoo-amd64-20260102",
+                "-joliet",
+                "-iso-level",
+                "3",
+                "-o",
+                &iso_text,
+                &tree,
+            ],
+        );
+        iso
+    };
+    let iso = make("catalyst.iso");
+    let set = live.world.path("by-hand");
+    by_hand(&live, &iso, &set);
+    let signed = |folder: &Path, name: &str, of: &str| {
+        let script = format!(
+            "(echo '-----BEGIN PGP SIGNED MESSAGE-----'; echo 'Hash: SHA512'; echo; echo '# SHA512 HASH'; sha512sum {of}; \
+            echo '# BLAKE2B HASH'; b2sum --tag {of}; echo '-----BEGIN PGP SIGNATURE-----'; echo; echo iQ; echo '-----END PGP SIGNATURE-----') > {name}"
+        );
+        run_in(folder, "bash", &["-c", &script]);
+    };
+    signed(live.world.dir.path(), "catalyst.iso.DIGESTS", "catalyst.iso");
+    signed(&set, "DIGESTS", "gentoo gentoo.igz image.squashfs combined.igz boot.ipxe");
+    let iso_text = iso.display().to_string();
+    let clean = |netboot: &str| {
+        let (code, report) = audit(&live, &[&iso_text, netboot]);
+        assert_eq!((code, findings(&report)), (0, Vec::new()), "{netboot}");
+        report
+    };
+    let report = clean(&set.display().to_string());
+    let verdict = |id: &str| {
+        let checks = report["checks"].as_array().unwrap();
+        checks.iter().find(|check| check["check"] == id).unwrap()["verdict"].as_str().unwrap().to_owned()
+    };
+    for id in ["iso-checksums", "combined", "digests", "ipxe", "modules"] {
+        assert_eq!(verdict(id), "ok", "{id}");
+    }
+    clean(&set.join("boot.ipxe").display().to_string());
+
+    // What `extract` makes of it matches as well, and boots with the ISO's own arguments.
+    let output = live.stagegraph(&["extract", &iso_text, "extracted"]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    clean(&live.world.path("extracted").display().to_string());
+    let script = fs::read_to_string(live.world.path("extracted/inject.ipxe")).unwrap();
+    assert!(
+        script.contains(
+            "kernel gentoo.vmlinuz initrd=gentoo.initrd ${keymap} nodhcp root=live:/image.squashfs.img"
+        ),
+        "{script}"
+    );
+    for (name, on_iso) in [
+        ("gentoo.vmlinuz", "boot/gentoo"),
+        ("gentoo.initrd", "boot/gentoo.igz"),
+        ("image.squashfs", "image.squashfs"),
+    ] {
+        assert!(
+            fs::read(live.world.path("extracted").join(name)).unwrap()
+                == fs::read(tree.join(on_iso)).unwrap()
+        );
+    }
+    let left: Vec<_> =
+        fs::read_dir(live.world.dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().contains(".extract")), "{left:?}");
+
+    // The ISO's own checksums.
+    let mut bytes = fs::read(&iso).unwrap();
+    let start = Iso::open(&iso).unwrap().file("README.txt").unwrap().extents[0].0 as usize;
+    bytes[start] = b'y';
+    fs::write(&iso, bytes).unwrap();
+    let (code, report) = audit(&live, &[&iso_text, &set.display().to_string()]);
+    let found = findings(&report);
+    assert_eq!(code, 1);
+    assert!(
+        found
+            .iter()
+            .any(|(check, _, text)| check == "iso-checksums" && text.contains("README.txt has other bytes")),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn every_kind_of_spec_gives_a_set_without_findings() {
+    for more in [
+        &["--set", "squashfs.compressor=xz"][..],
+        &["--set", "netboot.loaders=false"],
+        &[
+            "--set",
+            "image.bootargs=[\"dokeymap\", \"nodhcp\", \"quiet\"]",
+            "--set",
+            "image.consoles=[\"tty0\", \"ttyS1,9600n8\"]",
+        ],
+        &["--set", "image.label=live", "--set", "image.title=A system"],
+    ] {
+        let live = Live::new();
+        live.build(more);
+        let (code, report) = audit(&live, &["tiny"]);
+        assert_eq!((code, findings(&report)), (0, Vec::new()), "{more:?}");
+        let iso = live.iso().display().to_string();
+        let (code, report) = audit(&live, &[&iso, &format!("{iso}.ipxe")]);
+        assert_eq!((code, findings(&report)), (0, Vec::new()), "{more:?}");
+    }
+    // genkernel, alone and beside dracut.
+    for both in [false, true] {
+        let live = Live::new();
+        let boot = live.root().join("boot");
+        let genkernel = [("etc/initrd.scripts", ""), ("lib/modules/5.0/x", "")];
+        if both {
+            write_kernel(&boot.join("vmlinuz-old"), "5.0");
+            write_initrd(&boot.join("initramfs-old.img"), &genkernel, "xz --check=crc32");
+        } else {
+            write_kernel(&boot.join("vmlinuz-test"), "5.0");
+            write_initrd(&boot.join("initramfs-test.img"), &genkernel, "xz --check=crc32");
+        }
+        live.build(&[]);
+        let (code, report) = audit(&live, &["tiny"]);
+        assert_eq!((code, findings(&report)), (0, Vec::new()), "both: {both}");
+    }
+}
+
+#[test]
+fn a_build_that_would_publish_what_does_not_match_fails_and_publishes_nothing() {
+    let live = Live::new();
+    live.build(&[]);
+    let before = crate::live::hashes(&live.out());
+    // A name that the mirrors' script would misplace, made by a node of the user's own.
+    let node = "[node.odd]\nstep = \"run\"\nargv = [\"sh\", \"-c\", \"mkdir out/odd; echo '#!ipxe' > out/odd/install-tiny-20260102T030405Z-x.ipxe\"]\n\
+                tools = [\"mkdir\"]\noutputs = { folder = \"odd/\" }\n[node.audit.input]\nodd = \"odd.folder\"\n[publish]\n\".\" = [\"iso.files\", \"netboot.beside\", \"ipxe.beside\", \"manifest.files\", \"digests.files\", \"odd.folder\"]\n";
+    live.write_spec("path = \"root\"\n", node);
+    let output = live.stagegraph(&["build", &live.spec()]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(
+        text.contains("names: install-tiny-20260102T030405Z-x.ipxe")
+            && text.contains("nothing was published"),
+        "{text}"
+    );
+    assert_eq!(crate::live::hashes(&live.out()), before);
+    live.write_spec("path = \"root\"\n", &format!("{node}[node.audit]\nallow = [\"names\"]\n"));
+    live.build(&[]);
+}
+
+#[test]
+fn the_report_for_people_fits_eighty_columns_and_ends_in_what_to_do() {
+    let live = Live::new();
+    live.build(&[]);
+    let text =
+        |args: &[&str]| String::from_utf8(live.stagegraph(&[&["audit"], args].concat()).stdout).unwrap();
+    let fine = text(&["tiny"]);
+    assert!(fine.ends_with("The ISO and the netboot set match.\n"), "{fine}");
+    let copy = live.world.path("copy");
+    run("cp", &["-r", live.out().to_str().unwrap(), copy.to_str().unwrap()]);
+    fs::remove_file(copy.join("netboot/gentoo.vmlinuz")).unwrap();
+    let broken = text(&["copy"]);
+    assert!(broken.contains("FAIL") && broken.contains("→") && broken.contains("DO NOT match"), "{broken}");
+    for line in fine.lines().chain(broken.lines()) {
+        let words = line.split_whitespace().count();
+        assert!(line.chars().count() <= 80 || words <= 3, "{line}");
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_no_match() {
+    let live = Live::new();
+    live.build(&[]);
+    let iso = live.iso().display().to_string();
+    let codes: BTreeMap<&str, Option<i32>> = [
+        ("gone", live.stagegraph(&["audit", "gone.iso", "out/tiny"])),
+        ("no set", live.stagegraph(&["audit", &iso, "gone"])),
+        ("no spec", live.stagegraph(&["audit", "gone"])),
+        ("one iso", live.stagegraph(&["audit", &iso])),
+        ("no script", live.stagegraph(&["audit", &iso, &iso])),
+        ("no check", live.stagegraph(&["audit", "tiny", "--allow", "kernal"])),
+    ]
+    .map(|(name, output)| (name, output.status.code()))
+    .into();
+    let expected =
+        [("gone", 3), ("no check", 2), ("no script", 2), ("no set", 3), ("no spec", 2), ("one iso", 2)];
+    assert_eq!(codes, expected.map(|(name, code)| (name, Some(code))).into());
+}
