@@ -4,6 +4,7 @@ mod audit;
 mod build;
 mod extract;
 mod plan;
+mod store;
 mod why;
 
 use std::ffi::OsString;
@@ -53,6 +54,8 @@ enum Verb {
     Audit(audit::Audit),
     /// Writes the netboot set of an ISO that is published already
     Extract(extract::Extract),
+    /// Looks after the store: its size, its soundness, what may go
+    Store(store::StoreVerb),
     /// Says why each node of a spec last ran
     Why(why::Why),
     /// Prints the completions for a shell
@@ -93,6 +96,18 @@ struct StoreArgs {
 }
 
 impl StoreArgs {
+    /// Opens a store that is there already.
+    fn open_existing(&self) -> Result<cache::Store, Failure> {
+        let dir = self.dir()?;
+        if !dir.join("version").exists() {
+            return Err(Failure::environment(format!(
+                "{} is no store; name one with --store DIR, or build something first",
+                dir.display()
+            )));
+        }
+        Ok(cache::Store::open(&dir)?)
+    }
+
     fn dir(&self) -> Result<PathBuf, Failure> {
         let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         self.store
@@ -189,6 +204,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Plan(plan) => plan.run(),
         Verb::Why(why) => why.run(),
         Verb::Audit(audit) => audit.run(),
+        Verb::Store(store) => store.run(),
         Verb::Extract(extract) => extract.run(),
         Verb::Completions { shell } => {
             let mut text = Vec::new();

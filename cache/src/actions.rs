@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::{ActionDigest, TreeDigest};
 use crate::source::Bytes;
-use crate::store::{Blob, Store, StoreError};
+use crate::store::{Blob, Store, StoreError, note};
 
 /// How often a waiting process tries again.
 const LOCK_INTERVAL: Duration = Duration::from_millis(50);
@@ -75,11 +75,16 @@ impl Store {
     /// # Errors
     /// [`StoreError::Index`], or [`StoreError::Row`] for a result nobody can read.
     pub fn action(&self, digest: &ActionDigest) -> Result<Option<ActionResult>, StoreError> {
-        let text: Option<String> = self.index(|index| {
-            index
+        let text: Option<String> = self.change(|index| {
+            let text = index
                 .prepare_cached("SELECT result FROM actions WHERE digest = ?1")?
                 .query_row(params![digest.as_bytes()], |row| row.get(0))
-                .optional()
+                .optional()?;
+            // Whoever is told of a result relies on it.
+            if text.is_some() {
+                note(index, digest.as_bytes())?;
+            }
+            Ok(text)
         })?;
         let Some(text) = text else { return Ok(None) };
         let result: ActionResult =
@@ -108,12 +113,12 @@ impl Store {
     /// [`StoreError::Index`].
     pub fn set_action(&self, digest: &ActionDigest, result: &ActionResult) -> Result<(), StoreError> {
         let text = serde_json::to_string(result).map_err(|_| StoreError::Row(digest.to_string()))?;
-        self.index(|index| {
+        self.change(|index| {
             index
                 .prepare_cached("INSERT OR REPLACE INTO actions(digest, result) VALUES(?1, ?2)")?
-                .execute(params![digest.as_bytes(), text])
-        })?;
-        Ok(())
+                .execute(params![digest.as_bytes(), text])?;
+            note(index, digest.as_bytes())
+        })
     }
 
     /// Waits until no other process runs the action, and keeps others out until the lock is dropped.

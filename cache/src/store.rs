@@ -4,7 +4,7 @@
 //! <store>/
 //!   version                 "stagegraph store 1\n"; a store written by a newer version is left alone
 //!   objects/ab/cdef…        one file an object, named by its BLAKE3, mode 0444, never edited
-//!   index.sqlite (-wal)     objects (size, SHA-256), actions and their results, memos, file digests
+//!   index.sqlite (-wal)     objects (size, SHA-256), actions and their results, memos, file digests, uses, roots
 //!   locks/<action>          held while that action runs, so that no two processes run it at once
 //!   scratch/<id>/           one process's temporary files and work folders, with a lock it holds
 //!   logs/<action>.log       what a failed action's tools printed
@@ -17,7 +17,11 @@
 //! Bytes are hashed again when they are read. An object that does not hold what its name says is
 //! taken out of the store at once, so that the next build makes it again.
 
+mod gc;
 mod scratch;
+mod usage;
+mod uses;
+mod verify;
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -30,7 +34,12 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+pub use self::gc::{Collected, Limits};
 pub use self::scratch::WorkDir;
+pub use self::usage::{Amount, Usage};
+pub(crate) use self::uses::note;
+pub use self::uses::{Owner, Root};
+pub use self::verify::{Damage, Verified};
 use crate::digest::{BlobDigest, BlobHasher, ObjectHasher, Sha256, TreeDigest};
 use crate::tree::{DecodeError, Tree};
 
@@ -50,6 +59,13 @@ const SCHEMA: &str = "
         space TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY(space, key)) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS files(
         path BLOB PRIMARY KEY, stat BLOB NOT NULL, digest BLOB NOT NULL) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS uses(
+        digest BLOB PRIMARY KEY, time INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS owners(
+        action BLOB NOT NULL, spec TEXT NOT NULL, node TEXT NOT NULL, kind TEXT NOT NULL,
+        PRIMARY KEY(action, spec, node)) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS roots(
+        path BLOB PRIMARY KEY, spec TEXT NOT NULL, actions TEXT NOT NULL) WITHOUT ROWID;
 ";
 
 /// Why the store could not do what it was asked.
@@ -134,6 +150,8 @@ pub struct Store {
     counter: AtomicU64,
     /// Objects this process has hashed already.
     verified: Mutex<HashSet<BlobDigest>>,
+    /// Objects whose use this process has noted.
+    touched: Mutex<HashSet<BlobDigest>>,
 }
 
 impl Store {
@@ -166,6 +184,7 @@ impl Store {
             _scratch_lock: lock,
             counter: AtomicU64::new(0),
             verified: Mutex::default(),
+            touched: Mutex::default(),
         })
     }
 
@@ -299,22 +318,38 @@ impl Store {
     fn enter(&self, file: &File, path: &Path, hasher: ObjectHasher) -> Result<Blob, StoreError> {
         let (digest, sha256, size) = hasher.finish();
         let object = self.object_path(&digest);
-        let there = fs::metadata(&object).is_ok_and(|found| found.len() == size);
-        if there {
-            fs::remove_file(path).map_err(StoreError::io("remove", path))?;
-        } else {
+        let is_there = || fs::metadata(&object).is_ok_and(|found| found.len() == size);
+        if !is_there() {
             file.set_permissions(fs::Permissions::from_mode(0o444)).map_err(StoreError::io("chmod", path))?;
             file.sync_data().map_err(StoreError::io("sync", path))?;
             if let Some(folder) = object.parent() {
                 fs::create_dir_all(folder).map_err(StoreError::io("make", folder))?;
             }
-            fs::rename(path, &object).map_err(StoreError::io("name", &object))?;
         }
-        self.index(|index| {
-            index
-                .prepare_cached("INSERT OR IGNORE INTO objects(digest, size, sha256) VALUES(?1, ?2, ?3)")?
-                .execute(params![digest.as_bytes(), size as i64, sha256.as_bytes()])
+        // The collector removes an object and its row under the same lock: it is there with both, or is made anew.
+        let mut failure = None;
+        let there = self.change(|index| {
+            let there = is_there();
+            let result = if there {
+                fs::remove_file(path).map_err(StoreError::io("remove", path))
+            } else {
+                // It may have gone since the look above, but then its bytes are on the disk all the same.
+                let synced = file.sync_data().map_err(StoreError::io("sync", path));
+                synced.and_then(|()| fs::rename(path, &object).map_err(StoreError::io("name", &object)))
+            };
+            failure = result.err();
+            if failure.is_none() {
+                index
+                    .prepare_cached("INSERT OR IGNORE INTO objects(digest, size, sha256) VALUES(?1, ?2, ?3)")?
+                    .execute(params![digest.as_bytes(), size as i64, sha256.as_bytes()])?;
+                uses::note(index, digest.as_bytes())?;
+            }
+            Ok(there)
         })?;
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        lock(&self.touched).insert(digest);
         if !there {
             lock(&self.verified).insert(digest);
         }
@@ -327,6 +362,7 @@ impl Store {
     /// [`StoreError::Missing`], or [`StoreError::Damaged`] where it holds something else; it is then
     /// removed.
     pub fn verified(&self, digest: &BlobDigest) -> Result<PathBuf, StoreError> {
+        self.touch(digest)?;
         let path = self.object_path(digest);
         if lock(&self.verified).contains(digest) && path.exists() {
             return Ok(path);
@@ -359,6 +395,17 @@ impl Store {
     /// # Errors
     /// [`StoreError`]: it is missing or damaged.
     pub fn read(&self, digest: &BlobDigest) -> Result<Vec<u8>, StoreError> {
+        self.touch(digest)?;
+        self.read_as_it_is(digest)
+    }
+
+    /// Reads a tree without noting a use: the collector looks at all of them.
+    fn tree_as_it_is(&self, digest: &TreeDigest) -> Result<Tree, StoreError> {
+        let bytes = self.read_as_it_is(&digest.encoding())?;
+        Tree::decode(&bytes).map_err(|source| StoreError::NotATree { digest: *digest, source })
+    }
+
+    fn read_as_it_is(&self, digest: &BlobDigest) -> Result<Vec<u8>, StoreError> {
         let path = self.object_path(digest);
         match fs::read(&path) {
             Ok(bytes) if BlobDigest::of(&bytes) == *digest => Ok(bytes),
@@ -385,7 +432,13 @@ impl Store {
         self.index(|index| {
             index.execute("DELETE FROM objects WHERE digest = ?1", params![digest.as_bytes()])
         })?;
-        fs::remove_file(&path).map_err(StoreError::io("remove", &path))
+        match fs::remove_file(&path) {
+            // Another process may have found the same.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(StoreError::io("remove", &path)(error))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Returns what was remembered under `key` in `space`.

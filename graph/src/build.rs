@@ -13,6 +13,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use cache::store::Owner;
 use cache::{ActionDigest, ActionResult, Bytes, Object, Output, Store, StoreError};
 
 use self::worker::{Message, Ran, RunTask, Task, work};
@@ -363,6 +364,8 @@ impl Loop<'_> {
         if !known || matches!(reason, Reason::Gone) {
             let last = Last { action: digest, fields: action.fields(), reason: reason.clone() };
             explain::remember(store, graph, &node, &last)?;
+            let kind = action.step.clone();
+            store.note_owner(&digest, &Owner { spec: graph.clone(), node: node.to_string(), kind })?;
         }
         self.tell(Event::Finished {
             node: node.clone(),

@@ -184,6 +184,11 @@ impl Build {
             code: if error.is_specs_fault() { WRONG } else { ENVIRONMENT },
             message: publish_message(&error),
         })?;
+        let actions = built.nodes.values().filter_map(|outcome| match outcome {
+            Outcome::Done(done) => Some(done.digest),
+            _ => None,
+        });
+        store.set_root(&folder, &spec.name, &actions.collect::<Vec<_>>())?;
         reporter.published(&folder, &published);
         self.say_memory(store, built, reporter, &folder);
         Ok(DONE)

@@ -39,6 +39,9 @@ const MAGICS: [(&[u8], Compression); 9] = [
 
 const LZ4_LEGACY: &[u8] = b"\x02\x21\x4c\x18";
 
+/// Memory that unpacking xz and lzma may take: `xz -9` needs 65 MiB, a hostile header asks for gigabytes.
+const XZ_MEMORY: u64 = 256 << 20;
+
 /// What one block of the legacy LZ4 format unpacks to, at most.
 const LZ4_LEGACY_BLOCK: usize = 8 << 20;
 
@@ -68,9 +71,12 @@ impl Compression {
     pub fn decoder<'a, R: BufRead + 'a>(self, mut input: R) -> io::Result<Box<dyn Read + 'a>> {
         Ok(match self {
             Compression::Gzip => Box::new(flate2::bufread::GzDecoder::new(input)),
-            Compression::Xz => Box::new(xz2::bufread::XzDecoder::new(input)),
+            Compression::Xz => {
+                let stream = xz2::stream::Stream::new_stream_decoder(XZ_MEMORY, 0)?;
+                Box::new(xz2::bufread::XzDecoder::new_stream(input, stream))
+            }
             Compression::Lzma => {
-                let stream = xz2::stream::Stream::new_lzma_decoder(u64::MAX)?;
+                let stream = xz2::stream::Stream::new_lzma_decoder(XZ_MEMORY)?;
                 Box::new(xz2::bufread::XzDecoder::new_stream(input, stream))
             }
             Compression::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(input)?.single_frame()),
@@ -97,7 +103,11 @@ impl Compression {
     pub fn decoder_to_end<'a, R: BufRead + 'a>(self, input: R) -> io::Result<Box<dyn Read + 'a>> {
         Ok(match self {
             Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
-            Compression::Xz => Box::new(xz2::bufread::XzDecoder::new_multi_decoder(input)),
+            Compression::Xz => {
+                let flags = xz2::stream::CONCATENATED;
+                let stream = xz2::stream::Stream::new_stream_decoder(XZ_MEMORY, flags)?;
+                Box::new(xz2::bufread::XzDecoder::new_stream(input, stream))
+            }
             Compression::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(input)?),
             Compression::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(input)),
             Compression::Lzma | Compression::Lz4 | Compression::Lzo => self.decoder(input)?,

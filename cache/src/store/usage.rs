@@ -1,0 +1,106 @@
+//! What the space of a store is spent on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use super::{Store, StoreError};
+use crate::digest::{ActionDigest, BlobDigest};
+
+/// Objects and their bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Amount {
+    /// How many.
+    pub objects: usize,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// What the space of a store is spent on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// All objects.
+    pub all: Amount,
+    /// Results.
+    pub actions: usize,
+    /// By the kind of step that gave them; an object that several gave counts for the first by name.
+    pub kinds: BTreeMap<String, Amount>,
+    /// By the spec they were made for; an object of several specs counts for each.
+    pub specs: BTreeMap<String, Amount>,
+    /// Objects of several specs.
+    pub shared: Amount,
+    /// Objects that no result needs, such as fetched packages.
+    pub unneeded: Amount,
+    /// Bytes of the index, locks, logs and scratch folders.
+    pub overhead: u64,
+}
+
+impl Store {
+    /// Finds out what the space is spent on.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn usage(&self) -> Result<Usage, StoreError> {
+        let rows: Vec<(Vec<u8>, i64)> = self.index(|index| {
+            let mut query = index.prepare("SELECT digest, size FROM objects")?;
+            query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+        })?;
+        let owners: Vec<(Vec<u8>, String, String)> = self.index(|index| {
+            let mut query = index.prepare("SELECT action, spec, kind FROM owners")?;
+            query.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect()
+        })?;
+        let mut of_action: BTreeMap<ActionDigest, (BTreeSet<&str>, BTreeSet<&str>)> = BTreeMap::new();
+        for (action, spec, kind) in &owners {
+            let Some(action) = ActionDigest::from_slice(action) else { continue };
+            let (kinds, specs) = of_action.entry(action).or_default();
+            kinds.insert(kind);
+            specs.insert(spec);
+        }
+        let actions = self.all_actions()?;
+        let mut of_object: BTreeMap<BlobDigest, (BTreeSet<&str>, BTreeSet<&str>)> = BTreeMap::new();
+        let nobody = (BTreeSet::from(["(unknown)"]), BTreeSet::from(["(unknown)"]));
+        for (action, (result, _)) in &actions {
+            let (kinds, specs) = of_action.get(action).unwrap_or(&nobody);
+            for digest in self.objects_of(result)? {
+                let (own_kinds, own_specs) = of_object.entry(digest).or_default();
+                own_kinds.extend(kinds);
+                own_specs.extend(specs);
+            }
+        }
+        let mut usage = Usage { actions: actions.len(), ..Usage::default() };
+        for (digest, size) in rows {
+            let Some(digest) = BlobDigest::from_slice(&digest) else { continue };
+            let add = |amount: &mut Amount| {
+                amount.objects += 1;
+                amount.bytes += size as u64;
+            };
+            add(&mut usage.all);
+            let Some((kinds, specs)) = of_object.get(&digest) else {
+                add(&mut usage.unneeded);
+                continue;
+            };
+            if let Some(kind) = kinds.first() {
+                add(usage.kinds.entry((*kind).to_owned()).or_default());
+            }
+            for spec in specs {
+                add(usage.specs.entry((*spec).to_owned()).or_default());
+            }
+            if specs.len() > 1 {
+                add(&mut usage.shared);
+            }
+        }
+        for name in ["index.sqlite", "index.sqlite-wal", "index.sqlite-shm", "locks", "logs", "scratch"] {
+            usage.overhead += bytes_below(&self.dir.join(name));
+        }
+        Ok(usage)
+    }
+}
+
+/// Returns the bytes of a file, or of all files below a folder; what goes away meanwhile counts nothing.
+fn bytes_below(path: &Path) -> u64 {
+    let Ok(found) = fs::symlink_metadata(path) else { return 0 };
+    if !found.is_dir() {
+        return found.len();
+    }
+    fs::read_dir(path).into_iter().flatten().flatten().map(|entry| bytes_below(&entry.path())).sum()
+}

@@ -1,0 +1,184 @@
+//! Looks at every object and every row, and says what is wrong.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+
+use rayon::prelude::*;
+use rusqlite::params;
+
+use super::{Store, StoreError, lock};
+use crate::digest::{ActionDigest, BlobDigest, BlobHasher};
+
+/// Something wrong in a store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Damage {
+    /// An object does not hold what its name says.
+    Bytes(BlobDigest),
+    /// The index has an object that is not there.
+    Missing(BlobDigest),
+    /// An object has another size than the index says.
+    Size(BlobDigest),
+    /// A file among the objects that the index does not know.
+    Stray(PathBuf),
+    /// A result needs objects that are missing or damaged.
+    Result(ActionDigest),
+    /// An object could not be read.
+    Unreadable(BlobDigest, String),
+}
+
+impl std::fmt::Display for Damage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Damage::Bytes(digest) => {
+                write!(f, "object {digest} is damaged: its bytes are not those it is named by")
+            }
+            Damage::Missing(digest) => write!(f, "object {digest} is in the index, but not in the store"),
+            Damage::Size(digest) => write!(f, "object {digest} is cut off, or has grown"),
+            Damage::Stray(path) => write!(f, "{} is not in the index", path.display()),
+            Damage::Result(action) => {
+                write!(f, "the result of action {action} needs objects that are missing or damaged")
+            }
+            Damage::Unreadable(digest, why) => write!(f, "object {digest} cannot be read: {why}"),
+        }
+    }
+}
+
+/// What a look at the whole store found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verified {
+    /// Objects that were looked at.
+    pub objects: usize,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Results that were looked at.
+    pub actions: usize,
+    /// What is wrong.
+    pub damages: Vec<Damage>,
+}
+
+impl Store {
+    /// Reads every object and compares it with its name. With `repair`, what is damaged is dropped, so that
+    /// the next build makes it again.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the index or a folder could not be read, or something could not be removed.
+    pub fn verify(&self, repair: bool, progress: &(dyn Fn(u64) + Sync)) -> Result<Verified, StoreError> {
+        let rows: Vec<(Vec<u8>, i64)> = self.index(|index| {
+            let mut query = index.prepare("SELECT digest, size FROM objects ORDER BY digest")?;
+            query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+        })?;
+        let rows: Vec<(BlobDigest, u64)> = rows
+            .into_iter()
+            .map(|(digest, size)| Some((BlobDigest::from_slice(&digest)?, size as u64)))
+            .collect::<Option<_>>()
+            .ok_or_else(|| StoreError::Row("an object".to_owned()))?;
+        let look = |(digest, size): &(BlobDigest, u64)| {
+            let path = self.object_path(digest);
+            let found = match fs::metadata(&path) {
+                Ok(found) => found.len(),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    return Some(Damage::Missing(*digest));
+                }
+                Err(error) => return Some(Damage::Unreadable(*digest, error.to_string())),
+            };
+            progress(found);
+            if found != *size {
+                return Some(Damage::Size(*digest));
+            }
+            match BlobHasher::file(&path) {
+                Ok(hashed) if hashed == *digest => None,
+                Ok(_) => Some(Damage::Bytes(*digest)),
+                Err(error) => Some(Damage::Unreadable(*digest, error.to_string())),
+            }
+        };
+        let mut damages: Vec<Damage> = rows.par_iter().filter_map(look).collect();
+        let known: BTreeSet<BlobDigest> = rows.iter().map(|(digest, _)| *digest).collect();
+        let bad: BTreeSet<BlobDigest> = damages
+            .iter()
+            .filter_map(|damage| match damage {
+                Damage::Bytes(digest) | Damage::Missing(digest) | Damage::Size(digest) => Some(*digest),
+                _ => None,
+            })
+            .collect();
+        for (digest, path) in self.object_files()? {
+            if digest.is_none_or(|digest| !known.contains(&digest)) {
+                damages.push(Damage::Stray(path));
+            }
+        }
+        let actions = self.all_actions()?;
+        for (action, (result, _)) in &actions {
+            let needed = self.objects_of(result)?;
+            if needed.iter().any(|digest| bad.contains(digest) || !known.contains(digest)) {
+                damages.push(Damage::Result(*action));
+            }
+        }
+        if repair {
+            self.repair(&damages)?;
+        }
+        let bytes = rows.iter().map(|(_, size)| size).sum();
+        Ok(Verified { objects: rows.len(), bytes, actions: actions.len(), damages })
+    }
+
+    fn repair(&self, damages: &[Damage]) -> Result<(), StoreError> {
+        for damage in damages {
+            match damage {
+                Damage::Bytes(digest) | Damage::Size(digest) => {
+                    lock(&self.verified).remove(digest);
+                    self.remove(digest)?;
+                }
+                Damage::Missing(digest) => self.change(|index| {
+                    index
+                        .execute("DELETE FROM objects WHERE digest = ?1", params![digest.as_bytes()])
+                        .map(drop)
+                })?,
+                Damage::Result(action) => self.change(|index| {
+                    index
+                        .execute("DELETE FROM actions WHERE digest = ?1", params![action.as_bytes()])
+                        .map(drop)
+                })?,
+                // A stray may be of a process that is about to enter it; the collector knows which are old.
+                Damage::Stray(_) | Damage::Unreadable(..) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn overwrite(path: &std::path::Path, bytes: &[u8]) {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+
+    #[test]
+    fn every_kind_of_damage_is_found_and_repaired() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let [fine, bytes, size, missing] =
+            ["fine", "bytes", "size", "missing"].map(|text| store.put(text.as_bytes()).unwrap().digest);
+        overwrite(&store.object_path(&bytes), b"bytez");
+        overwrite(&store.object_path(&size), b"si");
+        fs::remove_file(store.object_path(&missing)).unwrap();
+        let action = ActionDigest::of_encoding(b"action");
+        let outputs = [("x".to_owned(), crate::Blob { digest: bytes, size: 5 }.into())].into();
+        store.set_action(&action, &crate::ActionResult { outputs, ..Default::default() }).unwrap();
+        let found = store.verify(true, &|_| ()).unwrap();
+        let mut expected =
+            vec![Damage::Bytes(bytes), Damage::Size(size), Damage::Missing(missing), Damage::Result(action)];
+        let mut damages = found.damages.clone();
+        let key = |damage: &Damage| damage.to_string();
+        expected.sort_by_key(key);
+        damages.sort_by_key(key);
+        assert_eq!((found.objects, damages), (4, expected));
+        let again = store.verify(false, &|_| ()).unwrap();
+        assert_eq!((again.objects, again.damages), (1, Vec::new()));
+        assert!(store.contains(&fine).unwrap());
+        assert_eq!(store.put(b"bytes").unwrap().digest, bytes, "it can be stored again");
+    }
+}

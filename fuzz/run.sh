@@ -1,0 +1,13 @@
+#!/bin/sh
+# run.sh SECONDS [TARGET…] : fuzzes each target that long; needs a nightly compiler, cargo-fuzz, and seeds (seeds.sh).
+set -eu
+cd "$(dirname "$0")"
+seconds=$1
+shift
+export STAGEGRAPH_FUZZ_ISO="$PWD/seed.iso"
+[ $# -gt 0 ] || set -- $(cargo +nightly fuzz list)
+for target; do
+	echo "== $target"
+	# Half a gibibyte and ten seconds are beyond anything an input of a megabyte may take.
+	cargo +nightly fuzz run "$target" -- -max_total_time="$seconds" -rss_limit_mb=512 -timeout=10 -max_len=1048576 -print_final_stats=1
+done
