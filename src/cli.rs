@@ -36,7 +36,7 @@ const ENVIRONMENT: u8 = 3;
 /// (such as `graph=debug`) prints keys and command lines.
 ///
 /// Exit codes: 0 done; 1 an action failed or an audit found a difference; 2 the spec or the command line is wrong; 3 the store, the sandbox
-/// or the network failed; 130 stopped by ctrl-C or SIGTERM.
+/// or the network failed; 130 stopped by ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
 #[derive(Debug, Parser)]
 #[command(name = "stagegraph", version, max_term_width = 100)]
 struct Cli {

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use cache::name::RelPath;
@@ -67,6 +67,9 @@ fn failed(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error
 pub struct Published {
     /// Every file and its digest.
     pub files: BTreeMap<String, BlobDigest>,
+    /// Inode and time of each file as it was published: while they stay, nobody wrote to it.
+    #[serde(default)]
+    stats: BTreeMap<String, (u64, i64)>,
     /// Whether it was all there already.
     #[serde(skip)]
     pub unchanged: bool,
@@ -103,6 +106,7 @@ pub fn publish(store: &Store, spec: &Spec, built: &Built, folder: &Path) -> Resu
     }
     let mut published = Published {
         files: files.iter().map(|(path, (digest, _))| (path.to_string(), *digest)).collect(),
+        stats: BTreeMap::new(),
         unchanged: false,
     };
     let above = folder.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -111,7 +115,8 @@ pub fn publish(store: &Store, spec: &Spec, built: &Built, folder: &Path) -> Resu
     let lock = File::open(above).map_err(failed("open", above))?;
     lock.lock().map_err(failed("lock", above))?;
     let before = read_listing(folder)?;
-    if before.as_ref() == Some(&published) && is_whole(store, folder, &files)? {
+    let is_same = before.as_ref().is_some_and(|before| before.files == published.files);
+    if is_same && is_whole(store, folder, &files)? {
         published.unchanged = true;
         return Ok(published);
     }
@@ -121,7 +126,7 @@ pub fn publish(store: &Store, spec: &Spec, built: &Built, folder: &Path) -> Resu
         fs::remove_dir_all(&stage).map_err(failed("remove", &stage))?;
     }
     fs::create_dir(&stage).map_err(failed("make", &stage))?;
-    fill(store, &stage, &files, &published)?;
+    fill(store, &stage, &files, &mut published)?;
     swap(store, folder, &stage, before.as_ref())?;
     for (path, (digest, _)) in &files {
         store.remember_file(&path.below(folder), digest)?;
@@ -172,7 +177,7 @@ fn fill(
     store: &Store,
     stage: &Path,
     files: &BTreeMap<RelPath, (BlobDigest, u64)>,
-    published: &Published,
+    published: &mut Published,
 ) -> Result<(), PublishError> {
     for (path, (digest, _)) in files {
         let place = path.below(stage);
@@ -184,6 +189,8 @@ fn fill(
         if fs::hard_link(&object, &place).is_err() {
             fs::copy(&object, &place).map_err(failed("write", &place))?;
         }
+        let stat = stat(&place).map_err(failed("read", &place))?;
+        published.stats.insert(path.to_string(), stat);
     }
     let text = serde_json::to_vec_pretty(published).map_err(io::Error::other);
     let listing = stage.join(LISTING);
@@ -194,6 +201,12 @@ fn fill(
     };
     text.and_then(write).map_err(failed("write", &listing))?;
     finish_folder(stage)
+}
+
+/// Returns what changes when somebody puts another file in place, or writes to it.
+fn stat(path: &Path) -> io::Result<(u64, i64)> {
+    let found = fs::symlink_metadata(path)?;
+    Ok((found.ino(), found.mtime().saturating_mul(1_000_000_000).saturating_add(found.mtime_nsec())))
 }
 
 /// Makes a folder and those below readable for servers, whatever the umask, and lasting.
@@ -238,6 +251,22 @@ fn swap(store: &Store, folder: &Path, stage: &Path, before: Option<&Published>) 
     fs::remove_dir_all(stage).map_err(failed("remove", stage))
 }
 
+/// Tells whether a file is the one that was published: it has its bytes, or nobody wrote to it since. One whose bytes
+/// changed all the same was damaged by the disk, and is no loss.
+fn is_ours(
+    store: &Store,
+    path: &Path,
+    listed: Option<(&String, &BlobDigest)>,
+    before: Option<&Published>,
+) -> Result<bool, PublishError> {
+    let Some((name, digest)) = listed else { return Ok(false) };
+    let known = before.and_then(|before| before.stats.get(name)).copied();
+    if known.is_some() && known == Some(stat(path).map_err(failed("read", path))?) {
+        return Ok(true);
+    }
+    Ok(store.file_digest(path)? == *digest)
+}
+
 /// Collects what is below `folder` and was not published: folders without anything published in them, files
 /// under other names, and files that somebody put in the place of a published one.
 fn list_foreign(
@@ -259,9 +288,8 @@ fn list_foreign(
             }
             list_foreign(store, folder, &path, before, foreign)?;
         } else if path != Path::new(LISTING) {
-            let listed = files().find(|(name, _)| Path::new(name) == path).map(|(_, digest)| *digest);
-            if !kind.is_file() || listed.is_none() || listed != Some(store.file_digest(&folder.join(&path))?)
-            {
+            let listed = files().find(|(name, _)| Path::new(name) == path);
+            if !kind.is_file() || !is_ours(store, &folder.join(&path), listed, before)? {
                 foreign.push(path);
             }
         }

@@ -470,8 +470,10 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
-        // What stays is swept by whoever opens the store next.
-        let _ = fs::remove_dir_all(&self.scratch);
+        // What stays is swept by whoever opens the store next. The lock goes last: it says whose the folder is.
+        if fs::remove_dir_all(&self.scratch).is_ok() {
+            let _ = fs::remove_file(self.scratch.with_extension("lock"));
+        }
     }
 }
 

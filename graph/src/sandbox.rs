@@ -164,6 +164,7 @@ impl Sandbox {
                 let mut command = Command::new(program);
                 command.args(&invocation.args).current_dir(invocation.work);
                 command.env_clear().envs(environment(invocation)).env("HOME", invocation.work);
+                die_with_parent(&mut command);
                 command
             }
         };
@@ -342,6 +343,15 @@ fn wait(child: &mut Child, cancel: &Cancel) -> io::Result<Option<ExitStatus>> {
             return Ok(None);
         }
     }
+}
+
+/// Lets a tool end when this process is killed; bubblewrap does the same by itself.
+#[allow(unsafe_code)]
+fn die_with_parent(command: &mut Command) {
+    use std::os::unix::process::CommandExt;
+    let ask = || Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?);
+    // SAFETY: between fork and exec the closure makes one system call; it takes no lock and no memory.
+    unsafe { command.pre_exec(ask) };
 }
 
 fn describe(status: ExitStatus) -> String {

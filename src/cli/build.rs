@@ -1,6 +1,8 @@
 //! `stagegraph build`.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clap::{Args, ValueEnum};
 use graph::build::{Backend, Built, Options, Outcome};
@@ -8,14 +10,16 @@ use graph::dag::NodeName;
 use graph::sandbox::{Mode, Sandbox};
 use graph::tool::Tools;
 use graph::{Cancel, Fault};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
 
 use super::{DONE, ENVIRONMENT, FAILED, Failure, SpecArgs, StoreArgs, WRONG, finder, search_path};
 use crate::publish::{self, PublishError};
 use crate::report::{Reporter, Style};
 use crate::spec::Spec;
 
-/// What a shell expects of a program that ctrl-C ended.
-pub(super) const INTERRUPTED: u8 = 130;
+/// What a shell expects of a program that a signal ended: this, and the signal's number.
+const BY_SIGNAL: u8 = 128;
 
 #[derive(Debug, Args)]
 pub(super) struct Build {
@@ -89,7 +93,7 @@ impl Build {
         let sandbox = Sandbox::new(mode, bwrap);
         let tools = Tools::new(search);
         let cancel = Cancel::default();
-        stop_on_signals(&cancel)?;
+        let stopped = Stopped::on_signals(&cancel)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let mut code = DONE;
         for (spec, wanted) in specs.iter().zip(wanted) {
@@ -115,7 +119,7 @@ impl Build {
             reporter.finish(&built);
             if cancel.is_cancelled() {
                 super::complain("error: stopped; what was finished is kept");
-                return Ok(INTERRUPTED);
+                return Ok(stopped.code());
             }
             code = code.max(match built.fault() {
                 None => self.publish(&store, spec, &built, &reporter)?,
@@ -222,13 +226,29 @@ impl Build {
     }
 }
 
-/// Lets ctrl-C and SIGTERM end a build.
-pub(super) fn stop_on_signals(cancel: &Cancel) -> Result<(), Failure> {
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register(signal, cancel.flag())
-            .map_err(|error| Failure::environment(format!("catch signals: {error}")))?;
+/// Which signal ended a build.
+pub(super) struct Stopped(Arc<AtomicUsize>);
+
+impl Stopped {
+    /// Lets ctrl-C, SIGTERM and SIGHUP end a build in order, and a second one at once.
+    pub(super) fn on_signals(cancel: &Cancel) -> Result<Self, Failure> {
+        let stopped = Self(Arc::default());
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            let number = signal.unsigned_abs() as usize;
+            let register = || {
+                flag::register_conditional_shutdown(signal, i32::from(BY_SIGNAL) + signal, cancel.flag())?;
+                flag::register_usize(signal, Arc::clone(&stopped.0), number)?;
+                flag::register(signal, cancel.flag())
+            };
+            register().map_err(|error| Failure::environment(format!("catch signals: {error}")))?;
+        }
+        Ok(stopped)
     }
-    Ok(())
+
+    /// Returns the exit code that a shell expects.
+    pub(super) fn code(&self) -> u8 {
+        BY_SIGNAL.saturating_add(u8::try_from(self.0.load(Ordering::Relaxed)).unwrap_or(0))
+    }
 }
 
 pub(super) fn publish_message(error: &PublishError) -> String {

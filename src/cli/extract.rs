@@ -8,7 +8,7 @@ use graph::sandbox::{Mode, Sandbox};
 use graph::tool::Tools;
 use graph::{Cancel, Fault};
 
-use super::build::{INTERRUPTED, publish_message};
+use super::build::{Stopped, publish_message};
 use super::{DONE, ENVIRONMENT, FAILED, Failure, WRONG, complain, finder, search_path, with_causes};
 use crate::audit::{self, Place, Set, Verdict};
 use crate::extract::{self, ExtractError};
@@ -54,7 +54,7 @@ impl Extract {
         let spec = Spec::load(&finder(), &file.to_string_lossy(), &Overrides::default())?;
         let store = cache::Store::open(&work.0.join("store"))?;
         let cancel = Cancel::default();
-        super::build::stop_on_signals(&cancel)?;
+        let stopped = Stopped::on_signals(&cancel)?;
         let reporter = Reporter::new(Style { json: false, verbose: false });
         let options = Options {
             graph: spec.name.clone(),
@@ -76,7 +76,7 @@ impl Extract {
         )?;
         if cancel.is_cancelled() {
             complain("error: stopped; nothing was written");
-            return Ok(INTERRUPTED);
+            return Ok(stopped.code());
         }
         match built.fault() {
             None => {}

@@ -4,6 +4,7 @@
 
 mod audit;
 mod build;
+mod faults;
 mod live;
 mod squashfs;
 mod world;

@@ -23,7 +23,7 @@ pub struct Usage {
     pub all: Amount,
     /// Results.
     pub actions: usize,
-    /// By the kind of step that gave them; an object that several gave counts for the first by name.
+    /// By the kind of step that made them: of several that gave an object, the one that gave the least beside it.
     pub kinds: BTreeMap<String, Amount>,
     /// By the spec they were made for; an object of several specs counts for each.
     pub specs: BTreeMap<String, Amount>,
@@ -57,13 +57,19 @@ impl Store {
             specs.insert(spec);
         }
         let actions = self.all_actions()?;
-        let mut of_object: BTreeMap<BlobDigest, (BTreeSet<&str>, BTreeSet<&str>)> = BTreeMap::new();
+        // For each object: how much its likeliest maker gave, and that maker's kind; all specs.
+        let mut of_object: BTreeMap<BlobDigest, (usize, &str, BTreeSet<&str>)> = BTreeMap::new();
         let nobody = (BTreeSet::from(["(unknown)"]), BTreeSet::from(["(unknown)"]));
         for (action, (result, _)) in &actions {
             let (kinds, specs) = of_action.get(action).unwrap_or(&nobody);
-            for digest in self.objects_of(result)? {
-                let (own_kinds, own_specs) = of_object.entry(digest).or_default();
-                own_kinds.extend(kinds);
+            let objects = self.objects_of(result)?;
+            let (given, kind) = (objects.len(), kinds.first().copied().unwrap_or("(unknown)"));
+            for digest in objects {
+                let (least, maker, own_specs) =
+                    of_object.entry(digest).or_insert((usize::MAX, "(unknown)", BTreeSet::new()));
+                if given < *least {
+                    (*least, *maker) = (given, kind);
+                }
                 own_specs.extend(specs);
             }
         }
@@ -75,13 +81,11 @@ impl Store {
                 amount.bytes += size as u64;
             };
             add(&mut usage.all);
-            let Some((kinds, specs)) = of_object.get(&digest) else {
+            let Some((_, kind, specs)) = of_object.get(&digest) else {
                 add(&mut usage.unneeded);
                 continue;
             };
-            if let Some(kind) = kinds.first() {
-                add(usage.kinds.entry((*kind).to_owned()).or_default());
-            }
+            add(usage.kinds.entry((*kind).to_owned()).or_default());
             for spec in specs {
                 add(usage.specs.entry((*spec).to_owned()).or_default());
             }
