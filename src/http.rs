@@ -276,10 +276,8 @@ impl HttpReader {
             && let Some(end) = self.end
             && self.at < end
         {
-            return Err(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                format!("{}: the server stopped at byte {} of {end}", self.file.url, self.at),
-            ));
+            let text = format!("the server ended the file before byte {end}");
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
         }
         Ok(read)
     }
@@ -305,7 +303,9 @@ impl Read for HttpReader {
                 }
                 Err(error) if self.failures + 1 >= ATTEMPTS => {
                     let kind = error.kind();
-                    return Err(io::Error::new(kind, format!("{error}; tried {ATTEMPTS} times")));
+                    let (url, at) = (&self.file.url, self.at);
+                    let text = format!("{url}: at byte {at}: {error}; tried {ATTEMPTS} times");
+                    return Err(io::Error::new(kind, text));
                 }
                 Err(_) => {
                     self.failures += 1;

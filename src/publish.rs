@@ -114,16 +114,16 @@ pub fn publish(store: &Store, spec: &Spec, built: &Built, folder: &Path) -> Resu
     // One process at a time publishes below a folder; what a killed one left half-filled goes away.
     let lock = File::open(above).map_err(failed("open", above))?;
     lock.lock().map_err(failed("lock", above))?;
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    let stage = folder.with_file_name(format!(".{name}.new"));
+    if stage.exists() {
+        fs::remove_dir_all(&stage).map_err(failed("remove", &stage))?;
+    }
     let before = read_listing(folder)?;
     let is_same = before.as_ref().is_some_and(|before| before.files == published.files);
     if is_same && is_whole(store, folder, &files)? {
         published.unchanged = true;
         return Ok(published);
-    }
-    let name = folder.file_name().unwrap_or_default().to_string_lossy();
-    let stage = folder.with_file_name(format!(".{name}.new"));
-    if stage.exists() {
-        fs::remove_dir_all(&stage).map_err(failed("remove", &stage))?;
     }
     fs::create_dir(&stage).map_err(failed("make", &stage))?;
     fill(store, &stage, &files, &mut published)?;

@@ -138,10 +138,8 @@ impl Build {
                 format!("{} publishes nothing; name outputs under [publish], or nodes with --to", spec.name);
             return Err(Failure { code: WRONG, message });
         }
-        let probe = self.out.join(format!(".stagegraph.{}", std::process::id()));
         std::fs::create_dir_all(&self.out)
-            .and_then(|()| std::fs::write(&probe, ""))
-            .and_then(|()| std::fs::remove_file(&probe))
+            .and_then(|()| Ok(rustix::fs::access(&self.out, rustix::fs::Access::WRITE_OK)?))
             .map_err(|error| {
                 let out = self.out.display();
                 Failure::environment(format!(

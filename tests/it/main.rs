@@ -5,6 +5,7 @@
 mod audit;
 mod build;
 mod faults;
+mod http;
 mod live;
 mod squashfs;
 mod world;

@@ -12,13 +12,21 @@ pub(super) fn sweep(scratch: &Path) -> Result<(), StoreError> {
     for entry in fs::read_dir(scratch).map_err(StoreError::io("list", scratch))? {
         let path = entry.map_err(StoreError::io("list", scratch))?.path();
         if path.extension().is_none_or(|extension| extension != "lock") {
+            // The lock is made before the folder and goes after it: without one, nobody uses the folder.
+            if !path.with_extension("lock").exists() {
+                let _ = fs::remove_dir_all(&path);
+            }
             continue;
         }
         let Ok(lock) = File::open(&path) else { continue };
-        if lock.try_lock().is_ok() {
-            // A folder that cannot be removed (another user's) is harmless; it stays for its owner.
-            let _ = fs::remove_dir_all(path.with_extension(""));
-            let _ = fs::remove_file(&path);
+        if lock.try_lock().is_err() {
+            continue;
+        }
+        let folder = path.with_extension("");
+        // One that cannot be removed (another user's, or a tool that is still dying) waits for the next time.
+        match fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {}
+            _ => drop(fs::remove_file(&path)),
         }
     }
     Ok(())
