@@ -8,6 +8,6 @@ export STAGEGRAPH_FUZZ_ISO="$PWD/seed.iso"
 [ $# -gt 0 ] || set -- $(cargo +nightly fuzz list)
 for target; do
 	echo "== $target"
-	# Half a gibibyte and ten seconds are beyond anything an input of a megabyte may take.
-	cargo +nightly fuzz run "$target" -- -max_total_time="$seconds" -rss_limit_mb=512 -timeout=10 -max_len=1048576 -print_final_stats=1
+	# One allocation of 300 MiB and ten seconds are beyond anything an input of a megabyte may take.
+	cargo +nightly fuzz run "$target" -- -max_total_time="$seconds" -rss_limit_mb=2048 -malloc_limit_mb=300 -timeout=10 -max_len=1048576 -print_final_stats=1
 done
