@@ -91,8 +91,11 @@ pub(super) fn find(store: &Store, boot: &RootTree, label: &str) -> Result<Kernel
         if is_memtest(path) {
             continue;
         }
+        let named = || is_kernel_by_name(path, |name| boot.tree.inode(name).is_some());
         if let Some(found) = kernel::detect(&head) {
-            kernels.push((candidate, found));
+            kernels.push((candidate, found.release));
+        } else if named() {
+            kernels.push((candidate, None));
         } else if head.starts_with(b"07070") || (Compression::detect(&head).is_some() && !is_text_like(path))
         {
             initrds.push(candidate);
@@ -128,7 +131,7 @@ pub(super) fn find(store: &Store, boot: &RootTree, label: &str) -> Result<Kernel
                     "live media need dracut's dmsquash-live module or genkernel's live support in the initrd",
                 )
         })?;
-        if let Some(release) = &found.release
+        if let Some(release) = &found
             && !initramfs.kernels.is_empty()
             && !initramfs.kernels.contains(release)
         {
@@ -150,7 +153,7 @@ pub(super) fn find(store: &Store, boot: &RootTree, label: &str) -> Result<Kernel
         entries.push(BootEntry {
             label,
             kernel: candidate.blob,
-            release: found.release,
+            release: found,
             initrd: initrd.blob,
             family,
             initramfs,
@@ -167,6 +170,11 @@ pub(super) fn find(store: &Store, boot: &RootTree, label: &str) -> Result<Kernel
 /// Tells whether a file is a memory test: those have a kernel's header, but no initrd.
 pub(super) fn is_memtest(path: &RelPath) -> bool {
     String::from_utf8_lossy(path.file_name()).to_lowercase().contains("memtest")
+}
+
+/// Tells whether a file is a kernel by catalyst's layout, whatever its architecture: `LABEL`, with `LABEL.igz` beside it.
+pub(super) fn is_kernel_by_name(path: &RelPath, exists: impl Fn(&RelPath) -> bool) -> bool {
+    RelPath::new(&[path.as_bytes(), b".igz"].concat()).is_ok_and(|initrd| exists(&initrd))
 }
 
 /// Compressed files that lie in boot folders and are no initrds.

@@ -12,7 +12,7 @@ use cache::{Blob, Bytes, Object, Output, RootTree, Store, TreeDigest};
 use graph::{Fault, Job, Resolved, Resolving, Step, StepError};
 use serde::{Deserialize, Serialize};
 
-use super::boot::is_memtest;
+use super::boot::{is_kernel_by_name, is_memtest};
 use super::{Inputs, Kind, Made, folder};
 use crate::formats::compression::Compression;
 use crate::formats::iso9660::{Iso, IsoError, IsoFile};
@@ -272,7 +272,9 @@ fn iso_boot_files(job: &Job<'_>, iso: &Iso) -> Result<Vec<(String, Blob)>, StepE
         let mut head = Vec::new();
         let reader = iso.reader(file).take(kernel::HEAD as u64).read_to_end(&mut head);
         reader.map_err(StepError::environment)?;
-        if kernel::detect(&head).is_some() && !is_memtest(path) && !folders.contains(&path.parent()) {
+        let is_kernel =
+            kernel::detect(&head).is_some() || is_kernel_by_name(path, |name| iso.files.contains_key(name));
+        if is_kernel && !is_memtest(path) && !folders.contains(&path.parent()) {
             folders.push(path.parent());
         }
     }
