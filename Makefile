@@ -14,7 +14,7 @@ IMAGE_PACKAGES := mmdebstrap bubblewrap xorriso grub-common grub-pc-bin grub-efi
 	pxelinux syslinux-common
 TEST_PACKAGES  := squashfs-tools squashfs-tools-ng genisoimage cpio zstd xz-utils attr libcap2-bin \
 	qemu-system-x86 ovmf ipxe-qemu nginx-light openssl e2fsprogs
-BENCH_PACKAGES := squashfs-tools squashfs-tools-ng ninja-build
+BENCH_PACKAGES := squashfs-tools squashfs-tools-ng ninja-build cpio
 
 .PHONY: help program image test test-boot test-fast bench install packages-image packages-test packages-bench
 

@@ -66,9 +66,30 @@ squashfs gzip 9
 mkdir "$work/ninja"
 {
 	printf 'rule touch\n  command = touch $out\n'
-	for node in 2 3 4 5 6 7 8 9 10 11; do printf 'build n%s: touch n%s\n' "$node" "$((node - 1))"; done
+	for node in 2 3 4 5 6 7 8 9 10 11 12; do printf 'build n%s: touch n%s\n' "$node" "$((node - 1))"; done
 } > "$work/ninja/build.ninja"
 touch "$work/ninja/n1"
 ninja -C "$work/ninja" > /dev/null
-row 'nothing to do, 11 nodes, against ninja' \
+row 'nothing to do, 12 nodes, against ninja' \
 	"$(median "$program build amd64-minimal --out $work/out")" "$(median "ninja -C $work/ninja")"
+
+# The audit, with the files in memory. Published files are links; copies make every name a file of its own.
+out=$work/copies
+cp -r "$work/out/amd64-minimal" "$out"
+iso=$(ls "$out"/*.iso)
+mkdir "$work/parts"
+cp "$out"/netboot/debian.* "$out"/netboot/image.squashfs "$out"/netboot/*.ipxe "$work/parts/"
+cp "$iso" "$work/alone.iso"
+cat "$work"/parts/* "$work/alone.iso" "$out"/* "$out"/netboot/* > /dev/null 2>&1 || true
+row 'audit without lists, against sha256sum of the same files' \
+	"$(median "$program audit $work/alone.iso $work/parts")" \
+	"$(median "sha256sum $work/alone.iso $work/parts/debian.* $work/parts/image.squashfs")"
+named=$(cd "$out" && { sed -n 's/^[0-9a-f]\{128\}  //p' ./*.iso.DIGESTS; sed -n 's|^[0-9a-f]\{128\}  |netboot/|p' netboot/DIGESTS; } | sort -u | tr '\n' ' ')
+row 'audit with lists, against b2sum, sha512sum and sha256sum of all they name' \
+	"$(median "$program audit $out")" \
+	"$(median "cd $out && b2sum $named && sha512sum $named && sha256sum $named")"
+row 'extract, against xorriso, cat and cpio by hand' \
+	"$(median "$program extract $iso $work/store/set")" \
+	"$(median "mkdir $work/store && cd $work/store && xorriso -osirrox on -indev $iso -extract /boot boot -extract /image.squashfs image.squashfs &&
+		cp boot/debian.igz combined && truncate -s %4 combined && ln image.squashfs image.squashfs.img &&
+		echo image.squashfs.img | cpio -o -H newc --quiet >> combined && b2sum boot/debian* combined image.squashfs && sha512sum boot/debian* combined image.squashfs")"
