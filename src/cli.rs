@@ -2,6 +2,7 @@
 
 mod audit;
 mod build;
+mod catalyst;
 mod extract;
 mod plan;
 mod store;
@@ -54,6 +55,8 @@ enum Verb {
     Audit(audit::Audit),
     /// Writes the netboot set of an ISO that is published already
     Extract(extract::Extract),
+    /// Is the backend of catalyst's target livecd-stagegraph
+    Catalyst(catalyst::Catalyst),
     /// Looks after the store: its size, its soundness, what may go
     Store(store::StoreVerb),
     /// Says why each node of a spec last ran
@@ -204,6 +207,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Plan(plan) => plan.run(),
         Verb::Why(why) => why.run(),
         Verb::Audit(audit) => audit.run(),
+        Verb::Catalyst(catalyst) => catalyst.run(),
         Verb::Store(store) => store.run(),
         Verb::Extract(extract) => extract.run(),
         Verb::Completions { shell } => {

@@ -83,27 +83,7 @@ pub fn publish(store: &Store, spec: &Spec, built: &Built, folder: &Path) -> Resu
     // A link to a folder elsewhere stays one.
     let real = folder.canonicalize();
     let folder = real.as_deref().unwrap_or(folder);
-    let mut files: BTreeMap<RelPath, (BlobDigest, u64)> = BTreeMap::new();
-    for (below, output) in &spec.publish {
-        let Some(found) = built.done(&output.node).and_then(|done| done.result.outputs.get(&output.output))
-        else {
-            continue;
-        };
-        let Object::Tree(tree) = found.object else {
-            return Err(PublishError::NotAFolder(output.to_string()));
-        };
-        for (path, digest, size) in store.tree(&tree)?.files() {
-            let path = match below {
-                None => path.clone(),
-                // Both halves were checked when they were made.
-                Some(below) => RelPath::new(&[below.as_bytes(), b"/", path.as_bytes()].concat())
-                    .map_err(|_| PublishError::Twice(path.clone()))?,
-            };
-            if files.insert(path.clone(), (digest, size)).is_some() {
-                return Err(PublishError::Twice(path));
-            }
-        }
-    }
+    let files = collect(store, spec, built)?;
     let mut published = Published {
         files: files.iter().map(|(path, (digest, _))| (path.to_string(), *digest)).collect(),
         stats: BTreeMap::new(),
@@ -132,6 +112,75 @@ pub fn publish(store: &Store, spec: &Spec, built: &Built, folder: &Path) -> Resu
         store.remember_file(&path.below(folder), digest)?;
     }
     Ok(published)
+}
+
+/// Publishes what the spec names beside other files of a folder: each file by a rename, none before all are there.
+///
+/// Files of the same names are replaced. What the spec publishes in folders below keeps them.
+///
+/// # Errors
+/// [`PublishError`]; nothing has its name then, unless the system fails between two renames.
+pub fn publish_beside(
+    store: &Store,
+    spec: &Spec,
+    built: &Built,
+    folder: &Path,
+    name: &str,
+) -> Result<Published, PublishError> {
+    let files = collect(store, spec, built)?;
+    let mut published = Published {
+        files: files.iter().map(|(path, (digest, _))| (path.to_string(), *digest)).collect(),
+        stats: BTreeMap::new(),
+        unchanged: false,
+    };
+    fs::create_dir_all(folder).map_err(failed("make", folder))?;
+    let stage = folder.join(format!(".{name}.new"));
+    if stage.exists() {
+        fs::remove_dir_all(&stage).map_err(failed("remove", &stage))?;
+    }
+    fs::create_dir(&stage).map_err(failed("make", &stage))?;
+    let moved = fill(store, &stage, &files, &mut published).and_then(|()| {
+        for path in files.keys() {
+            let place = path.below(folder);
+            if let Some(parent) = place.parent() {
+                fs::create_dir_all(parent).map_err(failed("make", parent))?;
+            }
+            fs::rename(path.below(&stage), &place).map_err(failed("publish", &place))?;
+        }
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("sync", folder))
+    });
+    let removed = fs::remove_dir_all(&stage).map_err(failed("remove", &stage));
+    moved.and(removed).map(|()| published)
+}
+
+/// Returns every file that the spec publishes.
+fn collect(
+    store: &Store,
+    spec: &Spec,
+    built: &Built,
+) -> Result<BTreeMap<RelPath, (BlobDigest, u64)>, PublishError> {
+    let mut files: BTreeMap<RelPath, (BlobDigest, u64)> = BTreeMap::new();
+    for (below, output) in &spec.publish {
+        let Some(found) = built.done(&output.node).and_then(|done| done.result.outputs.get(&output.output))
+        else {
+            continue;
+        };
+        let Object::Tree(tree) = found.object else {
+            return Err(PublishError::NotAFolder(output.to_string()));
+        };
+        for (path, digest, size) in store.tree(&tree)?.files() {
+            let path = match below {
+                None => path.clone(),
+                // Both halves were checked when they were made.
+                Some(below) => RelPath::new(&[below.as_bytes(), b"/", path.as_bytes()].concat())
+                    .map_err(|_| PublishError::Twice(path.clone()))?,
+            };
+            if files.insert(path.clone(), (digest, size)).is_some() {
+                return Err(PublishError::Twice(path));
+            }
+        }
+    }
+    Ok(files)
 }
 
 /// Tells whether every published file is there and holds what it should.

@@ -14,6 +14,7 @@ mod ipxe;
 mod iso;
 mod kernel;
 mod manifest;
+mod medium;
 mod menu;
 mod netboot;
 mod run;
@@ -77,7 +78,7 @@ pub struct Kind {
 }
 
 /// All kinds.
-const KINDS: [&Kind; 13] = [
+const KINDS: [&Kind; 14] = [
     &audit::KIND,
     &debian::KIND,
     &digests::KIND,
@@ -88,6 +89,7 @@ const KINDS: [&Kind; 13] = [
     &iso::KIND,
     &kernel::KIND,
     &manifest::KIND,
+    &medium::KIND,
     &netboot::KIND,
     &run::KIND,
     &squashfs::KIND,

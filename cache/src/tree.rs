@@ -284,6 +284,18 @@ impl Tree {
         &self.root
     }
 
+    /// Returns the same tree with every later time set to `latest`, in seconds since 1970.
+    pub fn clamped(mut self, latest: i64) -> Tree {
+        let clamp = |meta: &mut Meta| meta.mtime = meta.mtime.min(latest);
+        clamp(&mut self.root);
+        for entry in self.entries.values_mut() {
+            if let Entry::Inode(inode) = entry {
+                clamp(&mut inode.meta);
+            }
+        }
+        self
+    }
+
     /// Returns every path and what it stands for, folders before their entries.
     pub fn entries(&self) -> impl ExactSizeIterator<Item = (&RelPath, &Entry)> {
         self.entries.iter()

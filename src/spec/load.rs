@@ -8,8 +8,9 @@ use super::image::Timestamp;
 use super::value::{Item, Origin, Source, Table, Value};
 
 /// The specs inside the program.
-const BUILT_IN: [(&str, &str); 3] = [
+const BUILT_IN: [(&str, &str); 4] = [
     ("amd64-minimal", include_str!("../../specs/amd64-minimal.toml")),
+    ("catalyst", include_str!("../../specs/catalyst.toml")),
     ("livecd", include_str!("../../specs/livecd.toml")),
     ("netboot", include_str!("../../specs/netboot.toml")),
 ];

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::formats::compression::Compression;
 use crate::formats::initramfs::{self, Family, Initramfs};
 use crate::formats::kernel;
-use crate::spec::is_plain_name;
+use crate::spec::{Fields, Image, SpecError, is_plain_name};
 
 /// A kernel and the initrd that goes with it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,8 +77,37 @@ struct Candidate<'a> {
     blob: Blob,
 }
 
-/// Finds kernels and initrds in a boot folder. A single kernel gets the label `label`.
-pub(super) fn find(store: &Store, boot: &RootTree, label: &str) -> Result<Kernels, StepError> {
+/// What a spec says of the kernels in a boot folder.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Hints {
+    /// The label of a single kernel; several are named by their files.
+    label: String,
+    /// Who made a kernel's initrd, where the initrd does not tell.
+    family: BTreeMap<String, Family>,
+}
+
+impl Hints {
+    /// Reads the setting `family`, a table of labels.
+    pub(super) fn read(fields: &Fields<'_>, image: &Image) -> Result<Self, Box<SpecError>> {
+        let mut family = BTreeMap::new();
+        if let Some(table) = fields.table("family")? {
+            for (label, item) in table.entries()? {
+                let name = item.as_text()?;
+                let known =
+                    [Family::Dracut, Family::Genkernel].into_iter().find(|known| known.name() == name);
+                let known = known.ok_or_else(|| {
+                    SpecError::at(&item.origin, format!("{name:?} makes no initrds"))
+                        .label("dracut or genkernel")
+                })?;
+                family.insert(label.to_owned(), known);
+            }
+        }
+        Ok(Self { label: image.label.clone(), family })
+    }
+}
+
+/// Finds kernels and initrds in a boot folder.
+pub(super) fn find(store: &Store, boot: &RootTree, hints: &Hints) -> Result<Kernels, StepError> {
     let mut kernels = Vec::new();
     let mut initrds = Vec::new();
     for (path, digest, size) in boot.tree.files() {
@@ -125,7 +154,8 @@ pub(super) fn find(store: &Store, boot: &RootTree, label: &str) -> Result<Kernel
         let reader = boot.open_file(store, initrd.path, &initrd.blob.digest, initrd.blob.size)?;
         let initramfs = initramfs::read(reader)
             .map_err(|error| StepError::action(format!("the initrd {}: {error}", initrd.path)))?;
-        let family = initramfs.family.ok_or_else(|| {
+        let label = if single { hints.label.clone() } else { stem(candidate.path).to_owned() };
+        let family = initramfs.family.or_else(|| hints.family.get(&label).copied()).ok_or_else(|| {
             StepError::action(format!("the initrd {} was made by neither dracut nor genkernel", initrd.path))
                 .with_help(
                     "live media need dracut's dmsquash-live module or genkernel's live support in the initrd",
@@ -143,7 +173,6 @@ pub(super) fn find(store: &Store, boot: &RootTree, label: &str) -> Result<Kernel
                 other.join(", ")
             )));
         }
-        let label = if single { label.to_owned() } else { stem(candidate.path).to_owned() };
         if !is_plain_name(&label) {
             return Err(StepError::action(format!(
                 "the kernel {} cannot be named in menus: letters, digits, '.', '_', '+' and '-' only",

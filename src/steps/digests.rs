@@ -19,23 +19,74 @@ use crate::spec::{Fields, Image, SpecError};
 /// Gives `files`. Its inputs are the folders whose files it names.
 ///
 /// With `iso = true` the ISO comes first and gets a `.sha256` and a `.CONTENTS.gz`, as on Gentoo's
-/// mirrors; else the file is called `DIGESTS`.
+/// mirrors; else the file is called `DIGESTS`. With `each = true`, every other file gets a list and a `.sha256` too.
 pub(super) const KIND: Kind = Kind { name: "digests", inputs: Inputs::Any, make };
 
 fn make(fields: &Fields<'_>, image: &Image) -> Result<Made, Box<SpecError>> {
     let iso = fields.bool("iso", false)?.then(|| image.iso_name());
-    Ok(Made::new(Digests { iso }, &["files/"]))
+    let mut hashes = Vec::new();
+    for (name, item) in fields.texts("hashes")? {
+        hashes.push(HashName::parse(name).ok_or_else(|| {
+            SpecError::at(&item.origin, format!("{name:?} is no hash for digests"))
+                .label("blake2b, sha512 or sha256")
+        })?);
+    }
+    if hashes.is_empty() {
+        hashes = vec![HashName::Blake2b, HashName::Sha512];
+    }
+    let bsd = match fields.text("format")? {
+        None | Some("linux") => false,
+        Some("bsd") => true,
+        Some(_) => {
+            let origin = &fields.required("format")?.origin;
+            return Err(SpecError::at(origin, "digests have no such format").label("linux or bsd"));
+        }
+    };
+    let each = fields.bool("each", false)?;
+    Ok(Made::new(Digests { iso, hashes, bsd, each }, &["files/"]))
+}
+
+/// A hash that files are listed by, under the name catalyst's configuration has for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum HashName {
+    Blake2b,
+    Sha512,
+    Sha256,
+}
+
+impl HashName {
+    fn parse(name: &str) -> Option<Self> {
+        [HashName::Blake2b, HashName::Sha512, HashName::Sha256]
+            .into_iter()
+            .find(|hash| hash.name().eq_ignore_ascii_case(name))
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            HashName::Blake2b => "BLAKE2B",
+            HashName::Sha512 => "SHA512",
+            HashName::Sha256 => "SHA256",
+        }
+    }
 }
 
 #[derive(Serialize)]
 struct Digests {
     iso: Option<String>,
+    hashes: Vec<HashName>,
+    /// `NAME (file) = hash` in place of `hash  file`.
+    bsd: bool,
+    /// Whether every file gets a list of its own as well, and a `.sha256`.
+    each: bool,
 }
 
 /// The hashes of one file, in hex.
 struct Hashes {
     blake2b: String,
     sha512: String,
+    /// The store has it already.
+    sha256: String,
 }
 
 /// Hashes a file with both algorithms in one reading.
@@ -58,16 +109,39 @@ fn hash(store: &Store, blob: &Blob) -> Result<Hashes, StepError> {
         // Takes the damaged object out, so that the next build makes it again.
         store.verified(&blob.digest)?;
     }
-    Ok(Hashes { blake2b: hex(&blake2b.finalize()), sha512: hex(&sha512.finalize()) })
+    Ok(Hashes {
+        blake2b: hex(&blake2b.finalize()),
+        sha512: hex(&sha512.finalize()),
+        sha256: store.sha256(&blob.digest)?.to_string(),
+    })
 }
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Renders one file's lines: a comment and `<hex>  <name>` for each hash.
-fn lines(name: &str, hashes: &Hashes) -> String {
-    format!("# BLAKE2B HASH\n{}  {name}\n# SHA512 HASH\n{}  {name}\n", hashes.blake2b, hashes.sha512)
+impl Digests {
+    /// Renders one file's lines: a comment and the hash for each kind.
+    fn lines(&self, name: &str, hashes: &Hashes) -> String {
+        let line = |hash: &HashName| {
+            let hex = match hash {
+                HashName::Blake2b => &hashes.blake2b,
+                HashName::Sha512 => &hashes.sha512,
+                HashName::Sha256 => &hashes.sha256,
+            };
+            self.line(*hash, name, hex)
+        };
+        self.hashes.iter().map(line).collect()
+    }
+
+    fn line(&self, hash: HashName, name: &str, hex: &str) -> String {
+        let kind = hash.name();
+        if self.bsd {
+            format!("# {kind} HASH\n{kind} ({name}) = {hex}\n")
+        } else {
+            format!("# {kind} HASH\n{hex}  {name}\n")
+        }
+    }
 }
 
 /// Lists an ISO's files, sorted, gzipped without a date.
@@ -84,7 +158,7 @@ fn contents(job: &Job<'_>, iso: &Blob) -> Result<Vec<u8>, StepError> {
 }
 
 impl Step for Digests {
-    identity!(version 1);
+    identity!(version 2);
 
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
         let mut named: BTreeMap<String, Blob> = BTreeMap::new();
@@ -104,7 +178,7 @@ impl Step for Digests {
                 .ok_or_else(|| StepError::spec(format!("no input of {} has the ISO {name}", job.node)))?;
             let listing = format!("{name}.CONTENTS.gz");
             let contents = job.store.put(&contents(job, &iso)?)?;
-            let sha256 = format!("# SHA256 HASH\n{}  {name}\n", job.store.sha256(&iso.digest)?);
+            let sha256 = self.line(HashName::Sha256, name, &job.store.sha256(&iso.digest)?.to_string());
             outputs.push((format!("{name}.sha256"), job.store.put(sha256.as_bytes())?));
             outputs.push((listing.clone(), contents));
             first.extend([(name.clone(), iso), (listing, contents)]);
@@ -112,12 +186,28 @@ impl Step for Digests {
         // Gentoo's two files first, then all others by name.
         let all: Vec<(String, Blob)> = first.into_iter().chain(named).collect();
         job.progress("hashing", 0, None);
-        let hashed: Vec<String> = all
+        let hashed: Vec<(String, String)> = all
             .par_iter()
-            .map(|(name, blob)| Ok(lines(name, &hash(job.store, blob)?)))
+            .map(|(name, blob)| {
+                let hashes = hash(job.store, blob)?;
+                Ok((self.lines(name, &hashes), self.line(HashName::Sha256, name, &hashes.sha256)))
+            })
             .collect::<Result<_, StepError>>()?;
+        if self.each {
+            let own = all.iter().zip(&hashed).filter(|((name, _), _)| {
+                // The ISO has its lists, and its listing is in them.
+                self.iso.as_ref().is_none_or(|iso| name != iso && *name != format!("{iso}.CONTENTS.gz"))
+            });
+            for ((name, _), (lines, sha256)) in own {
+                outputs.push((format!("{name}.DIGESTS"), job.store.put(lines.as_bytes())?));
+                outputs.push((format!("{name}.sha256"), job.store.put(sha256.as_bytes())?));
+            }
+        }
         let name = self.iso.as_ref().map_or_else(|| "DIGESTS".to_owned(), |iso| format!("{iso}.DIGESTS"));
-        outputs.push((name, job.store.put(hashed.concat().as_bytes())?));
+        outputs.push((
+            name,
+            job.store.put(hashed.into_iter().map(|(lines, _)| lines).collect::<String>().as_bytes())?,
+        ));
         Ok(BTreeMap::from([("files".to_owned(), folder(job.store, outputs)?)]))
     }
 }
@@ -131,8 +221,10 @@ mod tests {
         // As on the mirrors, where an ISO has a name of 42 characters.
         let name = "install-amd64-minimal-20260101T000000Z.iso";
         assert_eq!(name.len(), 42);
-        let hashes = Hashes { blake2b: "0".repeat(128), sha512: "0".repeat(128) };
-        let text = lines(name, &hashes) + &lines(&format!("{name}.CONTENTS.gz"), &hashes);
+        let hashes = Hashes { blake2b: "0".repeat(128), sha512: "0".repeat(128), sha256: "0".repeat(64) };
+        let digests =
+            Digests { iso: None, hashes: vec![HashName::Blake2b, HashName::Sha512], bsd: false, each: false };
+        let text = digests.lines(name, &hashes) + &digests.lines(&format!("{name}.CONTENTS.gz"), &hashes);
         assert_eq!(text.len(), 774);
     }
 }

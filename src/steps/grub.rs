@@ -28,7 +28,7 @@ pub(super) const KIND: Kind = Kind {
 };
 
 /// Modules every image has.
-const MODULES: [&str; 27] = [
+const MODULES: [&str; 31] = [
     "all_video",
     "boot",
     "cat",
@@ -36,6 +36,9 @@ const MODULES: [&str; 27] = [
     "configfile",
     "echo",
     "fat",
+    "gfxmenu",
+    "gfxterm",
+    "gfxterm_background",
     "halt",
     "help",
     "iso9660",
@@ -45,6 +48,7 @@ const MODULES: [&str; 27] = [
     "normal",
     "part_gpt",
     "part_msdos",
+    "png",
     "reboot",
     "search",
     "search_fs_file",
@@ -176,7 +180,7 @@ impl Grub {
 }
 
 impl Step for Grub {
-    identity!(version 1);
+    identity!(version 2);
 
     fn resolve(&self, resolving: &Resolving<'_>) -> Result<Resolved, StepError> {
         Ok(Resolved::with_tools(resolving, &SPECS)?)

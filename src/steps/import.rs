@@ -30,9 +30,11 @@ const SQUASHFS_PATHS: [&str; 3] = ["image.squashfs", "LiveOS/squashfs.img", "liv
 struct Import {
     path: PathBuf,
     boot: Option<PathBuf>,
+    /// Later times of a folder are taken for this one.
+    latest: Option<u32>,
 }
 
-fn make(fields: &Fields<'_>, _image: &Image) -> Result<Made, Box<SpecError>> {
+fn make(fields: &Fields<'_>, image: &Image) -> Result<Made, Box<SpecError>> {
     let located = |key| -> Result<Option<PathBuf>, Box<SpecError>> {
         let Some(item) = fields.get(key) else { return Ok(None) };
         // Relative to the spec file; to the current folder where it was set on the command line.
@@ -46,7 +48,8 @@ fn make(fields: &Fields<'_>, _image: &Image) -> Result<Made, Box<SpecError>> {
         Ok(Some(path))
     };
     fields.required("path")?;
-    let step = Import { path: located("path")?.unwrap_or_default(), boot: located("boot")? };
+    let latest = fields.bool("clamp_mtime", false)?.then(|| image.timestamp.epoch());
+    let step = Import { path: located("path")?.unwrap_or_default(), boot: located("boot")?, latest };
     Ok(Made::new(step, &["root", "boot/", "packages"]))
 }
 
@@ -161,8 +164,11 @@ impl Step for Import {
         };
         let read_folder = |path: &Path| {
             let path = path.canonicalize().map_err(StepError::spec)?;
-            let digest =
-                store.put_tree(&cache::ingest::directory(store, &path).map_err(StepError::environment)?)?;
+            let mut tree = cache::ingest::directory(store, &path).map_err(StepError::environment)?;
+            if let Some(latest) = self.latest {
+                tree = tree.clamped(latest.into());
+            }
+            let digest = store.put_tree(&tree)?;
             Ok::<_, StepError>((digest, Bytes::Directory { path }))
         };
         match self.look()? {

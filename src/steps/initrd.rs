@@ -13,19 +13,21 @@ use super::{Inputs, Kind, Made, boot, folder, identity};
 pub(super) const KIND: Kind = Kind {
     name: "initrd",
     inputs: Inputs::Named { required: &["boot"], optional: &[] },
-    make: |_fields, image| Ok(Made::new(Initrd { label: image.label.clone() }, &["images/", "facts"])),
+    make: |fields, image| {
+        Ok(Made::new(Initrd { hints: boot::Hints::read(fields, image)? }, &["images/", "facts"]))
+    },
 };
 
 #[derive(Serialize)]
 struct Initrd {
-    label: String,
+    hints: boot::Hints,
 }
 
 impl Step for Initrd {
-    identity!(version 1);
+    identity!(version 2);
 
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
-        let kernels = boot::find(job.store, &job.tree("boot")?, &self.label)?;
+        let kernels = boot::find(job.store, &job.tree("boot")?, &self.hints)?;
         let facts = job.store.put(&kernels.encode()?)?;
         let files = kernels.0.into_iter().map(|entry| (entry.label, entry.initrd));
         let images = folder(job.store, files)?;

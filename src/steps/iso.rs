@@ -18,6 +18,7 @@ use super::boot::Kernels;
 use super::menu::Menu;
 use super::{Inputs, Kind, Made, folder, identity};
 use crate::cmdline::{Medium, SQUASHFS};
+use crate::spec::Image;
 
 /// Gives `files`, a folder with the ISO under its published name.
 pub(super) const KIND: Kind = Kind {
@@ -27,33 +28,43 @@ pub(super) const KIND: Kind = Kind {
         optional: &[],
     },
     make: |_fields, image| {
-        let step = Iso {
-            name: image.iso_name(),
-            menu: Menu::of(image),
-            volume_id: image.volume_id.clone(),
-            date: image.timestamp.iso9660(),
-            epoch: image.timestamp.epoch(),
-        };
+        let step = Iso { name: image.iso_name(), menu: Menu::of(image), volume: Volume::of(image) };
         Ok(Made::new(step, &["files/"]))
     },
 };
 
-const XORRISO: ToolSpec<'_> =
+pub(super) const XORRISO: ToolSpec<'_> =
     ToolSpec { name: "xorriso", programs: &[], data: &[], data_places: &[], package: "xorriso" };
 
 #[derive(Serialize)]
 struct Iso {
     name: String,
     menu: Menu,
-    volume_id: String,
+    volume: Volume,
+}
+
+/// What is fixed of a volume.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Volume {
+    pub(super) volume_id: String,
     /// The one date, as ISO 9660 has it.
     date: String,
     epoch: u32,
 }
 
-impl Iso {
+impl Volume {
+    pub(super) fn of(image: &Image) -> Self {
+        Self {
+            volume_id: image.volume_id.clone(),
+            date: image.timestamp.iso9660(),
+            epoch: image.timestamp.epoch(),
+        }
+    }
+
     /// Builds xorriso's command line; `files` are the paths on the ISO and below the work folder.
-    fn xorriso_args(&self, files: &BTreeMap<String, String>) -> Vec<OsString> {
+    ///
+    /// The boot images are `/boot/grub/eltorito.img` and `/boot/grub/efi.img` on the ISO, and `in/mbr` in the work folder.
+    pub(super) fn xorriso_args(&self, files: &BTreeMap<String, String>) -> Vec<OsString> {
         let date = format!("--modification-date={}", self.date);
         // Files are objects of the store, whose own times are those of the build.
         let file_dates = format!("={}", self.epoch);
@@ -100,10 +111,16 @@ impl Iso {
         ]
         .map(OsString::from)
         .to_vec();
-        args.extend(files.iter().map(|(on_iso, here)| OsString::from(format!("/{on_iso}={here}"))));
+        // A graft point is PATH=FILE; what would be taken for the sign in between is escaped.
+        let escaped = |path: &str| path.replace('\\', "\\\\").replace('=', "\\=");
+        args.extend(
+            files.iter().map(|(on_iso, here)| OsString::from(format!("/{}={here}", escaped(on_iso)))),
+        );
         args
     }
+}
 
+impl Iso {
     fn readme(&self) -> String {
         format!(
             "This is {}, {}.\n\nThe kernel and the initrd are in /boot, the system is in /{SQUASHFS}. The same files are \
@@ -115,7 +132,7 @@ impl Iso {
 }
 
 impl Step for Iso {
-    identity!(version 1);
+    identity!(version 2);
 
     fn resolve(&self, resolving: &Resolving<'_>) -> Result<Resolved, StepError> {
         Ok(Resolved::with_tools(resolving, &[XORRISO])?)
@@ -123,9 +140,9 @@ impl Step for Iso {
 
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
         let kernels = Kernels::given(job)?;
-        let medium = Medium::Iso { volume_id: self.volume_id.clone() };
+        let medium = Medium::Iso { volume_id: self.volume.volume_id.clone() };
         let paths = |label: &str| (format!("/boot/{label}"), format!("/boot/{label}.igz"));
-        let config = self.menu.grub(&kernels, &medium, Some(&self.volume_id), &paths)?;
+        let config = self.menu.grub(&kernels, &medium, Some(&self.volume.volume_id), &paths)?;
 
         let work = job.store.work_dir()?;
         let mut inputs: BTreeMap<String, PathBuf> = BTreeMap::new();
@@ -165,7 +182,7 @@ impl Step for Iso {
         job.progress("writing", 0, None);
         job.run(&Invocation {
             tool: job.tool("xorriso")?,
-            args: self.xorriso_args(&files),
+            args: self.volume.xorriso_args(&files),
             env: BTreeMap::new(),
             inputs,
             mounts: BTreeMap::new(),

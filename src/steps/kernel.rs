@@ -12,19 +12,19 @@ use super::{Inputs, Kind, Made, boot, folder, identity};
 pub(super) const KIND: Kind = Kind {
     name: "kernel",
     inputs: Inputs::Named { required: &["boot"], optional: &[] },
-    make: |_fields, image| Ok(Made::new(Kernel { label: image.label.clone() }, &["images/"])),
+    make: |fields, image| Ok(Made::new(Kernel { hints: boot::Hints::read(fields, image)? }, &["images/"])),
 };
 
 #[derive(Serialize)]
 struct Kernel {
-    label: String,
+    hints: boot::Hints,
 }
 
 impl Step for Kernel {
-    identity!(version 1);
+    identity!(version 2);
 
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
-        let kernels = boot::find(job.store, &job.tree("boot")?, &self.label)?;
+        let kernels = boot::find(job.store, &job.tree("boot")?, &self.hints)?;
         let files = kernels.0.into_iter().map(|entry| (entry.label, entry.kernel));
         Ok(BTreeMap::from([("images".to_owned(), folder(job.store, files)?)]))
     }

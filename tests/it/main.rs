@@ -4,6 +4,7 @@
 
 mod audit;
 mod build;
+mod catalyst;
 mod faults;
 mod http;
 mod live;

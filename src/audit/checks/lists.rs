@@ -230,8 +230,12 @@ fn judge_lines(facts: &Facts, manifest: &ManifestFacts, document: &serde_json::V
                 let file = file.rsplit(".iso.").next().unwrap_or(file);
                 file == kernel || file.strip_suffix(".vmlinuz") == Some(kernel) || file == "vmlinuz"
             };
-            let entries: Vec<_> =
-                linux(menu).filter(|entry| entry.kernel.as_deref().is_some_and(of_kernel)).collect();
+            // A menu need not offer every way; what it offers must be right.
+            let is_cached = |word: &String| word.starts_with("rd.live.ram") || word == "docache";
+            let of_way = |words: &[String]| name != "iso-cached" || words.iter().any(is_cached);
+            let entries: Vec<_> = linux(menu)
+                .filter(|entry| entry.kernel.as_deref().is_some_and(of_kernel) && of_way(&entry.words))
+                .collect();
             let is_fetched = entries
                 .iter()
                 .all(|entry| entry.words.iter().any(|word| word.contains("://") || word.contains("${")));

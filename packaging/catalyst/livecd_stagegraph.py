@@ -1,0 +1,149 @@
+"""
+LiveCD stagegraph target, builds upon previous LiveCD stage1 tarball
+"""
+# NOTE: That^^ docstring has influence catalyst-spec(5) man page generation.
+#
+# Everything up to the cleaned chroot is livecd-stage2's. Then one call of `stagegraph catalyst finish` packs the root,
+# the ISO and the netboot set of the same kernel, initrd and squashfs. It works on catalyst 4.0.1, 4.1 and master.
+
+import json
+import os
+import shutil
+
+from catalyst import log
+from catalyst.base.stagebase import StageBase
+from catalyst.fileops import clear_dir
+from catalyst.support import CatalystError, cmd, normpath
+from catalyst.targets.livecd_stage2 import livecd_stage2
+
+try:
+    from catalyst.version import get_version
+except ImportError:
+    def get_version():
+        return "unknown"
+
+
+def words(value):
+    """Return the words of a setting, which may be a text or a list."""
+    if value is None:
+        return []
+    return value.split() if isinstance(value, str) else [str(word) for word in value]
+
+
+class livecd_stagegraph(livecd_stage2):
+    """
+    Builder class for a LiveCD stage2 build that also publishes a netboot set.
+    """
+    required_values = livecd_stage2.required_values | frozenset([
+        "livecd/iso",
+    ])
+    valid_values = livecd_stage2.valid_values | required_values | frozenset([
+        "livecd/iso_extra_partition",
+        "livecd/netboot",
+        "livecd/stagegraph",
+        "livecd/stagegraph_set",
+        "livecd/stagegraph_store",
+    ])
+
+    def set_controller_file(self):
+        """Use livecd-stage2's controller: this target brings none."""
+        self.settings["controller_file"] = normpath(
+            self.settings["sharedir"] + "/targets/livecd-stage2/controller.sh")
+
+    def set_target_path(self):
+        """Set the folder of the medium's files, and leave alone what is in it.
+
+        livecd-stage2 empties it here, whatever is to be done: a resumed build
+        then lacks its kernels, and --purgetmponly removes a finished one. It is
+        emptied where it is filled: see bootloader().
+        """
+        StageBase.set_target_path(self)
+        os.makedirs(self.settings["target_path"], exist_ok=True)
+
+    def set_iso_volume_id(self):
+        """Check the volume id, by which the initramfs finds the medium."""
+        given = words(self.settings.get(self.settings["spec_prefix"] + "/volid"))
+        if not given:
+            day = self.settings["version_stamp"][:8]
+            given = ["Gentoo-%s-%s" % (self.settings["subarch"], day)]
+            log.notice("no livecd/volid: the volume id is %s", given[0])
+        if len(given) != 1:
+            raise CatalystError("livecd/volid is %r: a volume id is one word" % " ".join(given))
+        if len(given[0]) > 32:
+            raise CatalystError("livecd/volid: %s has more than 32 characters" % given[0])
+        self.settings["iso_volume_id"] = given[0]
+
+    def set_action_sequence(self):
+        livecd_stage2.set_action_sequence(self)
+        # The image, the ISO and a tarball of the chroot nobody needs: one call makes what is published.
+        replaced = (self.target_setup, self.create_iso, self.capture)
+        sequence = [action for action in self.finish_sequence if action not in replaced]
+        if "fetch" not in self.settings["options"]:
+            sequence.insert(sequence.index(self.setup_overlay) + 1, self.stagegraph)
+        self.finish_sequence[:] = sequence
+
+    def bootloader(self):
+        if not ("autoresume" in self.settings["options"] and self.resume.is_enabled("bootloader")):
+            clear_dir(self.settings["target_path"])
+        livecd_stage2.bootloader(self)
+
+    def program(self):
+        """Find stagegraph: by the spec, by $STAGEGRAPH, on the search path."""
+        named = self.settings.get("livecd/stagegraph") or os.environ.get("STAGEGRAPH")
+        found = shutil.which(named or "stagegraph")
+        if not found:
+            raise CatalystError("%s is not there; name it with livecd/stagegraph or $STAGEGRAPH, or install it"
+                                % (named or "stagegraph"))
+        return os.path.abspath(found)
+
+    def kernels(self):
+        kernels = []
+        for name in words(self.settings["boot/kernel"]):
+            prefix = "boot/kernel/" + name
+            kernels.append({
+                "name": name,
+                "family": "dracut" if self.settings.get(prefix + "/distkernel") == "yes" else "genkernel",
+                "consoles": words(self.settings.get(prefix + "/console")),
+            })
+        return kernels
+
+    def stagegraph(self):
+        """Pack the chroot, and publish ISO, netboot set and digests."""
+        work = self.settings["chroot_path"].rstrip("/")
+        extra = words(self.settings.get("livecd/iso_extra_partition"))
+        request = {
+            "schema": 1,
+            "catalyst": str(get_version()),
+            "stage_path": self.settings["stage_path"],
+            "iso_root": self.settings["target_path"].rstrip("/"),
+            "iso": self.settings["iso"],
+            "volume_id": self.settings["iso_volume_id"],
+            "arch": self.settings["hostarch"],
+            "interpreter": " ".join(words(self.settings.get("interpreter"))) or None,
+            "fstype": self.settings.get("fstype", "squashfs"),
+            "fsops": words(self.settings.get("fsops")),
+            "verify": bool(self.settings.get("livecd/verify")),
+            "extra_partition_kib": int(extra[0]) if extra else None,
+            "bootargs": words(self.settings.get("livecd/bootargs")),
+            "kernels": self.kernels(),
+            "netboot": words(self.settings.get("livecd/netboot")) or ["ipxe"],
+            "digests": sorted(self.settings.get("digests", [])),
+            "digest_format": self.settings.get("digest_format", "linux"),
+            "version_stamp": self.settings["version_stamp"],
+            "store": self.settings.get("livecd/stagegraph_store")
+                     or normpath(self.settings["storedir"] + "/stagegraph"),
+            "set": words(self.settings.get("livecd/stagegraph_set")),
+            "result": work + ".stagegraph-result.json",
+        }
+        path = work + ".stagegraph-request.json"
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(request, file, indent=2)
+            file.write("\n")
+        log.notice("Packing with stagegraph: %s", path)
+        cmd([self.program(), "catalyst", "finish", "--request", path], env=self.env)
+        with open(request["result"], encoding="utf-8") as file:
+            for output in json.load(file)["outputs"]:
+                log.notice("published %s", output["path"])
+        if "keepwork" not in self.settings["options"]:
+            os.remove(path)
+            os.remove(request["result"])

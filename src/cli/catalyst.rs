@@ -1,0 +1,213 @@
+//! `stagegraph catalyst`.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use clap::{Args, Subcommand};
+use graph::build::{Backend, Options, Outcome};
+use graph::sandbox::{Mode, Sandbox};
+use graph::tool::Tools;
+use graph::{Cancel, Fault};
+
+use super::build::{Stopped, publish_message};
+use super::{DONE, ENVIRONMENT, FAILED, Failure, WRONG, complain, finder, print, search_path, with_causes};
+use crate::catalyst::{Request, RequestError, RequestOutput, RequestResult, SCHEMA, TARGET, TARGET_PATH};
+use crate::publish;
+use crate::report::{Reporter, Style};
+use crate::spec::{Overrides, Spec};
+
+#[derive(Debug, Args)]
+pub(super) struct Catalyst {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Puts the target livecd-stagegraph into catalyst: one Python file
+    Install {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Takes the target out of catalyst
+    Uninstall {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Packs what catalyst made: ISO, netboot set, digests; the target calls this
+    Finish {
+        /// The request that the target wrote; it can be run again as long as catalyst keeps its work folder
+        #[arg(long, value_name = "FILE")]
+        request: PathBuf,
+        /// Print what tools print
+        #[arg(short, long)]
+        verbose: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Place {
+    /// The folder that holds catalyst/targets [default: where python3 finds catalyst]
+    #[arg(long, value_name = "DIR")]
+    catalyst_dir: Option<PathBuf>,
+}
+
+impl Place {
+    fn file(&self) -> Result<PathBuf, Failure> {
+        if let Some(dir) = &self.catalyst_dir {
+            return Ok(dir.join(TARGET_PATH));
+        }
+        let script = "import catalyst, os; print(os.path.dirname(os.path.dirname(os.path.abspath(catalyst.__file__))))";
+        let output = Command::new("python3").args(["-c", script]).output();
+        match output {
+            Ok(output) if output.status.success() => {
+                Ok(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()).join(TARGET_PATH))
+            }
+            _ => Err(Failure::environment(
+                "python3 does not find catalyst; name the folder that holds catalyst/targets with --catalyst-dir",
+            )),
+        }
+    }
+}
+
+impl Catalyst {
+    pub(super) fn run(self) -> Result<u8, Failure> {
+        match self.verb {
+            Verb::Install { place } => install(&place.file()?),
+            Verb::Uninstall { place } => uninstall(&place.file()?),
+            Verb::Finish { request, verbose } => finish(&request, verbose),
+        }
+    }
+}
+
+/// Tells whether a file is the target, of whatever version.
+fn is_ours(path: &Path) -> bool {
+    std::fs::read_to_string(path).is_ok_and(|text| text.contains("class livecd_stagegraph(livecd_stage2)"))
+}
+
+fn install(path: &Path) -> Result<u8, Failure> {
+    let failed = |error: std::io::Error| Failure::environment(format!("write {}: {error}", path.display()));
+    if path.exists() && !is_ours(path) {
+        return Err(Failure::environment(format!(
+            "{} is there, and is not stagegraph's; move it away",
+            path.display()
+        )));
+    }
+    let folder = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).map_err(failed)?;
+    let fresh = path.with_extension(format!("new-{}", std::process::id()));
+    std::fs::write(&fresh, TARGET).and_then(|()| std::fs::rename(&fresh, path)).map_err(failed)?;
+    print(format!("installed {}; say `target: livecd-stagegraph` in a spec\n", path.display()).as_bytes())
+}
+
+fn uninstall(path: &Path) -> Result<u8, Failure> {
+    if !path.exists() {
+        return print(format!("{} is not there\n", path.display()).as_bytes());
+    }
+    if !is_ours(path) {
+        return Err(Failure::environment(format!("{} is not stagegraph's; it stays", path.display())));
+    }
+    std::fs::remove_file(path)
+        .map_err(|error| Failure::environment(format!("remove {}: {error}", path.display())))?;
+    print(format!("removed {}\n", path.display()).as_bytes())
+}
+
+fn request_failure(error: &RequestError) -> Failure {
+    let code = match error {
+        RequestError::Read { .. } => ENVIRONMENT,
+        RequestError::Syntax { .. } | RequestError::Schema { .. } | RequestError::Value { .. } => WRONG,
+    };
+    Failure { code, message: with_causes(error) }
+}
+
+/// Ends this process when catalyst ends: catalyst leaves its children behind.
+fn die_with_catalyst() -> Result<(), Failure> {
+    let failed = |error| Failure::environment(format!("ask to be told of catalyst's end: {error}"));
+    let before = rustix::process::getppid();
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM)).map_err(failed)?;
+    // It may have ended between the two.
+    if rustix::process::getppid() != before {
+        return Err(Failure::environment("catalyst has ended"));
+    }
+    Ok(())
+}
+
+fn finish(path: &Path, verbose: bool) -> Result<u8, Failure> {
+    let cancel = Cancel::default();
+    let stopped = Stopped::on_signals(&cancel)?;
+    die_with_catalyst()?;
+    let request = Request::read(path).map_err(|error| request_failure(&error))?;
+    let text = request.spec().map_err(|error| request_failure(&error))?;
+    let (Some(folder), Some(name)) = (request.iso.parent(), request.iso.file_name()) else {
+        return Err(Failure { code: WRONG, message: "livecd/iso names no file".to_owned() });
+    };
+    let name = name.to_string_lossy().into_owned();
+    let store = cache::Store::open(&request.store)?;
+    let work = store.work_dir()?;
+    let file = work.path().join("catalyst-request.toml");
+    std::fs::write(&file, text)
+        .map_err(|error| Failure::environment(format!("write {}: {error}", file.display())))?;
+    let overrides = Overrides { set: request.set.clone(), epoch: None };
+    let spec = Spec::load(&finder(), &file.to_string_lossy(), &overrides)?;
+    let search = search_path();
+    let bwrap = search.iter().map(|folder| folder.join("bwrap")).find(|path| path.is_file());
+    let reporter = Reporter::new(Style { json: false, verbose });
+    let options = Options {
+        graph: name.clone(),
+        jobs: std::thread::available_parallelism().map_or(1, usize::from),
+        check: false,
+        offline: true,
+    };
+    let wanted: Vec<_> = spec.dag.nodes().keys().cloned().collect();
+    let built = graph::build::build(
+        &spec.dag,
+        &wanted,
+        &Backend {
+            store: &store,
+            sandbox: &Sandbox::new(Mode::On, bwrap),
+            tools: &Tools::new(search),
+            cancel: &cancel,
+            listener: &|event| reporter.event(event),
+        },
+        &options,
+    )?;
+    reporter.finish(&built);
+    if cancel.is_cancelled() {
+        complain("error: stopped; what was finished is kept");
+        return Ok(stopped.code());
+    }
+    match built.fault() {
+        None => {}
+        Some(Fault::Action) => return Ok(FAILED),
+        Some(Fault::Spec) => return Ok(WRONG),
+        Some(Fault::Environment) => return Ok(ENVIRONMENT),
+    }
+    let published =
+        publish::publish_beside(&store, &spec, &built, folder, &name).map_err(|error| Failure {
+            code: if error.is_specs_fault() { WRONG } else { ENVIRONMENT },
+            message: publish_message(&error),
+        })?;
+    let actions: Vec<_> = built
+        .nodes
+        .values()
+        .filter_map(|outcome| match outcome {
+            Outcome::Done(done) => Some(done.digest),
+            _ => None,
+        })
+        .collect();
+    store.set_root(&request.iso, &name, &actions)?;
+    let outputs = published
+        .files
+        .iter()
+        .map(|(file, digest)| RequestOutput { path: folder.join(file), blake3: *digest })
+        .collect();
+    let mut text = serde_json::to_vec_pretty(&RequestResult { schema: SCHEMA, outputs })
+        .map_err(|error| Failure::environment(error.to_string()))?;
+    text.push(b'\n');
+    let fresh = request.result.with_extension("new");
+    std::fs::write(&fresh, text)
+        .and_then(|()| std::fs::rename(&fresh, &request.result))
+        .map_err(|error| Failure::environment(format!("write {}: {error}", request.result.display())))?;
+    reporter.published(folder, &published);
+    Ok(DONE)
+}
