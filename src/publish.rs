@@ -37,10 +37,12 @@ pub enum PublishError {
     #[error("two outputs would be published as {0}")]
     Twice(RelPath),
     /// The folder is somebody else's.
-    #[error("{0} is there, but stagegraph did not make it; move it away, or name another folder with --out")]
+    #[error("{0} is there, but stagegraph did not make it; move it away, or name another folder")]
     Foreign(PathBuf),
     /// Somebody's file has the name of one that is to be published.
-    #[error("{0} was not published by stagegraph, and is in the way of a file of that name; move it away")]
+    #[error(
+        "{0} was not published by stagegraph, or was changed since, and is in the way of a file of that name; move it away"
+    )]
     InTheWay(PathBuf),
     /// The store failed.
     #[error(transparent)]
@@ -106,8 +108,13 @@ pub fn publish(store: &Store, spec: &Spec, built: &Built, folder: &Path) -> Resu
         return Ok(published);
     }
     fs::create_dir(&stage).map_err(failed("make", &stage))?;
-    fill(store, &stage, &files, &mut published)?;
-    swap(store, folder, &stage, before.as_ref())?;
+    let done = fill(store, &stage, &files, &mut published)
+        .and_then(|()| swap(store, folder, &stage, before.as_ref()));
+    if let Err(error) = done {
+        // What could not be published is no use to anybody; the error says why.
+        let _ = fs::remove_dir_all(&stage);
+        return Err(error);
+    }
     for (path, (digest, _)) in &files {
         store.remember_file(&path.below(folder), digest)?;
     }
@@ -181,6 +188,17 @@ fn collect(
         }
     }
     Ok(files)
+}
+
+/// Finds out whether a folder can be published into, before anything is made for it.
+///
+/// # Errors
+/// [`PublishError`]: it is somebody else's, or cannot be read.
+pub fn check(folder: &Path) -> Result<(), PublishError> {
+    if folder.exists() && !folder.is_dir() {
+        return Err(PublishError::Foreign(folder.to_owned()));
+    }
+    read_listing(folder).map(drop)
 }
 
 /// Tells whether every published file is there and holds what it should.

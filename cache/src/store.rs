@@ -89,6 +89,17 @@ pub enum StoreError {
         /// What SQLite said.
         source: rusqlite::Error,
     },
+    /// The index is no database any more.
+    #[error(
+        "the index of the store, {path}, is damaged; move it away, with those beside it that begin with its name: objects stay, and \
+         what was built is built again"
+    )]
+    IndexDamaged {
+        /// The SQLite file.
+        path: PathBuf,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
     /// Another program's folder, or a newer version's store.
     #[error("{path} was written by another version of stagegraph ({found:?}); this one reads {VERSION:?}")]
     Version {
@@ -123,6 +134,15 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Wraps what SQLite said about the index at `path`.
+    pub(crate) fn index(path: PathBuf, source: rusqlite::Error) -> StoreError {
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        match source.sqlite_error_code() {
+            Some(DatabaseCorrupt | NotADatabase) => StoreError::IndexDamaged { path, source },
+            _ => StoreError::Index { path, source },
+        }
+    }
+
     /// Wraps what the system said about `path`.
     pub(crate) fn io(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> StoreError {
         let path = path.into();
@@ -176,7 +196,7 @@ impl Store {
         scratch::sweep(&dir.join("scratch"))?;
         let (scratch, lock) = scratch::claim(&dir.join("scratch"))?;
         let path = dir.join("index.sqlite");
-        let index = open_index(&path).map_err(|source| StoreError::Index { path, source })?;
+        let index = open_index(&path).map_err(|source| StoreError::index(path, source))?;
         Ok(Store {
             dir,
             index: Mutex::new(index),
@@ -199,7 +219,7 @@ impl Store {
         query: impl FnOnce(&Connection) -> Result<T, rusqlite::Error>,
     ) -> Result<T, StoreError> {
         let index = lock(&self.index);
-        query(&index).map_err(|source| StoreError::Index { path: self.dir.join("index.sqlite"), source })
+        query(&index).map_err(|source| StoreError::index(self.dir.join("index.sqlite"), source))
     }
 
     /// Returns where the object of that name is, or would be.

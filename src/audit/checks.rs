@@ -6,6 +6,7 @@ mod lists;
 mod parts;
 mod set;
 
+pub(super) use self::lines::is_image;
 pub use self::lines::is_of_the_way;
 
 use super::facts::{EntryFacts, Facts, Kind, MenuFacts, Part};
@@ -22,7 +23,8 @@ const fn row(id: &'static str, what: &'static str, look: fn(&Check, &Facts) -> O
 }
 
 /// All checks, in the order of reports.
-const ROWS: [Row; 26] = [
+const ROWS: [Row; 27] = [
+    row("readable", "everything could be read", readable),
     row("iso-structure", "the ISO is whole", iso::structure),
     row("iso-boot", "El Torito: what firmware is offered to start", iso::boot),
     row("volume-id", "the volume id, and that menus look for it", iso::volume_id),
@@ -77,10 +79,7 @@ pub fn is_check(id: &str) -> bool {
 
 /// Judges what was found out.
 pub(super) fn judge(facts: &Facts) -> Report {
-    let mut checks: Vec<Outcome> = ROWS.iter().map(|(check, look)| look(check, facts)).collect();
-    for (subject, why) in &facts.unreadable {
-        checks[0].unreadable(subject, why);
-    }
+    let checks: Vec<Outcome> = ROWS.iter().map(|(check, look)| look(check, facts)).collect();
     let mut report = Report {
         schema: SCHEMA,
         iso: facts.iso.name.clone(),
@@ -99,7 +98,7 @@ pub(super) fn judge(facts: &Facts) -> Report {
 pub(super) fn unusable_iso(iso: &str, set: &str, error: &IsoError) -> Report {
     let mut checks: Vec<Outcome> =
         ROWS.iter().map(|(check, _)| Outcome::new(check).says("", "not looked at")).collect();
-    checks[0].differs(iso, error.to_string(), "fetch it again, or build it again");
+    checks[1].differs(iso, error.to_string(), "fetch it again, or build it again");
     let mut report = Report {
         schema: SCHEMA,
         iso: iso.rsplit('/').next().unwrap_or(iso).to_owned(),
@@ -112,6 +111,22 @@ pub(super) fn unusable_iso(iso: &str, set: &str, error: &IsoError) -> Report {
     };
     report.allow(&[]);
     report
+}
+
+fn readable(check: &Check, facts: &Facts) -> Outcome {
+    let mut outcome = Outcome::new(check);
+    outcome.looked();
+    for (subject, why) in &facts.unreadable {
+        outcome.unreadable(subject, why);
+    }
+    for name in &facts.odd {
+        outcome.warns(
+            name,
+            "is no plain file, or has a name that is no text: it was not looked at",
+            "remove it, or rename it",
+        );
+    }
+    outcome.says(format!("the ISO and {}", count(facts.parts.len(), "file", "files")), "")
 }
 
 /// Computes the least memory of every initrd of the ISO and way to boot.

@@ -55,6 +55,8 @@ pub struct Part {
     pub walk: Option<Result<Walk, String>>,
     /// What the squashfs says of itself, or what is wrong with it.
     pub superblock: Option<Result<Superblock, String>>,
+    /// The first bytes of a squashfs: a server may tell its size only by sending it.
+    pub head: Vec<u8>,
 }
 
 impl Part {
@@ -69,6 +71,7 @@ impl Part {
             kernel: None,
             walk: None,
             superblock: None,
+            head: Vec::new(),
         }
     }
 
@@ -127,6 +130,15 @@ pub struct LoadedPart {
     pub form: String,
     /// The path it gets inside the initrd.
     pub inside: Option<String>,
+    /// What the boot loader calls it, where that is not its file's name.
+    pub called: Option<String>,
+}
+
+impl LoadedPart {
+    /// Returns the name by which the kernel's line means it.
+    pub fn name(&self) -> &str {
+        self.called.as_deref().unwrap_or_else(|| self.form.rsplit('/').next().unwrap_or(&self.form))
+    }
 }
 
 /// A thing that can be booted.
@@ -265,6 +277,8 @@ pub struct Facts {
     pub manifests: Vec<ManifestFacts>,
     /// Names of files beside the ISO, in its folder.
     pub beside: BTreeSet<String>,
+    /// Files of the set that are no plain files, or have no name in UTF-8.
+    pub odd: Vec<String>,
     /// What could not be read, and why.
     pub unreadable: Vec<(String, String)>,
 }

@@ -13,6 +13,7 @@ use super::place::Place;
 use super::set::{Set, SetError};
 use crate::formats::checksums::{self, Algorithm, is_named_like_checksums};
 use crate::formats::iso9660::{Iso, IsoError, IsoFile};
+use crate::formats::squashfs;
 
 /// Why nothing could be found out.
 #[derive(Debug, thiserror::Error)]
@@ -147,6 +148,9 @@ pub fn gather(iso_name: &str, iso_place: &Place, mut set: Set) -> Result<Facts, 
         let Some(part) = parts.get_mut(&name) else { continue };
         match result {
             Ok(learnt) => {
+                if part.kind == Kind::Squashfs && part.size != learnt.size && !part.head.is_empty() {
+                    part.superblock = Some(squashfs::superblock(&part.head, learnt.size));
+                }
                 part.size = learnt.size;
                 for ((_, span), hex) in &learnt.spans {
                     if let ([(0, length)], Ok(digest)) = (&span.0[..], hex.parse()) {
@@ -188,6 +192,7 @@ pub fn gather(iso_name: &str, iso_place: &Place, mut set: Set) -> Result<Facts, 
             own_checksums,
         },
         set: set.shown.clone(),
+        odd: set.odd.clone(),
         escapes: set.escapes.iter().map(|(name, to)| (name.clone(), to.display().to_string())).collect(),
         is_listed: set.is_listed(),
         parts,

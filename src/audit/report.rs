@@ -100,13 +100,15 @@ impl Outcome {
     }
 
     fn add(&mut self, verdict: Verdict, subject: String, what: String, mend: String) {
+        // Names come from files that anybody made: nothing in them may reach a terminal as a command.
+        let [subject, what] = [subject, what].map(|text| plain(&text));
         self.verdict = self.verdict.max(verdict);
         self.findings.push(Finding { verdict, subject, what, mend });
     }
 
     /// Ends a check: what to say if all is right, or if there was nothing.
     pub(super) fn says(mut self, ok: impl Into<String>, none: &str) -> Self {
-        self.says = if self.verdict == Verdict::None { none.to_owned() } else { ok.into() };
+        self.says = if self.verdict == Verdict::None { none.to_owned() } else { plain(&ok.into()) };
         self
     }
 }
@@ -158,7 +160,10 @@ pub struct Report {
 impl Report {
     /// Turns the differences of these checks into warnings: somebody knows of them.
     pub fn allow(&mut self, checks: &[String]) {
-        for outcome in self.checks.iter_mut().filter(|outcome| checks.iter().any(|id| id == outcome.check)) {
+        // Nothing was compared with an ISO of which nothing could be read.
+        let is_usable = !self.iso_parts.is_empty();
+        let allowed = |outcome: &&mut Outcome| is_usable && checks.iter().any(|id| id == outcome.check);
+        for outcome in self.checks.iter_mut().filter(allowed) {
             for finding in outcome.findings.iter_mut().filter(|f| f.verdict == Verdict::Different) {
                 finding.verdict = Verdict::Warning;
             }
@@ -237,6 +242,12 @@ impl Report {
         text.push_str(&format!("\n{} checks: {}\n{sum}\n", self.checks.len(), counts.join(", ")));
         text
     }
+}
+
+/// Returns a text with its control characters escaped.
+fn plain(text: &str) -> String {
+    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(shown).collect()
 }
 
 fn mark(verdict: Verdict) -> &'static str {

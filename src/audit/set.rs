@@ -78,6 +78,8 @@ pub struct Set {
     pub script: Option<String>,
     /// Links that lead out of it, and where.
     pub escapes: Vec<(String, PathBuf)>,
+    /// What is neither file nor folder, or has a name that is no text.
+    pub odd: Vec<String>,
     top: Top,
 }
 
@@ -94,8 +96,12 @@ impl Set {
         }
         let path = Path::new(named);
         let failed = |source| SetError::Io { path: path.to_owned(), source };
-        if fs::metadata(path).map_err(failed)?.is_dir() {
+        let found = fs::metadata(path).map_err(failed)?;
+        if found.is_dir() {
             return Self::folder(path, named);
+        }
+        if !found.is_file() {
+            return Err(SetError::Neither(path.to_owned()));
         }
         let place = Place::Local(path.to_owned());
         if !place.head(6).map_err(failed)?.starts_with(b"#!ipxe") && !named.ends_with(".ipxe") {
@@ -109,6 +115,7 @@ impl Set {
             files: BTreeMap::from([(name.clone(), place)]),
             script: Some(name),
             escapes: Vec::new(),
+            odd: Vec::new(),
             top: Top::Folder(folder),
         })
     }
@@ -116,7 +123,14 @@ impl Set {
     /// Takes files whose names and places are known.
     pub fn given(shown: &str, files: BTreeMap<String, PathBuf>) -> Set {
         let files = files.into_iter().map(|(name, path)| (name, Place::Local(path))).collect();
-        Set { shown: shown.to_owned(), files, script: None, escapes: Vec::new(), top: Top::Given }
+        Set {
+            shown: shown.to_owned(),
+            files,
+            script: None,
+            escapes: Vec::new(),
+            odd: Vec::new(),
+            top: Top::Given,
+        }
     }
 
     fn folder(folder: &Path, shown: &str) -> Result<Set, SetError> {
@@ -130,25 +144,42 @@ impl Set {
             files: BTreeMap::new(),
             script: None,
             escapes: Vec::new(),
+            odd: Vec::new(),
             top: Top::Folder(top.clone()),
         };
-        let mut folders = vec![(top.clone(), String::new(), 0)];
-        while let Some((folder, below, depth)) = folders.pop() {
+        // Each folder with the folders it was reached by: a link to one of them would go round in a circle.
+        let mut folders = vec![(top.clone(), String::new(), vec![top.clone()])];
+        while let Some((folder, below, trail)) = folders.pop() {
             for entry in fs::read_dir(&folder).map_err(failed(&folder))? {
                 let entry = entry.map_err(failed(&folder))?;
                 let path = entry.path();
-                let Ok(name) = entry.file_name().into_string() else { continue };
-                let name = format!("{below}{name}");
+                let name = match entry.file_name().into_string() {
+                    Ok(name) => format!("{below}{name}"),
+                    Err(name) => {
+                        set.odd.push(format!("{below}{}", name.to_string_lossy()));
+                        continue;
+                    }
+                };
                 if name == LISTING {
                     continue;
                 }
                 let kind = entry.file_type().map_err(failed(&path))?;
+                let mut enter = |path: PathBuf, name: String| {
+                    if trail.len() < MAX_DEPTH && !trail.contains(&path) {
+                        let trail = trail.iter().cloned().chain([path.clone()]).collect();
+                        folders.push((path, format!("{name}/"), trail));
+                    }
+                };
                 if kind.is_symlink() {
-                    set.link(&top, &path, name);
-                } else if kind.is_dir() && depth < MAX_DEPTH {
-                    folders.push((path, format!("{name}/"), depth + 1));
+                    if let Some(folder) = set.link(&top, &path, name.clone()) {
+                        enter(folder, name);
+                    }
+                } else if kind.is_dir() {
+                    enter(path, name);
                 } else if kind.is_file() {
                     set.files.insert(name, Place::Local(path));
+                } else {
+                    set.odd.push(name);
                 }
                 if set.files.len() > MAX_FILES {
                     return Err(SetError::TooMany(top));
@@ -158,14 +189,16 @@ impl Set {
         Ok(set)
     }
 
-    /// Takes in a link to a file of the set, and notes one that leads out. Linked folders are not entered.
-    fn link(&mut self, top: &Path, path: &Path, name: String) {
+    /// Takes in a link to a file of the set, and notes one that leads out; returns the folder it leads to.
+    fn link(&mut self, top: &Path, path: &Path, name: String) -> Option<PathBuf> {
         match path.canonicalize() {
             Ok(target) if !target.starts_with(top) => self.escapes.push((name, target)),
             Ok(target) if target.is_file() => drop(self.files.insert(name, Place::Local(target))),
-            Ok(_) => {}
+            Ok(target) if target.is_dir() => return Some(target),
+            Ok(_) => self.odd.push(name),
             Err(_) => self.escapes.push((name, fs::read_link(path).unwrap_or_default())),
         }
+        None
     }
 
     fn remote(shown: &str, url: Url, client: &Client) -> Result<Set, SetError> {
@@ -174,6 +207,7 @@ impl Set {
             files: BTreeMap::new(),
             script: None,
             escapes: Vec::new(),
+            odd: Vec::new(),
             top: Top::Server(client.clone(), url.clone()),
         };
         let name = url.path_segments().and_then(|mut parts| parts.next_back()).unwrap_or_default().to_owned();
@@ -224,7 +258,7 @@ impl Set {
                     return Ok(false);
                 }
                 let top = top.clone();
-                self.link(&top, &path, name.to_owned());
+                drop(self.link(&top, &path, name.to_owned()));
                 Ok(self.files.contains_key(name))
             }
             Top::Server(client, base) => {
@@ -278,10 +312,30 @@ fn links(page: &str) -> BTreeSet<String> {
         let target = target.strip_prefix("./").unwrap_or(target);
         let is_file = !target.is_empty() && !target.contains(['/', '?', '#', ':', '&']) && target != "..";
         if is_file {
-            names.insert(target.to_owned());
+            names.insert(decoded(target));
         }
     }
     names
+}
+
+/// Returns an address's text with `%2B` and the like put back.
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((byte, next)) = rest.split_first() {
+        let hex = next.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
+        match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()).filter(|_| *byte == b'%') {
+            Some(decoded) => {
+                bytes.push(decoded);
+                rest = &next[2..];
+            }
+            None => {
+                bytes.push(*byte);
+                rest = next;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Finds the name of a file of the set that a menu means, tried in the order of the forms it gives.
@@ -344,8 +398,8 @@ mod tests {
 
     #[test]
     fn an_index_page_names_its_files() {
-        let page = "<a href=\"../\">up</a><a href=\"?C=N\">N</a><a href=\"boot.ipxe\">b</a><a href=\"./k\">k</a>\
+        let page = "<a href=\"../\">up</a><a href=\"?C=N\">N</a><a href=\"boot.ipxe\">b</a><a href=\"./k%2B\">k</a>\
                     <a href=\"http://x/y\">y</a><a href=\"grub/\">grub</a>";
-        assert_eq!(links(page), BTreeSet::from(["boot.ipxe".to_owned(), "k".to_owned()]));
+        assert_eq!(links(page), BTreeSet::from(["boot.ipxe".to_owned(), "k+".to_owned()]));
     }
 }

@@ -3,10 +3,16 @@
 use std::io::Read;
 
 use super::facts::{Kind, Loader, Part};
+use super::place::Place;
 use crate::formats::checksums::is_named_like_checksums;
 use crate::formats::compression::Compression;
 use crate::formats::menus::{self, Menu};
 use crate::formats::{kernel, squashfs};
+
+/// How much of a file is looked at: a first block of zstd has up to 128 KiB.
+pub(super) const HEAD: usize = 256 << 10;
+
+const _: () = assert!(HEAD >= kernel::HEAD);
 
 /// Tells what a file is by its first bytes and its name.
 pub(super) fn kind_of(name: &str, head: &[u8]) -> Kind {
@@ -28,7 +34,7 @@ pub(super) fn kind_of(name: &str, head: &[u8]) -> Kind {
     if !is_program && kernel::detect(head).is_some() {
         return Kind::Kernel;
     }
-    if is_initramfs(head) {
+    if is_initramfs(name, head) {
         return Kind::Initramfs;
     }
     if head.get(0x8001..0x8006) == Some(b"CD001") {
@@ -42,16 +48,20 @@ pub(super) fn is_memtest(name: &str) -> bool {
 }
 
 /// Tells whether a file begins with a cpio archive, bare or compressed.
-pub(super) fn is_initramfs(head: &[u8]) -> bool {
+pub(super) fn is_initramfs(name: &str, head: &[u8]) -> bool {
     let start = head.iter().position(|byte| *byte != 0).unwrap_or(head.len());
     let head = &head[start..];
     if head.starts_with(b"07070") {
         return true;
     }
     let Some(compression) = Compression::detect(head) else { return false };
-    let Ok(mut decoder) = compression.decoder(head) else { return false };
-    let mut magic = [0; 5];
-    decoder.read_exact(&mut magic).is_ok() && magic == *b"07070"
+    let Ok(decoder) = compression.decoder(head) else { return true };
+    let mut magic = Vec::new();
+    match decoder.take(5).read_to_end(&mut magic) {
+        Ok(_) => magic == *b"07070",
+        // Blocks may be larger than what was read of it: then the name has to tell it from a tar.
+        Err(_) => magic.is_empty() && !name.contains(".tar") && !name.ends_with(".CONTENTS.gz"),
+    }
 }
 
 /// Tells for which boot loader a file is a menu.
@@ -81,8 +91,25 @@ pub(super) fn parse(loader: Loader, text: &str) -> Menu {
 pub(super) fn look(mut part: Part, head: &[u8]) -> Part {
     match part.kind {
         Kind::Kernel => part.kernel = kernel::detect(head),
-        Kind::Squashfs => part.superblock = Some(squashfs::superblock(head, part.size)),
+        Kind::Squashfs => {
+            part.superblock = Some(squashfs::superblock(head, part.size));
+            part.head = head[..head.len().min(squashfs::SUPERBLOCK)].to_vec();
+        }
         _ => {}
     }
     part
+}
+
+/// Tells what a file is, by its name and its first bytes.
+pub(super) fn first_look(name: &str, place: &Place, unreadable: &mut Vec<(String, String)>) -> Part {
+    match place.size().and_then(|size| Ok((size, place.head(HEAD)?))) {
+        Ok((size, head)) => {
+            let part = Part::new(name, kind_of(name, &head), size.unwrap_or(head.len() as u64));
+            look(part, &head)
+        }
+        Err(error) => {
+            unreadable.push((name.to_owned(), error.to_string()));
+            Part::new(name, Kind::Other, 0)
+        }
+    }
 }

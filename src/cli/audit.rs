@@ -119,8 +119,12 @@ impl Audit {
 pub(super) fn place(iso: &str, client: &Client) -> Result<Place, Failure> {
     if !iso.starts_with("http://") && !iso.starts_with("https://") {
         let path = PathBuf::from(iso);
-        if let Err(error) = std::fs::File::open(&path) {
-            return Err(Failure::environment(format!("read {iso}: {error}")));
+        match std::fs::metadata(&path) {
+            Ok(found) if found.is_file() => {}
+            Ok(_) => {
+                return Err(Failure { code: WRONG, message: format!("{iso} is no file; expected an ISO") });
+            }
+            Err(error) => return Err(Failure::environment(format!("read {iso}: {error}"))),
         }
         return Ok(Place::Local(path));
     }

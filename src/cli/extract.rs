@@ -33,6 +33,14 @@ pub(super) struct Extract {
 
 impl Extract {
     pub(super) fn run(self) -> Result<u8, Failure> {
+        if self.iso.to_string_lossy().contains("://") {
+            let message = format!("{} is an address; fetch the ISO first", self.iso.display());
+            return Err(Failure { code: WRONG, message });
+        }
+        // Without a slash at its end, which would show in what is printed.
+        let dir: PathBuf = self.dir.components().collect();
+        publish::check(&dir)
+            .map_err(|error| Failure { code: ENVIRONMENT, message: publish_message(&error) })?;
         let text = extract::spec(&self.iso).map_err(|error| {
             let code = match &error {
                 ExtractError::Iso(IsoError::Read { .. }) => ENVIRONMENT,
@@ -40,12 +48,12 @@ impl Extract {
             };
             Failure { code, message: with_causes(&error) }
         })?;
-        let Some(name) = self.dir.file_name() else {
-            let message = format!("{} is not a folder's name", self.dir.display());
+        let Some(name) = dir.file_name() else {
+            let message = format!("{} is not a folder's name", dir.display());
             return Err(Failure { code: WRONG, message });
         };
         // Beside the folder, so that its files are links to what is made here.
-        let work = Work(self.dir.with_file_name(format!(".{}.extract", name.to_string_lossy())));
+        let work = Work(dir.with_file_name(format!(".{}.extract", name.to_string_lossy())));
         let failed =
             |error: std::io::Error| Failure::environment(format!("write {}: {error}", work.0.display()));
         std::fs::create_dir_all(&work.0).map_err(failed)?;
@@ -84,12 +92,12 @@ impl Extract {
             Some(Fault::Spec) => return Ok(WRONG),
             Some(Fault::Environment) => return Ok(ENVIRONMENT),
         }
-        let published = publish::publish(&store, &spec, &built, &self.dir).map_err(|error| {
+        let published = publish::publish(&store, &spec, &built, &dir).map_err(|error| {
             let code = if error.is_specs_fault() { WRONG } else { ENVIRONMENT };
             Failure { code, message: publish_message(&error) }
         })?;
-        reporter.published(&self.dir, &published);
-        let set = Set::open(&self.dir.to_string_lossy(), &Client::new(Patience::default()))
+        reporter.published(&dir, &published);
+        let set = Set::open(&dir.to_string_lossy(), &Client::new(Patience::default()))
             .map_err(|error| Failure::environment(with_causes(&error)))?;
         let iso = self.iso.to_string_lossy();
         let report = audit::audit(&iso, &Place::Local(self.iso.clone()), set)

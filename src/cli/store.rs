@@ -76,7 +76,8 @@ fn duration(text: &str) -> Result<Duration, String> {
 fn size(text: &str) -> Result<u64, String> {
     let bytes = number(text).and_then(|(number, unit)| {
         let shift = match unit.trim_end_matches("iB") {
-            "" => 0,
+            // A number alone would be bytes, and a forgotten G would empty the store.
+            "B" => 0,
             "K" => 10,
             "M" => 20,
             "G" => 30,
@@ -214,10 +215,10 @@ mod tests {
     #[test]
     fn sizes_and_times_are_read_as_people_write_them() {
         assert_eq!(size("20G"), Ok(20 << 30));
-        assert_eq!(size("512"), Ok(512));
+        assert_eq!(size("512B"), Ok(512));
         assert_eq!(size("3MiB"), Ok(3 << 20));
         assert_eq!(duration("30d"), Ok(Duration::from_secs(30 * 86_400)));
-        for wrong in ["", "G", "20X", "-1G", "99999999999999999999", "99999999999T"] {
+        for wrong in ["", "G", "20", "20X", "-1G", "99999999999999999999", "99999999999T"] {
             assert!(size(wrong).is_err(), "{wrong}");
         }
         for wrong in ["", "d", "30", "30y", "99999999999999999999w"] {

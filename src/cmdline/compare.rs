@@ -159,7 +159,11 @@ fn dracut(initramfs: &Initramfs, squashfs: &Squashfs<'_>, line: &mut Line<'_>, f
                      squashfs into the initrd",
                 );
             }
-            if line.take("ip").is_empty() && line.take("rd.neednet").is_empty() {
+            let ip = line.take("ip");
+            for (word, _) in ip.iter().filter(|(_, value)| matches!(value, Some("off" | "none"))) {
+                found.wrong(word, "the initramfs needs the network to fetch its root: ip=dhcp");
+            }
+            if ip.is_empty() && line.take("rd.neednet").is_empty() {
                 found.missing("ip=dhcp", "the initramfs has no network without it");
             }
         }

@@ -74,10 +74,12 @@ pub fn is_named_like_checksums(name: &str) -> bool {
     let name = name.rsplit('/').next().unwrap_or(name).to_ascii_lowercase();
     let name = name.strip_suffix(".asc").or(name.strip_suffix(".txt")).unwrap_or(&name);
     let ends = [".sha256", ".sha512", ".b2", ".b3", ".b2sum", ".b3sum", ".blake2b", ".blake3", ".digests"];
+    let hash = ["sha1", "sha256", "sha512", "md5", "b2", "b3", "blake2b", "blake3"];
     name == "digests"
+        || hash.contains(&name)
         || name.ends_with("sums")
         || ends.iter().any(|end| name.ends_with(end))
-        || name.ends_with("sum") && (name.contains("sha") || name.contains("b2") || name.contains("b3"))
+        || name.ends_with("sum") && hash.iter().any(|hash| name.contains(hash))
 }
 
 /// Reads a file of checksums; `name` is its name, which may tell the algorithm.
@@ -97,6 +99,9 @@ pub fn parse(name: &str, text: &str) -> Result<Checksums, String> {
         ("blake3", Algorithm::Blake3),
     ];
     let mut named = by_name.iter().find(|(part, _)| lower.contains(part)).map(|(_, algorithm)| *algorithm);
+    // X.sha512 may hold the hash of X alone.
+    let file = name.rsplit('/').next().unwrap_or(name);
+    let own = file.rsplit_once('.').map(|(own, _)| own).filter(|own| !own.is_empty());
     let mut state = State::Bare;
     for (index, line) in text.lines().enumerate() {
         let number = index + 1;
@@ -150,7 +155,7 @@ pub fn parse(name: &str, text: &str) -> Result<Checksums, String> {
             }
             continue;
         }
-        if let Some(checksum) = checksum(number, line, named, &mut found.unknown)? {
+        if let Some(checksum) = checksum(number, line, named, own, &mut found.unknown)? {
             found.files.push(checksum);
         }
     }
@@ -176,6 +181,7 @@ fn checksum(
     line: usize,
     text: &str,
     named: Option<Algorithm>,
+    own: Option<&str>,
     unknown: &mut Vec<String>,
 ) -> Result<Option<Checksum>, String> {
     let wrong = || format!("line {line} is no checksum: {}", shortened(text));
@@ -194,6 +200,9 @@ fn checksum(
         let (name, hex) = (name.to_owned(), hex.to_ascii_lowercase());
         return Ok(Some(Checksum { line, name, hex, algorithms: vec![algorithm] }));
     }
+    // A hash alone, in a file that is named after the file it is of.
+    let alone = is_hex(text).then_some(own).flatten().map(|own| format!("{text}  {own}"));
+    let text = alone.as_deref().unwrap_or(text);
     let (hex, rest) = text.split_once([' ', '\t']).ok_or_else(wrong)?;
     // GNU writes a backslash in front where the name has one, or a line break.
     let (escaped, hex) = hex.strip_prefix('\\').map_or((false, hex), |hex| (true, hex));
@@ -291,6 +300,8 @@ mod tests {
             "isoroot_b2sums",
             "x.DIGESTS.asc",
             "sha512sum.txt",
+            "sha256.txt",
+            "MD5SUMS",
         ] {
             assert!(is_named_like_checksums(name), "{name}");
         }

@@ -163,6 +163,9 @@ pub fn read_with(input: impl Read, visit: &mut Visitor<'_>) -> io::Result<Initra
         let mut inner = Counting::new(compression.decoder(&mut input)?);
         loop {
             skip_zeros(&mut inner)?;
+            if inner.at > MAX_UNPACKED {
+                return Err(io::Error::other(format!("it unpacks to more than {} GiB", MAX_UNPACKED >> 30)));
+            }
             if inner.fill_buf()?.is_empty() {
                 break;
             }
@@ -261,8 +264,9 @@ fn look_at(name: &str, content: &mut impl Read, found: &mut Initramfs) -> io::Re
     Ok(())
 }
 
-fn skip_zeros<R: BufRead>(input: &mut R) -> io::Result<()> {
-    loop {
+/// Skips padding, but no more of it than an initramfs may unpack to.
+fn skip_zeros<R: Read>(input: &mut Counting<R>) -> io::Result<()> {
+    while input.at <= MAX_UNPACKED {
         let buffer = input.fill_buf()?;
         // Padding may be long: whole blocks are compared, then bytes.
         let blocks =
@@ -277,6 +281,7 @@ fn skip_zeros<R: BufRead>(input: &mut R) -> io::Result<()> {
             return Ok(());
         }
     }
+    Ok(())
 }
 
 /// Counts the bytes read, and never shows fewer than [`Counting::PEEK`] of them before the end: whoever looks

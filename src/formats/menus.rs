@@ -48,6 +48,8 @@ pub struct Loaded {
     pub file: Named,
     /// The path the boot loader gives it inside the initrd; without one it is an initrd by itself.
     pub inside: Option<String>,
+    /// What the boot loader calls it, where that is not its file's name.
+    pub called: Option<String>,
 }
 
 /// One thing that can be booted.
@@ -96,25 +98,80 @@ impl Menu {
     }
 }
 
-/// The words of a line, split at blanks; a quoted part keeps its blanks.
-fn shell_words(line: &str) -> Vec<String> {
-    let mut words = Vec::new();
+/// A command of GRUB's shell: its line and its words.
+struct Statement {
+    line: usize,
+    words: Vec<String>,
+}
+
+/// Splits a text of GRUB's shell into commands: at line ends, at `;`, and around `{` and `}`.
+///
+/// The second value is the line of a quote that nobody closes.
+fn statements(text: &str) -> (Vec<Statement>, Option<usize>) {
+    let mut all = Vec::new();
+    let mut words: Vec<String> = Vec::new();
     let mut word: Option<String> = None;
-    let mut quote = None;
-    let mut characters = line.chars();
+    let mut quote: Option<(char, usize)> = None;
+    let mut is_quoted = false;
+    let (mut line, mut first) = (1, 1);
+    let mut characters = text.chars().peekable();
+    let mut end = |words: &mut Vec<String>, first: usize| {
+        if !words.is_empty() {
+            all.push(Statement { line: first, words: std::mem::take(words) });
+        }
+    };
     while let Some(c) = characters.next() {
+        let was_empty = words.is_empty() && word.is_none();
         match (quote, c) {
-            (None, '#') if word.is_none() => break,
+            (None, '#') if word.is_none() => while characters.next_if(|c| *c != '\n').is_some() {},
             (None, '\'' | '"') => {
-                quote = Some(c);
+                quote = Some((c, line));
+                is_quoted = true;
                 word.get_or_insert_default();
             }
-            (Some(open), c) if c == open => quote = None,
-            (None | Some('"'), '\\') => word.get_or_insert_default().extend(characters.next()),
-            (None, c) if c.is_whitespace() => words.extend(word.take()),
+            (Some((open, _)), c) if c == open => quote = None,
+            (None | Some(('"', _)), '\\') => {
+                let next = characters.next();
+                line += usize::from(next == Some('\n'));
+                word.get_or_insert_default().extend(next.filter(|c| *c != '\n'));
+            }
+            (None, '\n' | ';') => {
+                words.extend(word.take());
+                end(&mut words, first);
+            }
+            (None, c) if c.is_ascii_whitespace() => {
+                // A brace by itself ends a command and opens or closes a block.
+                if let Some(brace) = word.take_if(|word| !is_quoted && (word == "{" || word == "}")) {
+                    end(&mut words, first);
+                    words.push(brace);
+                    end(&mut words, line);
+                }
+                words.extend(word.take());
+            }
             (_, c) => word.get_or_insert_default().push(c),
+        }
+        if word.is_none() {
+            is_quoted = false;
+        }
+        if was_empty {
+            first = line;
+        }
+        line += usize::from(c == '\n');
+        // A brace before a line's end, or before a semicolon, stands by itself as well.
+        if quote.is_none()
+            && !is_quoted
+            && matches!(characters.peek(), None | Some('\n' | ';'))
+            && let Some(brace) = word.take_if(|word| word == "{" || word == "}")
+        {
+            end(&mut words, first);
+            words.push(brace);
+            end(&mut words, line);
+        }
+        if words.len() > MAX_ENTRIES {
+            break;
         }
     }
     words.extend(word);
-    words
+    end(&mut words, first);
+    (all, quote.map(|(_, line)| line))
 }

@@ -61,7 +61,7 @@ impl Store {
             transaction.commit()?;
             Ok(value)
         };
-        run().map_err(|source| StoreError::Index { path: self.dir.join("index.sqlite"), source })
+        run().map_err(|source| StoreError::index(self.dir.join("index.sqlite"), source))
     }
 
     /// Notes that this process relies on an object; once in its life.

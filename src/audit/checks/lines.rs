@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{count, initrd_of, linux, listed, set_menus};
-use crate::audit::facts::{EntryFacts, Facts, Kind, Loader, MenuFacts, Part};
+use crate::audit::facts::{EntryFacts, Facts, Kind, LoadedPart, Loader, MenuFacts, Part};
 use crate::audit::report::{Check, Outcome};
 use crate::audit::set::names_in_set;
 use crate::cmdline::compare::{Squashfs, compare};
@@ -60,11 +60,17 @@ fn place<'a>(
         *path = facts.iso.squashfs.as_deref().unwrap_or("image.squashfs").trim_start_matches('/').to_owned();
         return Squashfs::Iso { volume_id: &facts.iso.volume_id, path };
     }
+    let injected = entry.initrds.iter().filter_map(|loaded| {
+        let part = loaded.part.as_ref().and_then(|name| facts.parts.get(name));
+        // One that is not there is looked for under the name it would have.
+        let is_image = part.is_none_or(|part| part.kind == Kind::Squashfs);
+        loaded.inside.as_ref().filter(|_| is_image)
+    });
+    if let Some(inside) = injected.into_iter().next() {
+        *path = inside.clone();
+        return Squashfs::InInitrd { path };
+    }
     for loaded in &entry.initrds {
-        if let Some(inside) = &loaded.inside {
-            *path = inside.clone();
-            return Squashfs::InInitrd { path };
-        }
         let walk = loaded.part.as_ref().and_then(|name| facts.parts.get(name)?.contents());
         if let Some(image) = walk.and_then(|walk| walk.images.first()) {
             *path = image.path();
@@ -72,6 +78,11 @@ fn place<'a>(
         }
     }
     Squashfs::Fetched
+}
+
+/// Tells whether a path inside an initrd is one where a squashfs is looked for.
+pub(in crate::audit) fn is_image(path: &str) -> bool {
+    path.contains("squashfs") || path.ends_with(".img") || path.ends_with(".iso")
 }
 
 fn judge_entry(facts: &Facts, menu: &MenuFacts, entry: &EntryFacts, outcome: &mut Outcome) {
@@ -84,7 +95,8 @@ fn judge_entry(facts: &Facts, menu: &MenuFacts, entry: &EntryFacts, outcome: &mu
                 format!("loads {} as an initrd, which the kernel cannot unpack", part.name),
                 format!("say where it goes: initrd {} /image.squashfs.img", part.name),
             ),
-            (Some(_), kind) if kind != Kind::Squashfs => outcome.differs(
+            // Other files may be put there as well.
+            (Some(inside), kind) if kind != Kind::Squashfs && is_image(inside) => outcome.differs(
                 &subject,
                 format!("puts {} into the initrd, which is no squashfs", part.name),
                 "put the squashfs of the ISO there",
@@ -107,15 +119,22 @@ fn judge_entry(facts: &Facts, menu: &MenuFacts, entry: &EntryFacts, outcome: &mu
     if squashfs == Squashfs::Fetched {
         judge_address(facts, menu, entry, &subject, outcome);
     }
+    // The ISO's own menu is mended by whoever makes the ISO.
+    let mend =
+        if menu.on_iso { "mend the menu that the ISO is made with, and build the ISO again" } else { MEND };
     for what in comparison.contradicting.into_iter().chain(comparison.missing) {
-        outcome.differs(&subject, what, MEND);
+        outcome.differs(&subject, what, mend);
+    }
+    for word in entry.words.iter().filter(|word| !word.is_ascii()) {
+        let what =
+            format!("{word:?} has characters that are not ASCII, perhaps a blank that does not part words");
+        outcome.differs(&subject, what, mend);
     }
 }
 
 /// Checks the names by which UEFI kernels and old versions of iPXE find the initrd.
 fn judge_names(entry: &EntryFacts, subject: &str, outcome: &mut Outcome) {
-    let loaded: BTreeSet<&str> =
-        entry.initrds.iter().map(|loaded| loaded.form.rsplit('/').next().unwrap_or(&loaded.form)).collect();
+    let loaded: BTreeSet<&str> = entry.initrds.iter().map(LoadedPart::name).collect();
     for name in &entry.initrd_words {
         if name != "initrd.magic" && !loaded.contains(name.as_str()) {
             outcome.differs(
@@ -246,6 +265,9 @@ pub(super) fn references(check: &Check, facts: &Facts) -> Outcome {
     }
     if names.is_empty() {
         outcome.warns(&facts.set, "there is neither a script nor a menu: nothing says how to boot it", MEND);
+    } else if set_menus(facts).flat_map(linux).next().is_none() {
+        let what = format!("{} boot nothing: no kernel is loaded and started", listed(names.iter().copied()));
+        outcome.warns(&facts.set, what, MEND);
     }
     outcome.says(format!("all that {} name is there", listed(names)), "")
 }

@@ -47,7 +47,7 @@ fn judge_list(facts: &Facts, list: &ChecksumFacts, outcome: &mut Outcome) -> usi
         let what = format!("has hashes that cannot be checked here: {}", listed(unknown));
         outcome.warns(&list.file, what, "SHA-256, SHA-512, BLAKE2b and BLAKE3 can be");
     }
-    if lines.is_empty() {
+    if lines.is_empty() && list.unknown.is_empty() {
         outcome.differs(&list.file, "names no file", AGAIN);
     }
     let is_about_us = lines.iter().any(|(_, target)| matches!(target, Target::Iso | Target::Part(_)));

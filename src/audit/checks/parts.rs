@@ -43,13 +43,15 @@ pub(super) fn kernel(check: &Check, facts: &Facts) -> Outcome {
     let mut found = BTreeSet::new();
     let mut right = Vec::new();
     for part in facts.of_kind(Kind::Kernel).filter(|part| is_booted(facts, &part.name)) {
+        if part.digest().is_none() {
+            continue;
+        }
         outcome.looked();
         match same(part, facts.iso.of_kind(Kind::Kernel)) {
             Some(other) => {
                 found.insert(&other.name);
                 right.push(part.name.as_str());
             }
-            None if part.digest().is_none() => {}
             None => {
                 let what = match meant(facts, part) {
                     Some(other) => format!("is not {} of the ISO: {}", other.name, difference(part, other)),
@@ -59,7 +61,7 @@ pub(super) fn kernel(check: &Check, facts: &Facts) -> Outcome {
             }
         }
     }
-    if outcome.findings.is_empty() && right.is_empty() {
+    if outcome.findings.is_empty() && right.is_empty() && facts.unreadable.is_empty() {
         outcome.differs(&facts.set, "there is no kernel", "stagegraph extract ISO DIR writes a whole set");
     }
     for other in facts.iso.of_kind(Kind::Kernel).filter(|other| !found.contains(&other.name)) {
@@ -68,7 +70,7 @@ pub(super) fn kernel(check: &Check, facts: &Facts) -> Outcome {
             outcome.warns(&facts.set, what, "add it, if it is to be booted from the network");
         }
     }
-    outcome.says(format!("{}: the ISO's, byte for byte", listed(right)), "")
+    outcome.says(format!("{}: the ISO's, byte for byte", listed(right)), "no kernel could be read")
 }
 
 pub(super) fn initrd(check: &Check, facts: &Facts) -> Outcome {
@@ -76,13 +78,16 @@ pub(super) fn initrd(check: &Check, facts: &Facts) -> Outcome {
     let mut right = Vec::new();
     for part in facts.of_kind(Kind::Initramfs).filter(|part| is_booted(facts, &part.name)) {
         // One with a squashfs inside is the next check's business, and so is one that only begins well.
-        if part.is_combined() || begins_with(facts, part).is_some() {
+        if part.is_combined() || begins_with(facts, part).is_some() || part.digest().is_none() {
             continue;
         }
         outcome.looked();
         match same(part, facts.iso.of_kind(Kind::Initramfs)) {
             Some(_) => right.push(part.name.as_str()),
-            None if part.digest().is_none() => {}
+            None if is_extra(facts, part) => {
+                let what = "is loaded beside the ISO's initrd; the ISO has none like it";
+                outcome.warns(&part.name, what, "see that its files are meant to be there");
+            }
             None => {
                 let what = match meant(facts, part) {
                     Some(other) => format!("is not {} of the ISO: {}", other.name, difference(part, other)),
@@ -93,6 +98,23 @@ pub(super) fn initrd(check: &Check, facts: &Facts) -> Outcome {
         }
     }
     outcome.says(format!("{}: the ISO's, byte for byte", listed(right)), "there is no loose initrd")
+}
+
+/// Tells whether an initrd is only loaded beside one of the ISO's and has no system of its own: microcode, an overlay.
+fn is_extra(facts: &Facts, part: &Part) -> bool {
+    let Some(walk) = part.contents().filter(|walk| walk.initramfs.family.is_none()) else { return false };
+    let is_isos = |name: &String| {
+        let other = facts.parts.get(name);
+        other.is_some_and(|other| {
+            same(other, facts.iso.of_kind(Kind::Initramfs)).is_some() || begins_with(facts, other).is_some()
+        })
+    };
+    let mut entries = set_menus(facts).flat_map(linux);
+    walk.initramfs.kernels.is_empty()
+        && entries.any(|entry| {
+            let names = || entry.initrds.iter().filter_map(|loaded| loaded.part.as_ref());
+            names().any(|name| *name == part.name) && names().any(is_isos)
+        })
 }
 
 /// Returns the ISO's initrd that a longer one begins with.
@@ -110,12 +132,15 @@ pub(super) fn squashfs(check: &Check, facts: &Facts) -> Outcome {
     let mut right = Vec::new();
     let images: Vec<&Part> = facts.of_kind(Kind::Squashfs).collect();
     for part in &images {
+        if part.digest().is_none() {
+            continue;
+        }
         outcome.looked();
         let Some(iso) = facts.iso.squashfs() else {
             outcome.differs(&part.name, "the ISO has no squashfs to compare with", TAKE);
             continue;
         };
-        if part.digest().is_none() || iso.digest().is_none() {
+        if iso.digest().is_none() {
             continue;
         }
         if part.digest() == iso.digest() {
@@ -126,7 +151,7 @@ pub(super) fn squashfs(check: &Check, facts: &Facts) -> Outcome {
         }
     }
     let inside = facts.of_kind(Kind::Initramfs).any(Part::is_combined);
-    if images.is_empty() && !inside {
+    if images.is_empty() && !inside && facts.unreadable.is_empty() {
         outcome.differs(
             &facts.set,
             "there is no squashfs, neither loose nor inside an initrd",
@@ -147,7 +172,7 @@ pub(super) fn combined(check: &Check, facts: &Facts) -> Outcome {
         }
         outcome.looked();
         let before = outcome.findings.len();
-        if begins.is_none() && part.digest().is_some() {
+        if begins.is_none() && part.digest().is_some() && !is_extra(facts, part) {
             let what = match meant(facts, part) {
                 Some(other) => format!("does not begin with the bytes of {} of the ISO", other.name),
                 None => "the ISO has no initrd that it could begin with".to_owned(),

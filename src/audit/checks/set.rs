@@ -10,6 +10,9 @@ use crate::audit::report::{Check, Outcome};
 const LIMIT_31: u64 = 1 << 31;
 const LIMIT_32: u64 = 1 << 32;
 
+/// `COMMAND_LINE_SIZE` of x86 and arm64, with the zero at its end.
+const COMMAND_LINE: usize = 2048;
+
 pub(super) fn limits(check: &Check, facts: &Facts) -> Outcome {
     let mut outcome = Outcome::new(check);
     outcome.looked();
@@ -33,6 +36,18 @@ pub(super) fn limits(check: &Check, facts: &Facts) -> Outcome {
         } else if part.size >= LIMIT_31 {
             let what = format!("has {} bytes; some TFTP servers and boot loaders stop at 2 GiB", part.size);
             outcome.warns(&part.name, what, "serve it over HTTP");
+        }
+    }
+    for menu in &facts.menus {
+        for entry in &menu.entries {
+            let length = entry.words.iter().map(|word| word.len() + 1).sum::<usize>();
+            if length > COMMAND_LINE {
+                outcome.differs(
+                    format!("{}:{}", menu.file, entry.line),
+                    format!("the command line has {length} characters; kernels cut it off at {COMMAND_LINE}"),
+                    "make it shorter",
+                );
+            }
         }
     }
     outcome.says(format!("the largest file has {largest} bytes"), "")

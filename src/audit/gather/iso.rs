@@ -5,11 +5,11 @@ use std::io::Read;
 
 use super::super::facts::{Kind, Part};
 use super::super::set::names_in_set;
-use super::super::sniff::{kind_of, loader_of, look, parse};
+use super::super::sniff::{HEAD, kind_of, loader_of, look, parse};
 use super::super::{place, walk};
 use super::menus::resolve;
 use super::{Gatherer, OwnLines};
-use crate::formats::{checksums, kernel};
+use crate::formats::checksums;
 
 /// Files of an ISO whose first bytes are looked at.
 const MAX_LOOKS: usize = 512;
@@ -67,7 +67,7 @@ impl<'a> Gatherer<'a> {
             }
             looks += 1;
             let mut head = Vec::new();
-            let read = self.iso.reader(file).take(kernel::HEAD as u64).read_to_end(&mut head);
+            let read = self.iso.reader(file).take(HEAD as u64).read_to_end(&mut head);
             if let Err(error) = read {
                 self.unreadable.push((name, error.to_string()));
                 continue;
@@ -97,10 +97,10 @@ impl<'a> Gatherer<'a> {
     /// Reads the checksums that catalyst puts on an ISO (`livecd/verify`).
     pub(super) fn read_own_checksums(&mut self) -> Option<Result<OwnLines<'a>, String>> {
         let iso = self.iso;
-        let name =
-            ["isoroot_b2sums", "isoroot_checksums"].into_iter().find(|name| iso.file(name).is_some())?;
-        let text = self.iso_text(name)?;
-        Some(checksums::parse(name, &text).map(|parsed| {
+        let mut tops = iso.files.keys().map(ToString::to_string).filter(|name| !name.contains('/'));
+        let name = tops.find(|name| checksums::is_named_like_checksums(name))?;
+        let text = self.iso_text(&name)?;
+        Some(checksums::parse(&name, &text).map(|parsed| {
             let file = |line: &checksums::Checksum| {
                 iso.file(line.name.trim_start_matches("./").trim_start_matches('/'))
             };

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::super::facts::{ChecksumFacts, Kind, ManifestFacts, Part, Target};
 use super::super::place::Place;
 use super::super::set::{Set, SetError, names_in_set};
+use super::super::sniff::first_look;
 use super::{BesideIso, Gatherer};
 use crate::formats::checksums;
 
@@ -56,9 +57,12 @@ impl Gatherer<'_> {
                     Ok(names) => {
                         for name in names {
                             if set.find(&name)? {
-                                let size = set.files.get(&name).and_then(|place| place.size().ok().flatten());
-                                let new = || Part::new(name.clone(), Kind::Other, size.unwrap_or_default());
-                                parts.entry(name.clone()).or_insert_with(new);
+                                if !parts.contains_key(&name)
+                                    && let Some(place) = set.files.get(&name)
+                                {
+                                    let part = first_look(&name, place, &mut self.unreadable);
+                                    parts.insert(name.clone(), part);
+                                }
                                 return Ok(Target::Part(name));
                             }
                         }

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use super::super::checks::is_image;
 use super::super::facts::{EntryFacts, Kind, LoadedPart, Loader, MenuFacts, Missing, Part};
 use super::super::set::{Set, SetError, names_in_set};
-use super::super::sniff::{is_memtest, kind_of, loader_of, look, parse};
+use super::super::sniff::{HEAD, is_memtest, kind_of, loader_of, look, parse};
 use super::Gatherer;
-use crate::formats::kernel;
 use crate::formats::menus::{Menu, Named, Role};
 
 impl Gatherer<'_> {
@@ -20,7 +20,7 @@ impl Gatherer<'_> {
                 continue;
             }
             let Some(place) = set.files.get(&name).cloned() else { continue };
-            let head = place.size().and_then(|size| Ok((size, place.head(kernel::HEAD)?)));
+            let head = place.size().and_then(|size| Ok((size, place.head(HEAD)?)));
             let (size, head) = match head {
                 Ok((size, head)) => (size.unwrap_or(head.len() as u64), head),
                 Err(error) => {
@@ -67,7 +67,11 @@ impl Gatherer<'_> {
                 let kernel =
                     entry.kernel.iter().filter(|_| !entry.is_memtest).map(|name| (name, Role::Kernel));
                 let initrds = entry.initrds.iter().filter_map(|loaded| {
-                    let role = if loaded.inside.is_some() { Role::Injected } else { Role::Initrd };
+                    let role = match &loaded.inside {
+                        Some(inside) if is_image(inside) => Role::Injected,
+                        Some(_) => Role::Next,
+                        None => Role::Initrd,
+                    };
                     Some((loaded.part.as_ref()?, role))
                 });
                 roles.extend(kernel.chain(initrds).map(|(name, role)| (name.clone(), role)));
@@ -116,7 +120,8 @@ pub(super) fn resolve(
         }
         let form = named.forms.first().cloned().unwrap_or_default();
         // Another server's script, or a loader on a medium, is not this set's business.
-        let elsewhere = named.role == Role::Next && (form.contains("://") || form.contains("${") || on_iso);
+        let elsewhere = matches!(named.role, Role::Next | Role::Signature)
+            && (form.contains("://") || form.contains("${") || on_iso);
         if !elsewhere && !form.is_empty() {
             missing.push(Missing { line: named.line, form, role: named.role, climbs });
         }
@@ -130,6 +135,7 @@ pub(super) fn resolve(
             part: found(&loaded.file),
             form: loaded.file.forms.first().cloned().unwrap_or_default(),
             inside: loaded.inside.clone(),
+            called: loaded.called.clone(),
         });
         let initrds = initrds.collect();
         let (initrd_words, words): (Vec<_>, Vec<_>) =

@@ -5,40 +5,42 @@
 
 use std::collections::BTreeMap;
 
-use super::{Entry, Loaded, MAX_ENTRIES, MAX_LINES, Menu, Named, Role, shell_words};
+use super::{Entry, Loaded, MAX_ENTRIES, MAX_LINES, Menu, Named, Role, Statement, statements};
 
 /// Reads a menu.
 pub fn parse(text: &str) -> Menu {
     let mut menu = Menu::default();
     let mut variables: BTreeMap<String, String> = BTreeMap::new();
-    let mut titles: Vec<Option<String>> = Vec::new();
+    // The blocks that are open: the line of each, and the title where it is an entry of a menu.
+    let mut blocks: Vec<(usize, Option<String>)> = Vec::new();
+    let mut opening: Option<String> = None;
     let mut current: Option<Entry> = None;
-    let mut depth: usize = 0;
-    for (index, line) in text.lines().take(MAX_LINES).enumerate() {
-        let number = index + 1;
-        let words = shell_words(line);
+    let (statements, open_quote) = statements(text);
+    if let Some(line) = open_quote {
+        menu.problem(line, "a quote is opened and not closed: GRUB refuses the whole menu");
+    }
+    for Statement { line: number, words } in statements.into_iter().take(MAX_LINES) {
         let words: Vec<String> = words.iter().map(|word| expand(word, &variables)).collect();
         // "if a; then linux …": what stands in front of a command does not matter here.
-        let start =
-            words.iter().take_while(|word| matches!(word.as_str(), "then" | "else" | "do" | ";")).count();
-        let Some(command) = words.get(start).map(|word| word.trim_end_matches(';')) else { continue };
+        let start = words.iter().take_while(|word| matches!(word.as_str(), "then" | "else" | "do")).count();
+        let Some(command) = words.get(start).map(String::as_str) else { continue };
         let args = &words[start + 1..];
         match command {
-            "menuentry" | "submenu" => {
-                titles.push((command == "menuentry").then(|| args.first().cloned().unwrap_or_default()));
-                depth += 1;
-                if depth > 64 {
-                    menu.problem(number, "its menus go deeper than any real one's");
+            "{" => {
+                blocks.push((number, opening.take()));
+                if blocks.len() > 64 {
+                    menu.problem(number, "its blocks go deeper than any real menu's");
                     break;
                 }
             }
+            "menuentry" | "submenu" => {
+                opening = (command == "menuentry").then(|| args.first().cloned().unwrap_or_default());
+            }
             "}" => {
                 push(&mut menu, current.take());
-                if titles.pop().is_none() {
-                    // The end of a function.
-                    continue;
+                if blocks.pop().is_none() {
+                    menu.problem(number, "a block is closed that nobody opened: GRUB refuses the whole menu");
                 }
-                depth -= 1;
             }
             "set" => {
                 if let Some((name, value)) = args.first().and_then(|word| word.split_once('=')) {
@@ -51,7 +53,7 @@ pub fn parse(text: &str) -> Menu {
                     menu.problem(number, format!("{command} names no kernel"));
                     continue;
                 };
-                let title = titles.iter().rev().find_map(Clone::clone).unwrap_or_default();
+                let title = blocks.iter().rev().find_map(|(_, title)| title.clone()).unwrap_or_default();
                 let kernel = Named { line: number, forms: vec![device_less(kernel)], role: Role::Kernel };
                 current =
                     Some(Entry { title, line: number, kernel, initrds: Vec::new(), words: rest.to_vec() });
@@ -71,7 +73,7 @@ pub fn parse(text: &str) -> Menu {
                     };
                     let role = if inside.is_some() { Role::Injected } else { Role::Initrd };
                     let file = Named { line: number, forms: vec![device_less(path)], role };
-                    entry.initrds.push(Loaded { file, inside });
+                    entry.initrds.push(Loaded { file, inside, called: None });
                 }
             }
             "search" => {
@@ -91,6 +93,9 @@ pub fn parse(text: &str) -> Menu {
         }
     }
     push(&mut menu, current);
+    if let Some((line, _)) = blocks.first() {
+        menu.problem(*line, "a block is opened and not closed: GRUB refuses the whole menu");
+    }
     menu
 }
 
@@ -104,10 +109,9 @@ fn push(menu: &mut Menu, entry: Option<Entry>) {
 
 /// Returns a path without the device in front: `(cd0)/boot/gentoo`, `($root)/boot/gentoo`.
 fn device_less(path: &str) -> String {
-    match path.strip_prefix('(').and_then(|rest| rest.split_once(')')) {
-        Some((_, path)) => path.to_owned(),
-        None => path.to_owned(),
-    }
+    // A device in a variable may bring brackets of its own.
+    let rest = path.strip_prefix('(').and_then(|rest| Some(rest.split_once(')')?.1));
+    rest.unwrap_or(path).trim_start_matches(')').to_owned()
 }
 
 /// Puts in the values of variables that the menu itself sets; others stay as they are.
@@ -156,6 +160,27 @@ mod tests {
         assert_eq!(menu.entries[1].initrds[1].inside.as_deref(), Some("/image.squashfs.img"));
         assert!(menu.entries[2].initrds.is_empty());
         assert!(menu.problems.is_empty());
+    }
+
+    #[test]
+    fn entries_on_one_line_and_devices_in_variables_are_read() {
+        let menu = parse(
+            "set root=(tftp,10.0.0.1)\nmenuentry \"efi\" { linuxefi ($root)/gentoo a=${b} ; initrdefi /i }\n",
+        );
+        assert_eq!(menu.entries.len(), 1, "{menu:?}");
+        assert_eq!(menu.entries[0].kernel.forms, ["/gentoo"]);
+        assert_eq!(menu.entries[0].words, ["a=${b}"]);
+        assert_eq!(menu.entries[0].initrds[0].file.forms, ["/i"]);
+        assert!(menu.problems.is_empty(), "{menu:?}");
+    }
+
+    #[test]
+    fn blocks_and_quotes_that_are_not_closed_are_named() {
+        let line = |text: &str| parse(text).problems.first().map(|problem| problem.line);
+        assert_eq!(line("\nmenuentry 'a' {\nlinux /k\n"), Some(2));
+        assert_eq!(line("menuentry 'a {\nlinux /k\n}\n"), Some(1));
+        assert_eq!(line("menuentry a {\n}\n}\n"), Some(3));
+        assert_eq!(line("function f {\n  set x=${y}\n}\nif [ a ]; then\n  linux /k\nfi\n"), None);
     }
 
     #[test]

@@ -51,6 +51,101 @@ const BUILTIN: [&str; 34] = [
     "username",
 ];
 
+/// Commands (ipxe.org/cmd); a script ends at one that is not there.
+const COMMANDS: [&str; 74] = [
+    "autoboot",
+    "boot",
+    "cert",
+    "certfree",
+    "certstat",
+    "certstore",
+    "chain",
+    "choose",
+    "clear",
+    "colour",
+    "config",
+    "console",
+    "cpair",
+    "cpuid",
+    "dhcp",
+    "digest",
+    "echo",
+    "exit",
+    "fc",
+    "fcels",
+    "fcstat",
+    "form",
+    "fdt",
+    "gdbstub",
+    "goto",
+    "ibstat",
+    "ifclose",
+    "ifconf",
+    "iflinkwait",
+    "ifopen",
+    "ifstat",
+    "imgargs",
+    "imgdecrypt",
+    "imgexec",
+    "imgextract",
+    "imgfetch",
+    "imgfree",
+    "imgget",
+    "imgload",
+    "imgmem",
+    "imgselect",
+    "imgstat",
+    "imgtrust",
+    "imgverify",
+    "inc",
+    "initrd",
+    "ipstat",
+    "iseq",
+    "isset",
+    "item",
+    "iwlist",
+    "iwstat",
+    "kernel",
+    "keymap",
+    "login",
+    "lotest",
+    "menu",
+    "module",
+    "neighbour",
+    "nslookup",
+    "nstat",
+    "ntp",
+    "param",
+    "params",
+    "pciscan",
+    "ping",
+    "poweroff",
+    "present",
+    "profstat",
+    "prompt",
+    "read",
+    "reboot",
+    "route",
+    "sanboot",
+];
+
+/// More of them: those that disks, and shells, are for.
+const MORE: [&str; 13] = [
+    "sanhook",
+    "sanunhook",
+    "set",
+    "shell",
+    "show",
+    "shim",
+    "sleep",
+    "sync",
+    "time",
+    "usbscan",
+    "vcreate",
+    "vdestroy",
+    "wol",
+];
+
 /// Reads a script.
 pub fn parse(text: &str) -> Menu {
     let mut script = Script::default();
@@ -100,7 +195,7 @@ impl Script {
         if line.starts_with('#') {
             return;
         }
-        let words: Vec<&str> = line.split_whitespace().collect();
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
         // One line is a row of commands: "a || b && c".
         let mut first: Option<Vec<&str>> = None;
         for command in words.split(|word| matches!(*word, "||" | "&&" | ";")) {
@@ -116,6 +211,8 @@ impl Script {
         match *name {
             "set" => {
                 let [variable, value @ ..] = args else { return };
+                // "set x:hex 20" says how the value is written.
+                let variable = &variable.split(':').next().unwrap_or(variable);
                 let value = self.expand(number, &value.join(" "));
                 // "isset ${x} || set x y" does nothing where x has a value.
                 let is_default =
@@ -142,19 +239,20 @@ impl Script {
                     );
                 }
             }
-            "item" => {
-                if let Some(item) = args.iter().find(|arg| !arg.starts_with('-')) {
-                    self.items.push((*item).to_owned());
-                    self.items.truncate(MAX_FORMS);
-                }
-            }
+            "item" => self.item(args),
             "goto" => {
                 let Some(label) = args.first() else { return };
                 for label in self.expand(number, label) {
                     self.jumps.push((number, label));
                 }
             }
-            "kernel" | "imgselect" => self.kernel(number, args),
+            "kernel" => self.kernel(number, args),
+            "imgselect" | "imgload" | "imgexec" => {
+                self.select(number, args);
+                if *name == "imgexec" {
+                    self.boot();
+                }
+            }
             "initrd" | "module" | "imgfetch" | "imgget" => self.initrd(number, args),
             "imgargs" => {
                 if let [_, args @ ..] = args {
@@ -183,12 +281,57 @@ impl Script {
                 self.initrds.clear();
             }
             "echo" | "menu" => {}
+            other if !COMMANDS.contains(&other) && !MORE.contains(&other) && !other.contains("${") => {
+                self.menu.problem(number, format!("iPXE has no command {other}"));
+            }
             _ => {
                 for word in args {
                     self.expand(number, word);
                 }
             }
         }
+    }
+
+    /// Takes in an item of a menu: its label is what a user may choose.
+    fn item(&mut self, args: &[&str]) {
+        let mut args = args.iter();
+        while let Some(arg) = args.next() {
+            match *arg {
+                "--gap" | "-g" => return,
+                "--key" | "-k" | "--menu" | "-m" => drop(args.next()),
+                arg if arg.starts_with('-') => {}
+                label => {
+                    self.items.push(label.to_owned());
+                    self.items.truncate(MAX_FORMS);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Makes an image that was fetched before the kernel; without a name, what is the kernel stays it.
+    fn select(&mut self, number: usize, args: &[&str]) {
+        let plain = self.plain(args);
+        let Some((name, words)) = plain.split_first() else { return };
+        let is_named = |loaded: &Loaded| {
+            loaded.called.as_deref() == Some(*name)
+                || loaded.file.forms.iter().any(|form| form.rsplit('/').next() == Some(*name))
+        };
+        let Some(place) = self.initrds.iter().position(is_named) else {
+            if self.kernel.is_none() {
+                self.kernel(number, args);
+            }
+            return;
+        };
+        let fetched = self.initrds.remove(place);
+        let words = self.words(number, words);
+        self.kernel = Some(Entry {
+            title: self.label.clone(),
+            line: number,
+            kernel: Named { role: Role::Kernel, ..fetched.file },
+            initrds: Vec::new(),
+            words,
+        });
     }
 
     /// Returns the arguments that are no options; some options take a value.
@@ -211,7 +354,7 @@ impl Script {
         for arg in args {
             // A variable that stands for nothing leaves no word, one with blanks leaves several.
             let form = self.expand(number, arg).into_iter().next().unwrap_or_default();
-            words.extend(form.split_whitespace().map(str::to_owned));
+            words.extend(form.split_ascii_whitespace().map(str::to_owned));
         }
         words
     }
@@ -248,8 +391,10 @@ impl Script {
         let inside = plain.get(1).and_then(|path| self.expand(number, path).into_iter().next());
         let inside = inside.map(|path| format!("/{}", path.trim_start_matches('/')));
         let role = if inside.is_some() { Role::Injected } else { Role::Initrd };
+        let named = args.iter().position(|arg| matches!(*arg, "--name" | "-n"));
+        let called = named.and_then(|at| args.get(at + 1)).map(|name| (*name).to_owned());
         if self.initrds.len() < MAX_ENTRIES {
-            self.initrds.push(Loaded { file: Named { line: number, forms, role }, inside });
+            self.initrds.push(Loaded { file: Named { line: number, forms, role }, inside, called });
         }
     }
 
@@ -353,6 +498,20 @@ mod tests {
                 (2, "goto nowhere: there is no such label")
             ]
         );
+    }
+
+    #[test]
+    fn menus_names_and_types_are_read_and_misspelt_commands_are_named() {
+        let menu = parse(
+            "#!ipxe\nset space:hex 20\nmenu Live\nitem --gap Systems\nitem --key g gentoo Gentoo ${space:string}\nitem -k x exit Leave\n\
+             choose --default gentoo os && goto ${os}\n:gentoo\nimgfetch --name kernel files/gentoo\ninitrd --name initrd.img files/gentoo.igz\n\
+             imgexec kernel initrd=initrd.img a\n:exit\nexit 0\n",
+        );
+        assert!(menu.problems.is_empty(), "{menu:?}");
+        assert_eq!(menu.entries[0].kernel.forms, ["files/gentoo"]);
+        assert_eq!(menu.entries[0].initrds[0].called.as_deref(), Some("initrd.img"));
+        assert_eq!(menu.entries[0].words, ["initrd=initrd.img", "a"]);
+        assert_eq!(parse("#!ipxe\nkernell x\n").problems[0].what, "iPXE has no command kernell");
     }
 
     #[test]

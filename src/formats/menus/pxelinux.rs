@@ -11,6 +11,9 @@ struct Label {
     kernel: Option<(usize, String)>,
     append: Option<String>,
     initrds: Vec<(usize, String)>,
+    line: usize,
+    /// It boots a disk, goes back, or loads another menu.
+    does_else: bool,
 }
 
 /// Reads a menu.
@@ -20,10 +23,11 @@ pub fn parse(text: &str) -> Menu {
     let mut label: Option<Label> = None;
     let mut seen = std::collections::BTreeSet::new();
     let mut in_help = false;
+    let mut wanted: Vec<(usize, String)> = Vec::new();
     for (index, line) in text.lines().take(MAX_LINES).enumerate() {
         let number = index + 1;
         let line = line.trim();
-        let (keyword, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+        let (keyword, rest) = line.split_once(|c: char| c.is_ascii_whitespace()).unwrap_or((line, ""));
         let (keyword, rest) = (keyword.to_ascii_uppercase(), rest.trim());
         if in_help {
             in_help = keyword != "ENDTEXT";
@@ -35,11 +39,24 @@ pub fn parse(text: &str) -> Menu {
                 if !seen.insert(rest.to_owned()) {
                     menu.problem(number, format!("the label {rest} is there twice"));
                 }
-                label = Some(Label { name: rest.to_owned(), ..Label::default() });
+                label = Some(Label { name: rest.to_owned(), line: number, ..Label::default() });
+            }
+            "DEFAULT" | "ONTIMEOUT" | "ONERROR" => {
+                let name = rest.split_ascii_whitespace().next().unwrap_or_default();
+                // It may name a file as well: a kernel, or a menu program.
+                if !name.contains('.') && !name.is_empty() {
+                    wanted.push((number, name.to_owned()));
+                }
             }
             "TEXT" if rest.eq_ignore_ascii_case("help") => in_help = true,
             "MENU" => {
-                let (what, title) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+                let (what, title) = rest.split_once(|c: char| c.is_ascii_whitespace()).unwrap_or((rest, ""));
+                let goes_on = ["exit", "quit", "goto", "separator", "begin", "end", "disable", "hide"];
+                if let Some(label) = &mut label
+                    && goes_on.iter().any(|word| what.eq_ignore_ascii_case(word))
+                {
+                    label.does_else = true;
+                }
                 if what.eq_ignore_ascii_case("label")
                     && let Some(label) = &mut label
                 {
@@ -59,7 +76,15 @@ pub fn parse(text: &str) -> Menu {
                     label.initrds = rest.split(',').map(|name| (number, name.to_owned())).collect();
                 }
             }
+            "LOCALBOOT" | "BOOT" | "PXE" | "BSS" | "FDIMAGE" | "COMBOOT" => {
+                if let Some(label) = &mut label {
+                    label.does_else = true;
+                }
+            }
             "UI" | "COM32" | "INCLUDE" | "CONFIG" => {
+                if let Some(label) = &mut label {
+                    label.does_else = true;
+                }
                 let file = rest.split_whitespace().next().unwrap_or_default();
                 menu.others.push(Named { line: number, forms: vec![file.to_owned()], role: Role::Next });
             }
@@ -67,12 +92,22 @@ pub fn parse(text: &str) -> Menu {
         }
     }
     finish(label, &globals, &mut menu);
+    for (line, name) in wanted {
+        if !seen.contains(&name) {
+            menu.problem(line, format!("there is no label {name}"));
+        }
+    }
     menu
 }
 
 fn finish(label: Option<Label>, globals: &str, menu: &mut Menu) {
     let Some(label) = label else { return };
-    let Some((line, kernel)) = label.kernel else { return };
+    let Some((line, kernel)) = label.kernel else {
+        if !label.does_else {
+            menu.problem(label.line, format!("the label {} boots nothing", label.name));
+        }
+        return;
+    };
     if kernel.to_ascii_lowercase().ends_with(".c32") {
         menu.others.push(Named { line, forms: vec![kernel], role: Role::Next });
         return;
@@ -88,7 +123,7 @@ fn finish(label: Option<Label>, globals: &str, menu: &mut Menu) {
     };
     let mut words = Vec::new();
     let mut initrds = label.initrds;
-    for word in append.split_whitespace() {
+    for word in append.split_ascii_whitespace() {
         match word.strip_prefix("initrd=") {
             Some(names) => initrds = names.split(',').map(|name| (line, name.to_owned())).collect(),
             None => words.push(word.to_owned()),
@@ -101,7 +136,7 @@ fn finish(label: Option<Label>, globals: &str, menu: &mut Menu) {
         kernel: named((line, kernel), Role::Kernel),
         initrds: initrds
             .into_iter()
-            .map(|initrd| Loaded { file: named(initrd, Role::Initrd), inside: None })
+            .map(|initrd| Loaded { file: named(initrd, Role::Initrd), inside: None, called: None })
             .collect(),
         words,
     });
@@ -128,6 +163,13 @@ mod tests {
 
     #[test]
     fn a_label_that_is_there_twice_is_named() {
-        assert_eq!(parse("LABEL a\nLABEL a\n").problems[0].line, 2);
+        assert_eq!(parse("LABEL a\nKERNEL k\nLABEL a\nKERNEL k\n").problems[0].line, 3);
+    }
+
+    #[test]
+    fn labels_that_boot_nothing_and_defaults_that_are_not_there_are_named() {
+        let menu = parse("DEFAULT live\nLABEL gentoo\nKERNAL k\nLABEL disk\nLOCALBOOT 0\n");
+        let lines: Vec<_> = menu.problems.iter().map(|problem| problem.line).collect();
+        assert_eq!(lines, [2, 1], "{menu:?}");
     }
 }
