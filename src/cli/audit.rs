@@ -18,8 +18,8 @@ use crate::http::{Client, Patience};
 /// Exit codes: 0 they match; 1 there is a difference; 2 the command line is wrong; 3 something could not be read.
 #[derive(Debug, Args)]
 pub(super) struct Audit {
-    /// What is published for a spec; or an ISO, and a NETBOOT set to compare it with. An ISO may be an http(s) address
-    #[arg(value_name = "SPEC|ISO")]
+    /// What is published for a spec, or lies in a folder; or an ISO (a file or an http(s) address), and a NETBOOT set
+    #[arg(value_name = "SPEC|FOLDER|ISO")]
     first: String,
     /// A folder, an .ipxe script, or the http(s) address of either
     #[arg(value_name = "NETBOOT")]

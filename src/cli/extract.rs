@@ -21,8 +21,9 @@ use crate::spec::{Overrides, Spec};
 /// Writes the netboot set of an ISO that is published already.
 ///
 /// Kernel, initrd and squashfs are those of the ISO, byte for byte; the combined initrd, scripts for iPXE and a list of
-/// checksums are made for them, with the arguments of the ISO's own menu. The set is then audited against the ISO. No
-/// store is used; while it runs, it needs room for the set beside DIR.
+/// checksums are made for them, with the arguments of the ISO's own menu. There are no boot loaders and no menus of
+/// PXELINUX or GRUB in the set. It is then audited against the ISO. No store is used; while it runs, it needs room for the
+/// set beside DIR.
 #[derive(Debug, Args)]
 pub(super) struct Extract {
     /// The ISO
