@@ -45,6 +45,8 @@ pub struct Part {
     pub kind: Kind,
     /// Number of bytes.
     pub size: u64,
+    /// What is the same for two names of one file.
+    pub identity: Option<(u64, u64)>,
     /// Hashes of the whole, in hex.
     pub hashes: BTreeMap<Algorithm, String>,
     /// Digests of its first bytes, for the lengths that mattered.
@@ -66,6 +68,7 @@ impl Part {
             name: name.into(),
             kind,
             size,
+            identity: None,
             hashes: BTreeMap::new(),
             prefixes: BTreeMap::new(),
             kernel: None,
@@ -287,6 +290,15 @@ impl Facts {
     /// Returns the parts of the set of a kind.
     pub fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &Part> {
         self.parts.values().filter(move |part| part.kind == kind)
+    }
+
+    /// Returns all names of the file that one of these names has: links count as one file.
+    pub fn with_same_file<'a>(&'a self, names: &BTreeSet<&'a str>) -> BTreeSet<&'a str> {
+        let identity = |name: &&str| self.parts.get(*name)?.identity;
+        let identities: BTreeSet<(u64, u64)> = names.iter().filter_map(identity).collect();
+        let same =
+            self.parts.values().filter(|part| part.identity.is_some_and(|id| identities.contains(&id)));
+        names.iter().copied().chain(same.map(|part| part.name.as_str())).collect()
     }
 
     /// Returns a part by the menu that names it.

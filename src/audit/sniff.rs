@@ -104,7 +104,8 @@ pub(super) fn look(mut part: Part, head: &[u8]) -> Part {
 pub(super) fn first_look(name: &str, place: &Place, unreadable: &mut Vec<(String, String)>) -> Part {
     match place.size().and_then(|size| Ok((size, place.head(HEAD)?))) {
         Ok((size, head)) => {
-            let part = Part::new(name, kind_of(name, &head), size.unwrap_or(head.len() as u64));
+            let mut part = Part::new(name, kind_of(name, &head), size.unwrap_or(head.len() as u64));
+            part.identity = place.identity();
             look(part, &head)
         }
         Err(error) => {

@@ -114,6 +114,7 @@ fn uncovered(facts: &Facts) -> BTreeMap<String, BTreeSet<String>> {
         }
         covered.extend(named);
     }
+    let covered = facts.with_same_file(&covered);
     let mut uncovered: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for part in facts.parts.values().filter(|part| part.kind != Kind::Checksums) {
         let name = part.name.as_str();

@@ -156,6 +156,10 @@ pub(super) fn leftovers(check: &Check, facts: &Facts) -> Outcome {
         .flat_map(|entry| &entry.words)
         .filter_map(|word| word.strip_prefix("root=live:")?.rsplit('/').next())
         .collect();
+    let booted: BTreeSet<&str> =
+        facts.parts.keys().map(String::as_str).filter(|name| is_booted(facts, name)).collect();
+    let listed_files = facts.with_same_file(&listed_files);
+    let booted = facts.with_same_file(&booted);
     let has_menus = set_menus(facts).any(|menu| !menu.entries.is_empty());
     for part in facts.parts.values() {
         let file = part.name.rsplit('/').next().unwrap_or(&part.name);
@@ -163,7 +167,7 @@ pub(super) fn leftovers(check: &Check, facts: &Facts) -> Outcome {
             outcome.warns(&part.name, "looks like something left behind", "remove it");
         } else if matches!(part.kind, Kind::Kernel | Kind::Initramfs | Kind::Squashfs)
             && has_menus
-            && !is_booted(facts, &part.name)
+            && !booted.contains(part.name.as_str())
             && !fetched.contains(file)
             && !listed_files.contains(part.name.as_str())
         {

@@ -30,7 +30,9 @@ impl Gatherer<'_> {
                 }
             };
             let kind = kind_of(&name, &head);
-            parts.insert(name.clone(), look(Part::new(name.clone(), kind, size), &head));
+            let mut part = look(Part::new(name.clone(), kind, size), &head);
+            part.identity = place.identity();
+            parts.insert(name.clone(), part);
             let Some(loader) = loader_of(&name, &head).filter(|_| kind == Kind::Menu) else { continue };
             let text = match place.text() {
                 Ok(text) => text.unwrap_or_default(),
