@@ -1,0 +1,90 @@
+//! Why the store could not do what it was asked.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::VERSION;
+use crate::digest::{BlobDigest, TreeDigest};
+use crate::tree::DecodeError;
+
+/// Why the store could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The operating system said no.
+    #[error("{what} {path}")]
+    Io {
+        /// What was tried: `read`, `write`, …
+        what: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The index could not be read or written.
+    #[error("the index of the store, {path}")]
+    Index {
+        /// The SQLite file.
+        path: PathBuf,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+    /// The index is no database any more.
+    #[error(
+        "the index of the store, {path}, is damaged; move it away, with those beside it that begin with its name: objects stay, and \
+         what was built is built again"
+    )]
+    IndexDamaged {
+        /// The SQLite file.
+        path: PathBuf,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+    /// Another program's folder, or a newer version's store.
+    #[error("{path} was written by another version of stagegraph ({found:?}); this one reads {VERSION:?}")]
+    Version {
+        /// The version file.
+        path: PathBuf,
+        /// What it says.
+        found: String,
+    },
+    /// An object is not there.
+    #[error("object {0} is not in the store")]
+    Missing(BlobDigest),
+    /// An object does not hold what its name says.
+    #[error("object {0} was damaged and has been removed from the store; build again to make it anew")]
+    Damaged(BlobDigest),
+    /// An object that should be a tree is none.
+    #[error("object {digest} is not a tree")]
+    NotATree {
+        /// The object.
+        digest: TreeDigest,
+        /// What is wrong with it.
+        source: DecodeError,
+    },
+    /// A row of the index holds what no version of this program writes.
+    #[error("the index of the store has a damaged row for {0}")]
+    Row(String),
+    /// A file changed while it was read, or no longer is what its tree says.
+    #[error("{path} changed: its bytes are no longer those that were hashed; build again")]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl StoreError {
+    /// Wraps what SQLite said about the index at `path`.
+    pub(crate) fn index(path: PathBuf, source: rusqlite::Error) -> StoreError {
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        match source.sqlite_error_code() {
+            Some(DatabaseCorrupt | NotADatabase) => StoreError::IndexDamaged { path, source },
+            _ => StoreError::Index { path, source },
+        }
+    }
+
+    /// Wraps what the system said about `path`.
+    pub(crate) fn io(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> StoreError {
+        let path = path.into();
+        move |source| StoreError::Io { what, path, source }
+    }
+}
