@@ -4,6 +4,7 @@ mod audit;
 mod build;
 mod catalyst;
 mod extract;
+mod machine;
 mod plan;
 mod store;
 mod why;
@@ -15,6 +16,7 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use graph::tool::Tools;
 
+use crate::publish::PublishError;
 use crate::spec::{Finder, Overrides, SpecError};
 
 /// All went well.
@@ -143,6 +145,13 @@ impl Failure {
 impl From<cache::StoreError> for Failure {
     fn from(error: cache::StoreError) -> Self {
         Self::environment(with_causes(&error))
+    }
+}
+
+impl From<PublishError> for Failure {
+    fn from(error: PublishError) -> Self {
+        let code = if error.is_specs_fault() { WRONG } else { ENVIRONMENT };
+        Self { code, message: with_causes(&error) }
     }
 }
 

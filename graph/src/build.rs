@@ -100,6 +100,15 @@ impl Built {
         })
     }
 
+    /// Returns the keys of all nodes that are done.
+    pub fn actions(&self) -> Vec<ActionDigest> {
+        let done = self.nodes.values().filter_map(|outcome| match outcome {
+            Outcome::Done(done) => Some(done.digest),
+            _ => None,
+        });
+        done.collect()
+    }
+
     /// Returns what a node gave, if it is done.
     pub fn done(&self, node: &NodeName) -> Option<&Done> {
         match self.nodes.get(node)? {

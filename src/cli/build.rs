@@ -1,25 +1,17 @@
 //! `stagegraph build`.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clap::{Args, ValueEnum};
-use graph::build::{Backend, Built, Options, Outcome};
+use graph::build::{Built, Options, Outcome};
 use graph::dag::NodeName;
-use graph::sandbox::{Mode, Sandbox};
-use graph::tool::Tools;
-use graph::{Cancel, Fault};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::flag;
+use graph::sandbox::Mode;
 
-use super::{DONE, ENVIRONMENT, FAILED, Failure, SpecArgs, StoreArgs, WRONG, finder, search_path};
-use crate::publish::{self, PublishError};
+use super::machine::{self, Machine};
+use super::{DONE, Failure, SpecArgs, StoreArgs, WRONG, finder};
+use crate::publish;
 use crate::report::{Reporter, Style};
 use crate::spec::Spec;
-
-/// What a shell expects of a program that a signal ended: this, and the signal's number.
-const BY_SIGNAL: u8 = 128;
 
 #[derive(Debug, Args)]
 pub(super) struct Build {
@@ -84,17 +76,10 @@ impl Build {
             self.check_out(&specs)?;
         }
         let store = cache::Store::open(&self.store.dir()?)?;
-        let search = search_path();
-        let bwrap = search.iter().map(|folder| folder.join("bwrap")).find(|path| path.is_file());
-        let mode = match self.sandbox {
+        let machine = Machine::new(match self.sandbox {
             SandboxMode::On => Mode::On,
             SandboxMode::Off => Mode::Off,
-        };
-        let sandbox = Sandbox::new(mode, bwrap);
-        let tools = Tools::new(search);
-        let cancel = Cancel::default();
-        let stopped = Stopped::on_signals(&cancel)?;
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        })?;
         let mut code = DONE;
         for (spec, wanted) in specs.iter().zip(wanted) {
             let reporter = Reporter::new(Style { json: self.json, verbose: self.verbose });
@@ -103,29 +88,19 @@ impl Build {
             }
             let options = Options {
                 graph: spec.name.clone(),
-                jobs: self.jobs.map_or(cores, usize::from),
+                jobs: self.jobs.map_or_else(machine::cores, usize::from),
                 check: self.check,
                 offline: self.offline,
             };
-            let listener = |event| reporter.event(event);
-            let backend = Backend {
-                store: &store,
-                sandbox: &sandbox,
-                tools: &tools,
-                cancel: &cancel,
-                listener: &listener,
-            };
-            let built = graph::build::build(&spec.dag, &wanted, &backend, &options)?;
+            let built = machine.build(&store, spec, &wanted, &reporter, &options)?;
             reporter.finish(&built);
-            if cancel.is_cancelled() {
+            if let Some(code) = machine.stopped() {
                 super::complain("error: stopped; what was finished is kept");
-                return Ok(stopped.code());
+                return Ok(code);
             }
             code = code.max(match built.fault() {
                 None => self.publish(&store, spec, &built, &reporter)?,
-                Some(Fault::Action) => FAILED,
-                Some(Fault::Spec) => WRONG,
-                Some(Fault::Environment) => ENVIRONMENT,
+                Some(fault) => machine::code(fault),
             });
         }
         Ok(code)
@@ -182,15 +157,8 @@ impl Build {
             return Ok(DONE);
         }
         let folder = self.out.join(&spec.name);
-        let published = publish::publish(store, spec, built, &folder).map_err(|error| Failure {
-            code: if error.is_specs_fault() { WRONG } else { ENVIRONMENT },
-            message: publish_message(&error),
-        })?;
-        let actions = built.nodes.values().filter_map(|outcome| match outcome {
-            Outcome::Done(done) => Some(done.digest),
-            _ => None,
-        });
-        store.set_root(&folder, &spec.name, &actions.collect::<Vec<_>>())?;
+        let published = publish::publish(store, spec, built, &folder)?;
+        store.set_root(&folder, &spec.name, &built.actions())?;
         reporter.published(&folder, &published);
         self.say_memory(store, built, reporter, &folder);
         Ok(DONE)
@@ -222,34 +190,4 @@ impl Build {
             }
         }
     }
-}
-
-/// Which signal ended a build.
-pub(super) struct Stopped(Arc<AtomicUsize>);
-
-impl Stopped {
-    /// Lets ctrl-C, SIGTERM and SIGHUP end a build in order, and a second one at once.
-    pub(super) fn on_signals(cancel: &Cancel) -> Result<Self, Failure> {
-        let stopped = Self(Arc::default());
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
-            let number = signal.unsigned_abs() as usize;
-            let register = || {
-                flag::register_conditional_shutdown(signal, i32::from(BY_SIGNAL) + signal, cancel.flag())?;
-                flag::register_usize(signal, Arc::clone(&stopped.0), number)?;
-                flag::register(signal, cancel.flag())
-            };
-            register().map_err(|error| Failure::environment(format!("catch signals: {error}")))?;
-        }
-        Ok(stopped)
-    }
-
-    /// Returns the exit code that a shell expects.
-    pub(super) fn code(&self) -> u8 {
-        BY_SIGNAL.saturating_add(u8::try_from(self.0.load(Ordering::Relaxed)).unwrap_or(0))
-    }
-}
-
-pub(super) fn publish_message(error: &PublishError) -> String {
-    let cause = std::error::Error::source(error);
-    cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }

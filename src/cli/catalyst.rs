@@ -4,13 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use clap::{Args, Subcommand};
-use graph::build::{Backend, Options, Outcome};
-use graph::sandbox::{Mode, Sandbox};
-use graph::tool::Tools;
-use graph::{Cancel, Fault};
+use graph::sandbox::Mode;
 
-use super::build::{Stopped, publish_message};
-use super::{DONE, ENVIRONMENT, FAILED, Failure, WRONG, complain, finder, print, search_path, with_causes};
+use super::machine::{self, Machine};
+use super::{DONE, ENVIRONMENT, Failure, WRONG, complain, finder, print, with_causes};
 use crate::catalyst::{Request, RequestError, RequestOutput, RequestResult, SCHEMA, TARGET, TARGET_PATH};
 use crate::publish;
 use crate::report::{Reporter, Style};
@@ -133,8 +130,7 @@ fn die_with_catalyst() -> Result<(), Failure> {
 }
 
 fn finish(path: &Path, verbose: bool) -> Result<u8, Failure> {
-    let cancel = Cancel::default();
-    let stopped = Stopped::on_signals(&cancel)?;
+    let machine = Machine::new(Mode::On)?;
     die_with_catalyst()?;
     let request = Request::read(path).map_err(|error| request_failure(&error))?;
     let text = request.spec().map_err(|error| request_failure(&error))?;
@@ -149,53 +145,19 @@ fn finish(path: &Path, verbose: bool) -> Result<u8, Failure> {
         .map_err(|error| Failure::environment(format!("write {}: {error}", file.display())))?;
     let overrides = Overrides { set: request.set.clone(), epoch: None };
     let spec = Spec::load(&finder(), &file.to_string_lossy(), &overrides)?;
-    let search = search_path();
-    let bwrap = search.iter().map(|folder| folder.join("bwrap")).find(|path| path.is_file());
     let reporter = Reporter::new(Style { json: false, verbose });
-    let options = Options {
-        graph: name.clone(),
-        jobs: std::thread::available_parallelism().map_or(1, usize::from),
-        check: false,
-        offline: true,
-    };
     let wanted: Vec<_> = spec.dag.nodes().keys().cloned().collect();
-    let built = graph::build::build(
-        &spec.dag,
-        &wanted,
-        &Backend {
-            store: &store,
-            sandbox: &Sandbox::new(Mode::On, bwrap),
-            tools: &Tools::new(search),
-            cancel: &cancel,
-            listener: &|event| reporter.event(event),
-        },
-        &options,
-    )?;
+    let built = machine.build(&store, &spec, &wanted, &reporter, &machine::usual(name.clone()))?;
     reporter.finish(&built);
-    if cancel.is_cancelled() {
+    if let Some(code) = machine.stopped() {
         complain("error: stopped; what was finished is kept");
-        return Ok(stopped.code());
+        return Ok(code);
     }
-    match built.fault() {
-        None => {}
-        Some(Fault::Action) => return Ok(FAILED),
-        Some(Fault::Spec) => return Ok(WRONG),
-        Some(Fault::Environment) => return Ok(ENVIRONMENT),
+    if let Some(fault) = built.fault() {
+        return Ok(machine::code(fault));
     }
-    let published =
-        publish::publish_beside(&store, &spec, &built, folder, &name).map_err(|error| Failure {
-            code: if error.is_specs_fault() { WRONG } else { ENVIRONMENT },
-            message: publish_message(&error),
-        })?;
-    let actions: Vec<_> = built
-        .nodes
-        .values()
-        .filter_map(|outcome| match outcome {
-            Outcome::Done(done) => Some(done.digest),
-            _ => None,
-        })
-        .collect();
-    store.set_root(&request.iso, &name, &actions)?;
+    let published = publish::publish_beside(&store, &spec, &built, folder, &name)?;
+    store.set_root(&request.iso, &name, &built.actions())?;
     let outputs = published
         .files
         .iter()

@@ -3,13 +3,10 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use graph::build::{Backend, Options};
-use graph::sandbox::{Mode, Sandbox};
-use graph::tool::Tools;
-use graph::{Cancel, Fault};
+use graph::sandbox::Mode;
 
-use super::build::{Stopped, publish_message};
-use super::{DONE, ENVIRONMENT, FAILED, Failure, WRONG, complain, finder, search_path, with_causes};
+use super::machine::{self, Machine};
+use super::{DONE, ENVIRONMENT, FAILED, Failure, WRONG, complain, finder, with_causes};
 use crate::audit::{self, Place, Set, Verdict};
 use crate::extract::{self, ExtractError};
 use crate::formats::iso9660::IsoError;
@@ -40,8 +37,7 @@ impl Extract {
         }
         // Without a slash at its end, which would show in what is printed.
         let dir: PathBuf = self.dir.components().collect();
-        publish::check(&dir)
-            .map_err(|error| Failure { code: ENVIRONMENT, message: publish_message(&error) })?;
+        publish::check(&dir)?;
         let text = extract::spec(&self.iso).map_err(|error| {
             let code = match &error {
                 ExtractError::Iso(IsoError::Read { .. }) => ENVIRONMENT,
@@ -62,41 +58,18 @@ impl Extract {
         std::fs::write(&file, text).map_err(failed)?;
         let spec = Spec::load(&finder(), &file.to_string_lossy(), &Overrides::default())?;
         let store = cache::Store::open(&work.0.join("store"))?;
-        let cancel = Cancel::default();
-        let stopped = Stopped::on_signals(&cancel)?;
+        let machine = Machine::new(Mode::Off)?;
         let reporter = Reporter::new(Style { json: false, verbose: false });
-        let options = Options {
-            graph: spec.name.clone(),
-            jobs: std::thread::available_parallelism().map_or(1, usize::from),
-            check: false,
-            offline: true,
-        };
-        let built = graph::build::build(
-            &spec.dag,
-            &spec.dag.nodes().keys().cloned().collect::<Vec<_>>(),
-            &Backend {
-                store: &store,
-                sandbox: &Sandbox::new(Mode::Off, None),
-                tools: &Tools::new(search_path()),
-                cancel: &cancel,
-                listener: &|event| reporter.event(event),
-            },
-            &options,
-        )?;
-        if cancel.is_cancelled() {
+        let wanted: Vec<_> = spec.dag.nodes().keys().cloned().collect();
+        let built = machine.build(&store, &spec, &wanted, &reporter, &machine::usual(spec.name.clone()))?;
+        if let Some(code) = machine.stopped() {
             complain("error: stopped; nothing was written");
-            return Ok(stopped.code());
+            return Ok(code);
         }
-        match built.fault() {
-            None => {}
-            Some(Fault::Action) => return Ok(FAILED),
-            Some(Fault::Spec) => return Ok(WRONG),
-            Some(Fault::Environment) => return Ok(ENVIRONMENT),
+        if let Some(fault) = built.fault() {
+            return Ok(machine::code(fault));
         }
-        let published = publish::publish(&store, &spec, &built, &dir).map_err(|error| {
-            let code = if error.is_specs_fault() { WRONG } else { ENVIRONMENT };
-            Failure { code, message: publish_message(&error) }
-        })?;
+        let published = publish::publish(&store, &spec, &built, &dir)?;
         reporter.published(&dir, &published);
         let set = Set::open(&dir.to_string_lossy(), &Client::new(Patience::default()))
             .map_err(|error| Failure::environment(with_causes(&error)))?;
