@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256, Sha512};
 
 use super::place::Place;
 use super::walk::{self, Walk};
-use crate::formats::checksums::Algorithm;
+use crate::formats::checksums::{Algorithm, hex};
 
 /// Bytes of a piece.
 const PIECE: usize = 1 << 20;
@@ -235,7 +235,6 @@ impl Hasher {
     }
 
     fn finish(self) -> String {
-        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         match self {
             Hasher::Sha256(hasher) => hex(&hasher.finalize()),
             Hasher::Sha512(hasher) => hex(&hasher.finalize()),

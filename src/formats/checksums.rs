@@ -34,6 +34,16 @@ impl Algorithm {
         }
     }
 
+    /// Returns the name that Gentoo's and BSD's lists have for it.
+    pub fn listed(self) -> &'static str {
+        match self {
+            Algorithm::Sha256 => "SHA256",
+            Algorithm::Sha512 => "SHA512",
+            Algorithm::Blake2b => "BLAKE2B",
+            Algorithm::Blake3 => "BLAKE3",
+        }
+    }
+
     /// Returns the name.
     pub fn name(self) -> &'static str {
         match self {
@@ -43,6 +53,11 @@ impl Algorithm {
             Algorithm::Blake3 => "BLAKE3",
         }
     }
+}
+
+/// Writes a hash as lists have it: in lower-case hex.
+pub fn hex(hash: &[u8]) -> String {
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// One line: a file and what its bytes hash to.

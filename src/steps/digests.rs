@@ -13,6 +13,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha512};
 
 use super::{Inputs, Kind, Made, folder, identity};
+use crate::formats::checksums::{Algorithm, hex};
 use crate::formats::iso9660::Iso;
 use crate::spec::{Fields, Image, SpecError};
 
@@ -26,13 +27,14 @@ fn make(fields: &Fields<'_>, image: &Image) -> Result<Made, Box<SpecError>> {
     let iso = fields.bool("iso", false)?.then(|| image.iso_name());
     let mut hashes = Vec::new();
     for (name, item) in fields.texts("hashes")? {
-        hashes.push(HashName::parse(name).ok_or_else(|| {
+        let known = HASHES.into_iter().find(|hash| hash.listed().eq_ignore_ascii_case(name));
+        hashes.push(known.ok_or_else(|| {
             SpecError::at(&item.origin, format!("{name:?} is no hash for digests"))
                 .label("blake2b, sha512 or sha256")
         })?);
     }
     if hashes.is_empty() {
-        hashes = vec![HashName::Blake2b, HashName::Sha512];
+        hashes = vec![Algorithm::Blake2b, Algorithm::Sha512];
     }
     let bsd = match fields.text("format")? {
         None | Some("linux") => false,
@@ -46,48 +48,21 @@ fn make(fields: &Fields<'_>, image: &Image) -> Result<Made, Box<SpecError>> {
     Ok(Made::new(Digests { iso, hashes, bsd, each }, &["files/"]))
 }
 
-/// A hash that files are listed by, under the name catalyst's configuration has for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum HashName {
-    Blake2b,
-    Sha512,
-    Sha256,
-}
-
-impl HashName {
-    fn parse(name: &str) -> Option<Self> {
-        [HashName::Blake2b, HashName::Sha512, HashName::Sha256]
-            .into_iter()
-            .find(|hash| hash.name().eq_ignore_ascii_case(name))
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            HashName::Blake2b => "BLAKE2B",
-            HashName::Sha512 => "SHA512",
-            HashName::Sha256 => "SHA256",
-        }
-    }
-}
+/// The hashes that lists may have, under the names catalyst's configuration has for them.
+const HASHES: [Algorithm; 3] = [Algorithm::Blake2b, Algorithm::Sha512, Algorithm::Sha256];
 
 #[derive(Serialize)]
 struct Digests {
     iso: Option<String>,
-    hashes: Vec<HashName>,
+    hashes: Vec<Algorithm>,
     /// `NAME (file) = hash` in place of `hash  file`.
     bsd: bool,
     /// Whether every file gets a list of its own as well, and a `.sha256`.
     each: bool,
 }
 
-/// The hashes of one file, in hex.
-struct Hashes {
-    blake2b: String,
-    sha512: String,
-    /// The store has it already.
-    sha256: String,
-}
+/// The hashes of one file, in hex: all of [`HASHES`].
+type Hashes = BTreeMap<Algorithm, String>;
 
 /// Hashes a file with both algorithms in one reading.
 fn hash(store: &Store, blob: &Blob) -> Result<Hashes, StepError> {
@@ -109,33 +84,23 @@ fn hash(store: &Store, blob: &Blob) -> Result<Hashes, StepError> {
         // Takes the damaged object out, so that the next build makes it again.
         store.verified(&blob.digest)?;
     }
-    Ok(Hashes {
-        blake2b: hex(&blake2b.finalize()),
-        sha512: hex(&sha512.finalize()),
-        sha256: store.sha256(&blob.digest)?.to_string(),
-    })
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    Ok(BTreeMap::from([
+        (Algorithm::Blake2b, hex(&blake2b.finalize())),
+        (Algorithm::Sha512, hex(&sha512.finalize())),
+        // The store has it already.
+        (Algorithm::Sha256, store.sha256(&blob.digest)?.to_string()),
+    ]))
 }
 
 impl Digests {
     /// Renders one file's lines: a comment and the hash for each kind.
     fn lines(&self, name: &str, hashes: &Hashes) -> String {
-        let line = |hash: &HashName| {
-            let hex = match hash {
-                HashName::Blake2b => &hashes.blake2b,
-                HashName::Sha512 => &hashes.sha512,
-                HashName::Sha256 => &hashes.sha256,
-            };
-            self.line(*hash, name, hex)
-        };
-        self.hashes.iter().map(line).collect()
+        let line = |hash: &Algorithm| Some(self.line(*hash, name, hashes.get(hash)?));
+        self.hashes.iter().filter_map(line).collect()
     }
 
-    fn line(&self, hash: HashName, name: &str, hex: &str) -> String {
-        let kind = hash.name();
+    fn line(&self, hash: Algorithm, name: &str, hex: &str) -> String {
+        let kind = hash.listed();
         if self.bsd {
             format!("# {kind} HASH\n{kind} ({name}) = {hex}\n")
         } else {
@@ -178,7 +143,7 @@ impl Step for Digests {
                 .ok_or_else(|| StepError::spec(format!("no input of {} has the ISO {name}", job.node)))?;
             let listing = format!("{name}.CONTENTS.gz");
             let contents = job.store.put(&contents(job, &iso)?)?;
-            let sha256 = self.line(HashName::Sha256, name, &job.store.sha256(&iso.digest)?.to_string());
+            let sha256 = self.line(Algorithm::Sha256, name, &job.store.sha256(&iso.digest)?.to_string());
             outputs.push((format!("{name}.sha256"), job.store.put(sha256.as_bytes())?));
             outputs.push((listing.clone(), contents));
             first.extend([(name.clone(), iso), (listing, contents)]);
@@ -190,7 +155,10 @@ impl Step for Digests {
             .par_iter()
             .map(|(name, blob)| {
                 let hashes = hash(job.store, blob)?;
-                Ok((self.lines(name, &hashes), self.line(HashName::Sha256, name, &hashes.sha256)))
+                Ok((
+                    self.lines(name, &hashes),
+                    self.line(Algorithm::Sha256, name, &hashes[&Algorithm::Sha256]),
+                ))
             })
             .collect::<Result<_, StepError>>()?;
         if self.each {
@@ -221,9 +189,14 @@ mod tests {
         // As on the mirrors, where an ISO has a name of 42 characters.
         let name = "install-amd64-minimal-20260101T000000Z.iso";
         assert_eq!(name.len(), 42);
-        let hashes = Hashes { blake2b: "0".repeat(128), sha512: "0".repeat(128), sha256: "0".repeat(64) };
-        let digests =
-            Digests { iso: None, hashes: vec![HashName::Blake2b, HashName::Sha512], bsd: false, each: false };
+        let hashes = [(Algorithm::Blake2b, 128), (Algorithm::Sha512, 128), (Algorithm::Sha256, 64)];
+        let hashes = hashes.map(|(hash, digits)| (hash, "0".repeat(digits))).into();
+        let digests = Digests {
+            iso: None,
+            hashes: vec![Algorithm::Blake2b, Algorithm::Sha512],
+            bsd: false,
+            each: false,
+        };
         let text = digests.lines(name, &hashes) + &digests.lines(&format!("{name}.CONTENTS.gz"), &hashes);
         assert_eq!(text.len(), 774);
     }

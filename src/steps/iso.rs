@@ -9,6 +9,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use cache::Output;
+use cache::store::WorkDir;
 use graph::sandbox::Invocation;
 use graph::tool::ToolSpec;
 use graph::{Job, Resolved, Resolving, Step, StepError};
@@ -43,6 +44,10 @@ struct Iso {
     volume: Volume,
 }
 
+/// Boot images, by their paths on the ISO.
+pub(super) const ELTORITO: &str = "boot/grub/eltorito.img";
+pub(super) const EFI: &str = "boot/grub/efi.img";
+
 /// What is fixed of a volume.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Volume {
@@ -61,10 +66,40 @@ impl Volume {
         }
     }
 
-    /// Builds xorriso's command line; `files` are the paths on the ISO and below the work folder.
-    ///
-    /// The boot images are `/boot/grub/eltorito.img` and `/boot/grub/efi.img` on the ISO, and `in/mbr` in the work folder.
-    pub(super) fn xorriso_args(&self, files: &BTreeMap<String, String>) -> Vec<OsString> {
+    /// Writes the ISO `name`: `files`, by the paths on it and below the work folder, and the node's inputs `squashfs`,
+    /// `eltorito`, `efi` and `mbr`. `inputs` are more files that the tool may read, below `in/`.
+    pub(super) fn write(
+        &self,
+        job: &Job<'_>,
+        name: &str,
+        work: &WorkDir,
+        mut files: BTreeMap<String, String>,
+        mut inputs: BTreeMap<String, PathBuf>,
+    ) -> Result<BTreeMap<String, Output>, StepError> {
+        for (input, on_iso) in [("squashfs", Some(SQUASHFS)), ("efi", Some(EFI)), ("mbr", None)] {
+            inputs.insert(input.to_owned(), job.path(input)?);
+            files.extend(on_iso.map(|on_iso| (on_iso.to_owned(), format!("in/{input}"))));
+        }
+        // xorriso writes a table into this one, so it gets a copy.
+        let eltorito = job.store.read(&job.blob("eltorito")?.digest)?;
+        fs::write(work.path().join("eltorito"), eltorito).map_err(StepError::environment)?;
+        files.insert(ELTORITO.to_owned(), "eltorito".to_owned());
+        job.progress("writing", 0, None);
+        job.run(&Invocation {
+            tool: job.tool("xorriso")?,
+            args: self.xorriso_args(&files),
+            env: BTreeMap::new(),
+            inputs,
+            mounts: BTreeMap::new(),
+            work: work.path(),
+            privileged: false,
+        })?;
+        let image = job.take(work.path(), "image.iso")?;
+        Ok(BTreeMap::from([("files".to_owned(), folder(job.store, [(name.to_owned(), image)])?)]))
+    }
+
+    /// Builds xorriso's command line.
+    fn xorriso_args(&self, files: &BTreeMap<String, String>) -> Vec<OsString> {
         let date = format!("--modification-date={}", self.date);
         // Files are objects of the store, whose own times are those of the build.
         let file_dates = format!("={}", self.epoch);
@@ -91,7 +126,7 @@ impl Volume {
             "--gpt_disk_guid",
             "modification-date",
             "-b",
-            "boot/grub/eltorito.img",
+            ELTORITO,
             "-no-emul-boot",
             "-boot-load-size",
             "4",
@@ -102,7 +137,7 @@ impl Volume {
             "--protective-msdos-label",
             "-eltorito-alt-boot",
             "--efi-boot",
-            "boot/grub/efi.img",
+            EFI,
             "-efi-boot-part",
             "--efi-boot-image",
             "-o",
@@ -164,12 +199,7 @@ impl Step for Iso {
                 job.store.verified(&entry.initrd.digest)?,
             );
         }
-        graft(SQUASHFS.to_owned(), "squashfs".to_owned(), job.path("squashfs")?);
-        graft("boot/grub/efi.img".to_owned(), "efi".to_owned(), job.path("efi")?);
-        inputs.insert("mbr".to_owned(), job.path("mbr")?);
-        // xorriso writes a table into this one, so it gets a copy.
         let written = [
-            ("boot/grub/eltorito.img", job.store.read(&job.blob("eltorito")?.digest)?),
             ("boot/grub/grub.cfg", config.into_bytes()),
             ("livecd", Vec::new()),
             ("README.txt", self.readme().into_bytes()),
@@ -179,17 +209,6 @@ impl Step for Iso {
             fs::write(work.path().join(&name), bytes).map_err(StepError::environment)?;
             files.insert(on_iso.to_owned(), name);
         }
-        job.progress("writing", 0, None);
-        job.run(&Invocation {
-            tool: job.tool("xorriso")?,
-            args: self.volume.xorriso_args(&files),
-            env: BTreeMap::new(),
-            inputs,
-            mounts: BTreeMap::new(),
-            work: work.path(),
-            privileged: false,
-        })?;
-        let image = job.take(work.path(), "image.iso")?;
-        Ok(BTreeMap::from([("files".to_owned(), folder(job.store, [(self.name.clone(), image)])?)]))
+        self.volume.write(job, &self.name, &work, files, inputs)
     }
 }
