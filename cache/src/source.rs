@@ -221,6 +221,27 @@ impl Read for FileReader<'_> {
     }
 }
 
+impl RootTree {
+    /// Copies the bytes of all files into one object of the store; returns where they are then. The place they were at
+    /// may go.
+    ///
+    /// # Errors
+    /// [`StoreError`]: a file is not what the tree says, or the store failed.
+    pub fn pack(&self, store: &Store) -> Result<Bytes, StoreError> {
+        let mut writer = store.writer()?;
+        let mut slices = Slices::default();
+        let mut end = 0;
+        for (path, digest, size) in self.tree.files() {
+            if let std::collections::btree_map::Entry::Vacant(place) = slices.0.entry(digest) {
+                place.insert(end);
+                end += writer.copy_from(self.open_file(store, path, &digest, size)?)?;
+            }
+        }
+        let pack = writer.commit()?.digest;
+        Ok(Bytes::Pack { pack, index: store.put(&slices.encode())?.digest })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -231,6 +252,35 @@ mod tests {
         let bytes = slices.encode();
         assert_eq!(Slices::decode(&bytes), Some(slices));
         assert_eq!(Slices::decode(&bytes[..bytes.len() - 1]), None);
+    }
+
+    #[test]
+    fn a_packed_tree_is_read_without_its_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("store")).unwrap();
+        let top = dir.path().join("top");
+        std::fs::create_dir(&top).unwrap();
+        for (name, text) in [("a", "one"), ("b", "two"), ("c", "one"), ("empty", "")] {
+            std::fs::write(top.join(name), text).unwrap();
+        }
+        let tree = crate::ingest::directory(&store, &top).unwrap();
+        let digest = store.put_tree(&tree).unwrap();
+        let bytes =
+            store.open_tree(&digest, &Bytes::Directory { path: top.clone() }).unwrap().pack(&store).unwrap();
+        std::fs::remove_dir_all(&top).unwrap();
+        let packed = store.open_tree(&digest, &bytes).unwrap();
+        let texts: Vec<String> = packed
+            .tree
+            .files()
+            .map(|(path, digest, size)| {
+                let mut text = String::new();
+                packed.open_file(&store, path, &digest, size).unwrap().read_to_string(&mut text).unwrap();
+                text
+            })
+            .collect();
+        assert_eq!(texts, ["one", "two", "one", ""]);
+        let Bytes::Pack { pack, .. } = bytes else { panic!("{bytes:?}") };
+        assert_eq!(store.read(&pack).unwrap(), b"onetwo", "each content once");
     }
 
     #[test]

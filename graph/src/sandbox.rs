@@ -150,7 +150,7 @@ impl Sandbox {
     ) -> Result<(), SandboxError> {
         let program = &invocation.tool.program;
         let start = |source| SandboxError::Start { program: program.clone(), source };
-        let mut command = match self.mode {
+        let command = match self.mode {
             Mode::On => {
                 let bwrap = self.bwrap.as_deref().ok_or(SandboxError::NoBubblewrap)?;
                 self.probe(bwrap)?;
@@ -168,35 +168,7 @@ impl Sandbox {
                 command
             }
         };
-        tracing::debug!(?command, "tool");
-        let (reader, writer) = io::pipe().map_err(start)?;
-        let errors = writer.try_clone().map_err(start)?;
-        command.stdin(Stdio::null()).stdout(writer).stderr(errors).process_group(0);
-        let mut child = command.spawn().map_err(start)?;
-        // The pipe's writing ends in `command` must go, or reading never ends.
-        drop(command);
-        let mut tail = std::collections::VecDeque::new();
-        let status = std::thread::scope(|scope| {
-            scope.spawn(|| {
-                for line in BufReader::new(reader).split(b'\n').map_while(Result::ok) {
-                    each(&line);
-                    tail.push_back(String::from_utf8_lossy(&line).into_owned());
-                    if tail.len() > TAIL {
-                        tail.pop_front();
-                    }
-                }
-            });
-            wait(&mut child, cancel)
-        });
-        match status.map_err(start)? {
-            None => Err(SandboxError::Cancelled),
-            Some(status) if status.success() => Ok(()),
-            Some(status) => Err(SandboxError::Failed {
-                program: program.clone(),
-                status: describe(status),
-                tail: tail.into(),
-            }),
-        }
+        supervise(command, program, cancel, each)
     }
 
     /// Tries once whether a sandbox can be made at all.
@@ -211,6 +183,67 @@ impl Sandbox {
             }
         };
         self.probed.get_or_init(probe).clone().map_err(SandboxError::Forbidden)
+    }
+}
+
+/// Runs a program that is at work on the machine itself: a whole build system, which mounts things and fetches things.
+///
+/// It gets a PID namespace of its own, so that nothing of it outlives this process, however that ends. `unshare` is the
+/// path of util-linux's program.
+///
+/// # Errors
+/// [`SandboxError`]: it could not be started, failed or was stopped.
+pub(crate) fn run_outside(
+    unshare: &Path,
+    inner: &Command,
+    cancel: &Cancel,
+    each: &(dyn Fn(&[u8]) + Sync),
+) -> Result<(), SandboxError> {
+    let mut command = Command::new(unshare);
+    command.args(["--pid", "--fork", "--kill-child", "--"]).arg(inner.get_program()).args(inner.get_args());
+    command.env_clear();
+    command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.current_dir(inner.get_current_dir().unwrap_or(Path::new("/")));
+    die_with_parent(&mut command);
+    supervise(command, Path::new(inner.get_program()), cancel, each)
+}
+
+/// Runs a command to its end and hands every line it prints to `each`.
+fn supervise(
+    mut command: Command,
+    program: &Path,
+    cancel: &Cancel,
+    each: &(dyn Fn(&[u8]) + Sync),
+) -> Result<(), SandboxError> {
+    let start = |source| SandboxError::Start { program: program.to_owned(), source };
+    tracing::debug!(?command, "tool");
+    let (reader, writer) = io::pipe().map_err(start)?;
+    let errors = writer.try_clone().map_err(start)?;
+    command.stdin(Stdio::null()).stdout(writer).stderr(errors).process_group(0);
+    let mut child = command.spawn().map_err(start)?;
+    // The pipe's writing ends in `command` must go, or reading never ends.
+    drop(command);
+    let mut tail = std::collections::VecDeque::new();
+    let status = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for line in BufReader::new(reader).split(b'\n').map_while(Result::ok) {
+                each(&line);
+                tail.push_back(String::from_utf8_lossy(&line).into_owned());
+                if tail.len() > TAIL {
+                    tail.pop_front();
+                }
+            }
+        });
+        wait(&mut child, cancel)
+    });
+    match status.map_err(start)? {
+        None => Err(SandboxError::Cancelled),
+        Some(status) if status.success() => Ok(()),
+        Some(status) => Err(SandboxError::Failed {
+            program: program.to_owned(),
+            status: describe(status),
+            tail: tail.into(),
+        }),
     }
 }
 

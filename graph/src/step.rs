@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +13,7 @@ use cache::{Bytes, Object, Output, RootTree, Store, StoreError};
 
 use crate::action::Action;
 use crate::dag::NodeName;
-use crate::sandbox::{Invocation, Sandbox, SandboxError};
+use crate::sandbox::{self, Invocation, Sandbox, SandboxError};
 use crate::tool::{Tool, ToolError, Tools};
 
 /// Something a node does. Live media's steps implement it, and the counting fake of the engine's tests.
@@ -332,14 +333,25 @@ impl Job<'_> {
     /// # Errors
     /// [`SandboxError`]: it could not be started, failed or was stopped.
     pub fn run(&self, invocation: &Invocation<'_>) -> Result<(), StepError> {
-        self.sandbox.run(invocation, self.cancel, &|line| {
-            let mut log = self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            log.extend_from_slice(line);
-            log.push(b'\n');
-            drop(log);
-            (self.report)(Report::Output(String::from_utf8_lossy(line).into_owned()));
-        })?;
-        Ok(())
+        Ok(self.sandbox.run(invocation, self.cancel, &|line| self.printed(line))?)
+    }
+
+    /// Runs a program on the machine itself, with all of it in sight: for a whole build system that is a node. Nothing
+    /// of it outlives this process; its environment is the one of `command`. `unshare` is the path of util-linux's
+    /// program.
+    ///
+    /// # Errors
+    /// [`SandboxError`]: it could not be started, failed or was stopped.
+    pub fn run_outside(&self, unshare: &Path, command: &Command) -> Result<(), StepError> {
+        Ok(sandbox::run_outside(unshare, command, self.cancel, &|line| self.printed(line))?)
+    }
+
+    fn printed(&self, line: &[u8]) {
+        let mut log = self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        log.extend_from_slice(line);
+        log.push(b'\n');
+        drop(log);
+        (self.report)(Report::Output(String::from_utf8_lossy(line).into_owned()));
     }
 
     /// Takes a tool's output file into the store.

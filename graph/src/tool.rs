@@ -119,7 +119,8 @@ impl Tools {
         self.locate(name).is_some()
     }
 
-    fn locate(&self, name: &str) -> Option<PathBuf> {
+    /// Returns the path of a program, which is not pinned by that.
+    pub fn locate(&self, name: &str) -> Option<PathBuf> {
         self.search
             .iter()
             .map(|folder| folder.join(name))
