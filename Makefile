@@ -13,7 +13,7 @@ BUILD_PACKAGES := gcc libc6-dev
 IMAGE_PACKAGES := mmdebstrap bubblewrap xorriso grub-common grub-pc-bin grub-efi-amd64-bin mtools dosfstools ipxe \
 	pxelinux syslinux-common
 TEST_PACKAGES  := squashfs-tools squashfs-tools-ng genisoimage cpio zstd xz-utils attr libcap2-bin \
-	qemu-system-x86 ovmf ipxe-qemu nginx-light openssl e2fsprogs procps python3-minimal
+	qemu-system-x86 ovmf ipxe-qemu nginx-light openssl e2fsprogs procps python3-minimal xfsprogs fdisk
 BENCH_PACKAGES := squashfs-tools squashfs-tools-ng ninja-build cpio
 
 .PHONY: help program image test test-boot test-fast bench install packages-image packages-test packages-bench

@@ -78,7 +78,8 @@ enum Verb {
 /// Which spec, and what is set on top of it.
 #[derive(Debug, Args)]
 struct SpecArgs {
-    /// Set image.KEY or NODE.KEY of the spec, such as `squashfs.compressor=xz`; may be repeated
+    /// Set image.KEY or NODE.KEY of the spec, such as `squashfs.compressor=xz`; a name in capitals stands for a
+    /// placeholder, such as `TREEISH=…` for @TREEISH@; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
 }
@@ -240,6 +241,17 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(failure) => {
             complain(&format!("error: {}", failure.message.trim_start()));
             failure.code.into()
+        }
+    }
+}
+
+/// Says what was asked for and could not be made, where all else was; returns the exit code.
+fn refused(what: Option<&str>) -> u8 {
+    match what {
+        None => DONE,
+        Some(what) => {
+            complain(&format!("error: {what}"));
+            FAILED
         }
     }
 }

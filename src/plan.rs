@@ -9,9 +9,17 @@ use crate::spec::Spec;
 
 /// Renders the plan as text: nodes in the order they could run, and what each takes.
 pub fn text(spec: &Spec) -> String {
-    let mut text = format!("{} → {}\n\n", spec.name, spec.image.iso_name());
+    let has_iso = spec.dag.nodes().values().any(|node| crate::steps::ISOS.contains(&node.step.kind()));
+    let mut text = spec.name.clone();
+    if has_iso {
+        text.push_str(&format!(" → {}", spec.image.iso_name()));
+    }
+    text.push_str("\n\n");
     for (node, remark) in &spec.remarks {
         text.push_str(&format!("note: {node}: {remark}\n\n"));
+    }
+    if let Some(refused) = &spec.refused {
+        text.push_str(&format!("note: {refused}\n\n"));
     }
     for node in spec.dag.order() {
         let derivation = &spec.dag.nodes()[&node];

@@ -17,8 +17,9 @@ use graph::dag::{Dag, DagError, Derivation, NodeName, OutputRef};
 pub use self::error::SpecError;
 pub use self::fields::Fields;
 pub use self::image::{Image, Timestamp, is_plain_name};
+use self::load::Loaded;
 pub use self::load::{Finder, Overrides};
-pub use self::value::{Item, Table, Value};
+pub use self::value::{Item, Origin, Source, Table, Value};
 use crate::steps::{self, Inputs};
 
 /// A spec, read and checked.
@@ -33,6 +34,8 @@ pub struct Spec {
     pub publish: Vec<(Option<RelPath>, OutputRef)>,
     /// What was decided for the user and must be said aloud.
     pub remarks: Vec<(NodeName, String)>,
+    /// What is asked for and cannot be made, where all else can: a build of it fails, with the rest published.
+    pub refused: Option<String>,
 }
 
 impl Spec {
@@ -41,8 +44,9 @@ impl Spec {
     /// # Errors
     /// [`SpecError`], which points into the file.
     pub fn load(finder: &Finder, name: &str, overrides: &Overrides) -> Result<Spec, Box<SpecError>> {
-        let (name, table) = finder.load(name, overrides)?;
-        Reader { finder, remarks: Vec::new(), kinds: BTreeMap::new() }.read(name, &table)
+        let Loaded { name, item, refused } = finder.load(name, overrides)?;
+        let spec = Reader { finder, remarks: Vec::new(), kinds: BTreeMap::new() }.read(name, &item)?;
+        Ok(Spec { refused, ..spec })
     }
 
     /// Returns the nodes whose outputs are published.
@@ -92,7 +96,7 @@ impl Reader<'_> {
         top.text("extends")?;
         top.finish()?;
         let dag = Dag::new(derivations).map_err(|error| point_at(error, &origins, nodes))?;
-        let spec = Spec { name, image, dag, publish, remarks: self.remarks };
+        let spec = Spec { name, image, dag, publish, remarks: self.remarks, refused: None };
         spec.check_unused(nodes)?;
         Ok(spec)
     }
@@ -102,19 +106,15 @@ impl Reader<'_> {
         let fields = Fields::of(item, "a node")?;
         let step = fields.required("step")?;
         let name = step.as_text()?;
-        if name == "auto" {
-            let why = format!("made of Debian's packages: {}", self.finder.why_not_catalyst());
-            self.remarks.push((node.clone(), why));
-            return steps::kind("debian")
-                .ok_or_else(|| SpecError::at(&step.origin, "there is no step debian"));
-        }
-        if name == "catalyst" {
-            return Err(SpecError::at(&step.origin, "catalyst cannot be run by this version of stagegraph")
-                .label("asked for here")
-                .help(
-                    "use step = \"debian\", or step = \"import\" with the ISO or the root that catalyst made",
-                ));
-        }
+        let name = match name {
+            "auto" if self.finder.has_catalyst => "catalyst",
+            "auto" => {
+                let why = "made of Debian's packages: catalyst is not installed here";
+                self.remarks.push((node.clone(), why.to_owned()));
+                "debian"
+            }
+            other => other,
+        };
         steps::kind(name).ok_or_else(|| {
             SpecError::at(&step.origin, format!("there is no step {name:?}"))
                 .label("not a step")
@@ -162,7 +162,7 @@ fn derivation(
     if let Value::Table(table) = &mut merged.value {
         let own = table.get(kind.name).filter(|item| matches!(item.value, Value::Table(_))).cloned();
         table.retain(|key, item| {
-            let is_step = key == "catalyst" || steps::kind(key).is_some();
+            let is_step = steps::kind(key).is_some();
             !(is_step && matches!(item.value, Value::Table(_)))
         });
         if let Some(own) = own {

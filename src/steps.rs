@@ -5,6 +5,7 @@
 
 mod audit;
 mod boot;
+mod catalyst;
 mod debian;
 mod digests;
 mod grub;
@@ -78,8 +79,9 @@ pub struct Kind {
 }
 
 /// All kinds.
-const KINDS: [&Kind; 14] = [
+const KINDS: [&Kind; 15] = [
     &audit::KIND,
+    &catalyst::KIND,
     &debian::KIND,
     &digests::KIND,
     &grub::KIND,
@@ -94,6 +96,9 @@ const KINDS: [&Kind; 14] = [
     &run::KIND,
     &squashfs::KIND,
 ];
+
+/// The kinds that make an ISO.
+pub const ISOS: [&str; 2] = [iso::KIND.name, medium::KIND.name];
 
 /// Returns the kind of that name.
 pub fn kind(name: &str) -> Option<&'static Kind> {

@@ -8,11 +8,14 @@ LiveCD stagegraph target, builds upon previous LiveCD stage1 tarball
 
 import json
 import os
+import re
 import shutil
+
+import tomli
 
 from catalyst import log
 from catalyst.base.stagebase import StageBase
-from catalyst.fileops import clear_dir
+from catalyst.fileops import clear_dir, clear_path
 from catalyst.support import CatalystError, cmd, normpath
 from catalyst.targets.livecd_stage2 import livecd_stage2
 
@@ -21,6 +24,11 @@ try:
 except ImportError:
     def get_version():
         return "unknown"
+
+
+def is_distkernel(settings, name):
+    """Tell whether a kernel comes with dracut's initramfs."""
+    return settings.get("boot/kernel/" + name + "/distkernel") == "yes"
 
 
 def words(value):
@@ -41,9 +49,39 @@ class livecd_stagegraph(livecd_stage2):
         "livecd/iso_extra_partition",
         "livecd/netboot",
         "livecd/stagegraph",
+        "livecd/stagegraph_request",
         "livecd/stagegraph_set",
         "livecd/stagegraph_store",
     ])
+
+    def __init__(self, spec, addlargs):
+        for name in words(addlargs.get("boot/kernel")):
+            # Its keys become variables of shell scripts.
+            if not re.fullmatch("[A-Za-z0-9_]+", name):
+                raise CatalystError("boot/kernel: %r has more than letters, digits and underscores in it, and "
+                                    "catalyst's scripts lose its settings" % name)
+        # Left to catalyst, these would be entries with the arguments of genkernel's initramfs.
+        self.consoles = {}
+        for name in words(addlargs.get("boot/kernel")):
+            key = "boot/kernel/" + name
+            given = words(addlargs.get(key + "/console"))
+            if is_distkernel(addlargs, name):
+                addlargs.pop(key + "/console", None)
+            self.consoles[name] = given
+        livecd_stage2.__init__(self, spec, addlargs)
+        # catalyst's scripts look for the kernel's image by it, and nothing sets it.
+        self.settings["basearch"] = self.arch()
+
+    def arch(self):
+        """Return the architecture, by Gentoo's name, of a subarch such as nocona."""
+        folder = self.settings["sharedir"] + "/arch/"
+        for name in sorted(os.listdir(folder)):
+            if name.endswith(".toml"):
+                with open(folder + name, "rb") as file:
+                    for arch, subarches in tomli.load(file).items():
+                        if arch != "setarch" and self.settings["subarch"] in subarches:
+                            return arch
+        return self.settings["subarch"]
 
     def set_controller_file(self):
         """Use livecd-stage2's controller: this target brings none."""
@@ -87,6 +125,12 @@ class livecd_stagegraph(livecd_stage2):
             clear_dir(self.settings["target_path"])
         livecd_stage2.bootloader(self)
 
+    def _copy_kernel_config(self, kname):
+        # A second distkernel finds the first one's configuration there, and catalyst stops at it.
+        if is_distkernel(self.settings, kname):
+            clear_path(self.settings["chroot_path"] + "/etc/kernel/config.d")
+        livecd_stage2._copy_kernel_config(self, kname)
+
     def program(self):
         """Find stagegraph: by the spec, by $STAGEGRAPH, on the search path."""
         named = self.settings.get("livecd/stagegraph") or os.environ.get("STAGEGRAPH")
@@ -99,11 +143,10 @@ class livecd_stagegraph(livecd_stage2):
     def kernels(self):
         kernels = []
         for name in words(self.settings["boot/kernel"]):
-            prefix = "boot/kernel/" + name
             kernels.append({
                 "name": name,
-                "family": "dracut" if self.settings.get(prefix + "/distkernel") == "yes" else "genkernel",
-                "consoles": words(self.settings.get(prefix + "/console")),
+                "family": "dracut" if is_distkernel(self.settings, name) else "genkernel",
+                "consoles": self.consoles[name],
             })
         return kernels
 
@@ -111,14 +154,10 @@ class livecd_stagegraph(livecd_stage2):
         """Pack the chroot, and publish ISO, netboot set and digests."""
         work = self.settings["chroot_path"].rstrip("/")
         extra = words(self.settings.get("livecd/iso_extra_partition"))
-        request = {
-            "schema": 1,
-            "catalyst": str(get_version()),
-            "stage_path": self.settings["stage_path"],
-            "iso_root": self.settings["target_path"].rstrip("/"),
+        image = {
             "iso": self.settings["iso"],
             "volume_id": self.settings["iso_volume_id"],
-            "arch": self.settings["hostarch"],
+            "arch": self.settings["basearch"],
             "interpreter": " ".join(words(self.settings.get("interpreter"))) or None,
             "fstype": self.settings.get("fstype", "squashfs"),
             "fsops": words(self.settings.get("fsops")),
@@ -126,19 +165,30 @@ class livecd_stagegraph(livecd_stage2):
             "extra_partition_kib": int(extra[0]) if extra else None,
             "bootargs": words(self.settings.get("livecd/bootargs")),
             "kernels": self.kernels(),
-            "netboot": words(self.settings.get("livecd/netboot")) or ["ipxe"],
-            "digests": sorted(self.settings.get("digests", [])),
+            "netboot": words(self.settings.get("livecd/netboot", "ipxe")),
+            "digests": sorted(self.settings.get("digests", ["blake2b", "sha512"])),
             "digest_format": self.settings.get("digest_format", "linux"),
             "version_stamp": self.settings["version_stamp"],
+        }
+        request = {
+            "schema": 1,
+            "catalyst": str(get_version()),
+            "stage_path": self.settings["stage_path"].rstrip("/"),
+            "iso_root": self.settings["target_path"].rstrip("/"),
+            "image": image,
             "store": self.settings.get("livecd/stagegraph_store")
                      or normpath(self.settings["storedir"] + "/stagegraph"),
             "set": words(self.settings.get("livecd/stagegraph_set")),
             "result": work + ".stagegraph-result.json",
         }
-        path = work + ".stagegraph-request.json"
+        asked = self.settings.get("livecd/stagegraph_request")
+        path = asked or work + ".stagegraph-request.json"
         with open(path, "w", encoding="utf-8") as file:
             json.dump(request, file, indent=2)
             file.write("\n")
+        if asked:
+            log.notice("Nothing is packed: the request is %s", path)
+            return
         log.notice("Packing with stagegraph: %s", path)
         cmd([self.program(), "catalyst", "finish", "--request", path], env=self.env)
         with open(request["result"], encoding="utf-8") as file:

@@ -8,7 +8,7 @@ use graph::dag::NodeName;
 use graph::sandbox::Mode;
 
 use super::machine::{self, Machine};
-use super::{DONE, Failure, SpecArgs, StoreArgs, WRONG, finder};
+use super::{DONE, Failure, SpecArgs, StoreArgs, WRONG, finder, refused};
 use crate::publish;
 use crate::report::{Reporter, Style};
 use crate::spec::Spec;
@@ -99,7 +99,7 @@ impl Build {
                 return Ok(code);
             }
             code = code.max(match built.fault() {
-                None => self.publish(&store, spec, &built, &reporter)?,
+                None => self.publish(&store, spec, &built, &reporter)?.max(refused(spec.refused.as_deref())),
                 Some(fault) => machine::code(fault),
             });
         }

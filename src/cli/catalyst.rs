@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use graph::sandbox::Mode;
 
 use super::machine::{self, Machine};
-use super::{DONE, ENVIRONMENT, Failure, WRONG, complain, finder, print, with_causes};
+use super::{ENVIRONMENT, Failure, WRONG, complain, finder, print, refused, with_causes};
 use crate::catalyst::{Request, RequestError, RequestOutput, RequestResult, SCHEMA, TARGET, TARGET_PATH};
 use crate::publish;
 use crate::report::{Reporter, Style};
@@ -112,7 +112,7 @@ fn uninstall(path: &Path) -> Result<u8, Failure> {
 fn request_failure(error: &RequestError) -> Failure {
     let code = match error {
         RequestError::Read { .. } => ENVIRONMENT,
-        RequestError::Syntax { .. } | RequestError::Schema { .. } | RequestError::Value { .. } => WRONG,
+        RequestError::Syntax { .. } | RequestError::Schema { .. } | RequestError::Wanted(_) => WRONG,
     };
     Failure { code, message: with_causes(error) }
 }
@@ -134,7 +134,7 @@ fn finish(path: &Path, verbose: bool) -> Result<u8, Failure> {
     die_with_catalyst()?;
     let request = Request::read(path).map_err(|error| request_failure(&error))?;
     let text = request.spec().map_err(|error| request_failure(&error))?;
-    let (Some(folder), Some(name)) = (request.iso.parent(), request.iso.file_name()) else {
+    let (Some(folder), Some(name)) = (request.image.iso.parent(), request.image.iso.file_name()) else {
         return Err(Failure { code: WRONG, message: "livecd/iso names no file".to_owned() });
     };
     let name = name.to_string_lossy().into_owned();
@@ -157,7 +157,11 @@ fn finish(path: &Path, verbose: bool) -> Result<u8, Failure> {
         return Ok(machine::code(fault));
     }
     let published = publish::publish_beside(&store, &spec, &built, folder, &name)?;
-    store.set_root(&request.iso, &name, &built.actions())?;
+    // What is published is kept as long as it lies there.
+    let kept = published.files.keys().find(|file| **file == name).or_else(|| published.files.keys().next());
+    if let Some(kept) = kept {
+        store.set_root(&folder.join(kept), &name, &built.actions())?;
+    }
     let outputs = published
         .files
         .iter()
@@ -171,5 +175,5 @@ fn finish(path: &Path, verbose: bool) -> Result<u8, Failure> {
         .and_then(|()| std::fs::rename(&fresh, &request.result))
         .map_err(|error| Failure::environment(format!("write {}: {error}", request.result.display())))?;
     reporter.published(folder, &published);
-    Ok(DONE)
+    Ok(refused(request.image.refused_iso().as_deref()))
 }

@@ -39,6 +39,11 @@ impl Timestamp {
         self.0.strftime("%Y%m%d").to_string()
     }
 
+    /// Puts it in for `@TIMESTAMP@` and `@DATESTAMP@`.
+    pub fn fill(self, text: &str) -> String {
+        text.replace("@TIMESTAMP@", &self.text()).replace("@DATESTAMP@", &self.day())
+    }
+
     /// Returns it as ISO 9660 has dates: `YYYYMMDDhhmmss` and hundredths.
     pub fn iso9660(self) -> String {
         self.0.strftime("%Y%m%d%H%M%S00").to_string()
@@ -81,7 +86,7 @@ impl Image {
     /// Reads `[image]`; tables in it named after a step count where a node runs that step.
     pub(super) fn read(item: &Item, kinds: &BTreeSet<&str>) -> Result<Self, Box<SpecError>> {
         let mut merged = item.clone();
-        for name in steps::names().chain(["catalyst"]) {
+        for name in steps::names() {
             let super::value::Value::Table(table) = &mut merged.value else { break };
             let Some(own) = table.remove(name) else { continue };
             if kinds.contains(name) {
@@ -96,9 +101,7 @@ impl Image {
         })?;
         let filled = |key: &'static str| {
             let text = fields.required_text(key)?;
-            Ok::<_, Box<SpecError>>(
-                text.replace("@TIMESTAMP@", &timestamp.text()).replace("@DATESTAMP@", &timestamp.day()),
-            )
+            Ok::<_, Box<SpecError>>(timestamp.fill(text))
         };
         let image = Self {
             name: filled("name")?,

@@ -1,16 +1,19 @@
 //! Finds spec files, follows `extends`, and lays `--set` on top.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::SpecError;
 use super::image::Timestamp;
 use super::value::{Item, Origin, Source, Table, Value};
+use crate::catalyst;
 
 /// The specs inside the program.
-const BUILT_IN: [(&str, &str); 4] = [
+const BUILT_IN: [(&str, &str); 5] = [
     ("amd64-minimal", include_str!("../../specs/amd64-minimal.toml")),
     ("catalyst", include_str!("../../specs/catalyst.toml")),
+    ("catalyst-netboot", include_str!("../../specs/catalyst-netboot.toml")),
     ("livecd", include_str!("../../specs/livecd.toml")),
     ("netboot", include_str!("../../specs/netboot.toml")),
 ];
@@ -30,36 +33,71 @@ pub struct Finder {
 /// What the command line sets on top of a spec.
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
-    /// `KEY=VALUE`, in order.
+    /// `KEY=VALUE`, in order; `NAME=VALUE` with a name in capitals stands for a placeholder.
     pub set: Vec<String>,
     /// `SOURCE_DATE_EPOCH`; an explicit setting of the timestamp wins over it.
     pub epoch: Option<String>,
 }
 
-impl Finder {
-    /// Returns why `auto` does not take catalyst.
-    pub(super) fn why_not_catalyst(&self) -> &'static str {
-        if self.has_catalyst {
-            "catalyst is installed here, but this version of stagegraph cannot run it"
-        } else {
-            "catalyst is not installed here"
+impl Overrides {
+    /// Returns what stands for placeholders (`TREEISH=…`), and the settings.
+    fn split(&self) -> (BTreeMap<String, String>, Vec<&str>) {
+        let mut fill = BTreeMap::new();
+        let mut set = Vec::new();
+        for text in &self.set {
+            match text.split_once('=').filter(|(name, _)| catalyst::is_placeholder(name)) {
+                Some((name, value)) => drop(fill.insert(name.to_owned(), value.to_owned())),
+                None => set.push(text.as_str()),
+            }
         }
+        (fill, set)
     }
+}
 
-    /// Reads a spec with all it extends and the overrides; returns its name as well.
-    pub(super) fn load(&self, name: &str, overrides: &Overrides) -> Result<(String, Item), Box<SpecError>> {
+/// A spec with all it extends.
+pub(super) struct Loaded {
+    pub(super) name: String,
+    pub(super) item: Item,
+    /// What is asked for and cannot be made.
+    pub(super) refused: Option<String>,
+}
+
+impl Finder {
+    /// Reads a spec with all it extends and the overrides.
+    pub(super) fn load(&self, name: &str, overrides: &Overrides) -> Result<Loaded, Box<SpecError>> {
         let (stem, source) = self.find(name, None)?;
-        let mut item = self.extended(Item::parse(&source)?, &source, 0)?;
-        if let Some(epoch) = &overrides.epoch {
-            let time = Timestamp::from_epoch(epoch).ok_or_else(|| {
-                SpecError::nowhere(format!("SOURCE_DATE_EPOCH is {epoch:?}; expected seconds since 1970"))
-            })?;
-            item = set(item, &format!("image.timestamp={}", time.text()), "SOURCE_DATE_EPOCH")?;
+        let (mut fill, set) = overrides.split();
+        let mut refused = None;
+        let mut item;
+        let mut own = Vec::new();
+        if is_release_spec(name) {
+            if let Some(epoch) = &overrides.epoch {
+                fill.entry("TIMESTAMP".to_owned()).or_insert(from_epoch(epoch)?.text());
+            }
+            let read = catalyst::read_spec(&source, &fill)?;
+            refused = read.refused;
+            own = read.set;
+            item = self.extended(read.item, &source, 0)?;
+        } else {
+            item = self.extended(Item::parse(&source)?, &source, 0)?;
+            if let Some(epoch) = &overrides.epoch {
+                item = laid_over(
+                    item,
+                    &format!("image.timestamp={}", from_epoch(epoch)?.text()),
+                    "SOURCE_DATE_EPOCH",
+                )?;
+            }
+            for (name, text) in &fill {
+                item = put_in(item, name, text)?;
+            }
         }
-        for text in &overrides.set {
-            item = set(item, text, "--set")?;
+        for text in &own {
+            item = laid_over(item, text, "livecd/stagegraph_set")?;
         }
-        Ok((stem, item))
+        for text in set {
+            item = laid_over(item, text, "--set")?;
+        }
+        Ok(Loaded { name: stem, item, refused })
     }
 
     fn extended(&self, item: Item, source: &Arc<Source>, depth: usize) -> Result<Item, Box<SpecError>> {
@@ -89,7 +127,7 @@ impl Finder {
             let name = path.display().to_string();
             Ok((stem, Arc::new(Source { name, text })))
         };
-        if name.contains('/') || name.ends_with(".toml") {
+        if name.contains('/') || name.ends_with(".toml") || is_release_spec(name) {
             // Relative to the spec that names it.
             let folder = from.and_then(|(_, source)| Path::new(&source.name).parent().map(Path::to_owned));
             return read(&folder.unwrap_or_default().join(name));
@@ -114,8 +152,46 @@ impl Finder {
     }
 }
 
+/// Tells whether a name is that of one of catalyst's specs.
+fn is_release_spec(name: &str) -> bool {
+    name.ends_with(".spec")
+}
+
+fn from_epoch(epoch: &str) -> Result<Timestamp, Box<SpecError>> {
+    Timestamp::from_epoch(epoch).ok_or_else(|| {
+        SpecError::nowhere(format!("SOURCE_DATE_EPOCH is {epoch:?}; expected seconds since 1970"))
+    })
+}
+
+/// Puts a text in for a placeholder, `@NAME@`, wherever it stands.
+fn put_in(mut item: Item, name: &str, text: &str) -> Result<Item, Box<SpecError>> {
+    if name == "TIMESTAMP" {
+        // The dates of an image follow from its own.
+        return laid_over(item, &format!("image.timestamp={text}"), "--set");
+    }
+    if replace(&mut item, &format!("@{name}@"), text) {
+        return Ok(item);
+    }
+    Err(SpecError::nowhere(format!("--set {name}: nothing in the spec says @{name}@"))
+        .help("a name in capitals stands for a placeholder; settings are image.KEY and NODE.KEY"))
+}
+
+/// Replaces a text in all texts; tells whether it was there.
+fn replace(item: &mut Item, from: &str, to: &str) -> bool {
+    match &mut item.value {
+        Value::Text(text) => {
+            let found = text.contains(from);
+            *text = text.replace(from, to);
+            found
+        }
+        Value::List(items) => items.iter_mut().fold(false, |found, item| replace(item, from, to) | found),
+        Value::Table(table) => table.values_mut().fold(false, |found, item| replace(item, from, to) | found),
+        Value::Integer(_) | Value::Bool(_) => false,
+    }
+}
+
 /// Lays one `KEY=VALUE` over a spec: `image.KEY`, or `NODE.KEY` for a setting of a node.
-fn set(item: Item, text: &str, option: &str) -> Result<Item, Box<SpecError>> {
+fn laid_over(item: Item, text: &str, option: &str) -> Result<Item, Box<SpecError>> {
     let source = Arc::new(Source { name: option.to_owned(), text: text.to_owned() });
     let origin = |span| Origin { source: Arc::clone(&source), span };
     let Some((key, value)) = text.split_once('=') else {

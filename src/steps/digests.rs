@@ -20,7 +20,8 @@ use crate::spec::{Fields, Image, SpecError};
 /// Gives `files`. Its inputs are the folders whose files it names.
 ///
 /// With `iso = true` the ISO comes first and gets a `.sha256` and a `.CONTENTS.gz`, as on Gentoo's
-/// mirrors; else the file is called `DIGESTS`. With `each = true`, every other file gets a list and a `.sha256` too.
+/// mirrors; else the file is called `DIGESTS`. With `each = true`, every other file gets a list and a `.sha256` too; without
+/// an ISO, there are no others then.
 pub(super) const KIND: Kind = Kind { name: "digests", inputs: Inputs::Any, make };
 
 fn make(fields: &Fields<'_>, image: &Image) -> Result<Made, Box<SpecError>> {
@@ -171,11 +172,15 @@ impl Step for Digests {
                 outputs.push((format!("{name}.sha256"), job.store.put(sha256.as_bytes())?));
             }
         }
-        let name = self.iso.as_ref().map_or_else(|| "DIGESTS".to_owned(), |iso| format!("{iso}.DIGESTS"));
-        outputs.push((
-            name,
-            job.store.put(hashed.into_iter().map(|(lines, _)| lines).collect::<String>().as_bytes())?,
-        ));
+        let of_all = match &self.iso {
+            Some(iso) => Some(format!("{iso}.DIGESTS")),
+            // Without an ISO, lists of single files are all there is: they lie among other images' files.
+            None => (!self.each).then(|| "DIGESTS".to_owned()),
+        };
+        if let Some(name) = of_all {
+            let lines: String = hashed.into_iter().map(|(lines, _)| lines).collect();
+            outputs.push((name, job.store.put(lines.as_bytes())?));
+        }
         Ok(BTreeMap::from([("files".to_owned(), folder(job.store, outputs)?)]))
     }
 }

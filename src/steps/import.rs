@@ -19,8 +19,8 @@ use crate::formats::iso9660::{Iso, IsoError, IsoFile};
 use crate::formats::kernel;
 use crate::spec::{Fields, Image, SpecError};
 
-/// Gives `root` (a tree, or the squashfs of an ISO), `boot` (what lies under `/boot`) and an empty list of
-/// `packages`.
+/// Gives `root` (a tree, or the squashfs of an ISO), `boot` (what lies under `/boot`), an empty list of `packages`,
+/// and, where a folder is named for it, `medium` (the other files of a medium).
 pub(super) const KIND: Kind =
     Kind { name: "import", inputs: Inputs::Named { required: &[], optional: &[] }, make };
 
@@ -30,6 +30,7 @@ const SQUASHFS_PATHS: [&str; 3] = ["image.squashfs", "LiveOS/squashfs.img", "liv
 struct Import {
     path: PathBuf,
     boot: Option<PathBuf>,
+    medium: Option<PathBuf>,
     /// Later times of a folder are taken for this one.
     latest: Option<u32>,
 }
@@ -49,8 +50,15 @@ fn make(fields: &Fields<'_>, image: &Image) -> Result<Made, Box<SpecError>> {
     };
     fields.required("path")?;
     let latest = fields.bool("clamp_mtime", false)?.then(|| image.timestamp.epoch());
-    let step = Import { path: located("path")?.unwrap_or_default(), boot: located("boot")?, latest };
-    Ok(Made::new(step, &["root", "boot/", "packages"]))
+    let step = Import {
+        path: located("path")?.unwrap_or_default(),
+        boot: located("boot")?,
+        medium: located("medium")?,
+        latest,
+    };
+    let mut outputs = vec!["root", "boot/", "packages"];
+    outputs.extend(step.medium.as_ref().map(|_| "medium"));
+    Ok(Made::new(step, &outputs))
 }
 
 /// What was found at a path.
@@ -186,10 +194,12 @@ impl Step for Import {
                 resolved.paths.insert("iso".to_owned(), self.path.clone());
             }
         }
-        if let Some(boot) = &self.boot {
-            let (digest, bytes) = read_folder(boot)?;
-            resolved.sources.insert("boot".to_owned(), digest.to_string());
-            resolved.places.insert("boot".to_owned(), bytes);
+        for (name, folder) in [("boot", &self.boot), ("medium", &self.medium)] {
+            if let Some(folder) = folder {
+                let (digest, bytes) = read_folder(folder)?;
+                resolved.sources.insert(name.to_owned(), digest.to_string());
+                resolved.places.insert(name.to_owned(), bytes);
+            }
         }
         Ok(resolved)
     }
@@ -224,11 +234,15 @@ impl Step for Import {
             blob.into()
         };
         let packages = job.store.put(b"[]\n")?;
-        Ok(BTreeMap::from([
+        let mut outputs = BTreeMap::from([
             ("root".to_owned(), root),
             ("boot".to_owned(), folder(job.store, boot.unwrap_or_default())?),
             ("packages".to_owned(), packages.into()),
-        ]))
+        ]);
+        if let Some((digest, bytes, _)) = opened("medium")? {
+            outputs.insert("medium".to_owned(), Output { object: Object::Tree(digest), bytes });
+        }
+        Ok(outputs)
     }
 }
 

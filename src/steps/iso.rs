@@ -48,6 +48,20 @@ struct Iso {
 pub(super) const ELTORITO: &str = "boot/grub/eltorito.img";
 pub(super) const EFI: &str = "boot/grub/efi.img";
 
+/// catalyst counts the boot partition and an HFS+ before it.
+const PARTITION_NUMBER: &str = "3";
+/// The GPT's type of a Linux file system, as the UEFI specification writes it.
+const LINUX_DATA: &str = "0FC63DAF-8483-4772-8E79-3D69D8477DE4";
+
+/// What only some ISOs have.
+#[derive(Default)]
+pub(super) struct Extra {
+    /// More files that the tool may read, below `in/`.
+    pub(super) inputs: BTreeMap<String, PathBuf>,
+    /// A partition behind the ISO, by its name in the work folder.
+    pub(super) partition: Option<String>,
+}
+
 /// What is fixed of a volume.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Volume {
@@ -67,14 +81,14 @@ impl Volume {
     }
 
     /// Writes the ISO `name`: `files`, by the paths on it and below the work folder, and the node's inputs `squashfs`,
-    /// `eltorito`, `efi` and `mbr`. `inputs` are more files that the tool may read, below `in/`.
+    /// `eltorito`, `efi` and `mbr`.
     pub(super) fn write(
         &self,
         job: &Job<'_>,
         name: &str,
         work: &WorkDir,
         mut files: BTreeMap<String, String>,
-        mut inputs: BTreeMap<String, PathBuf>,
+        Extra { mut inputs, partition }: Extra,
     ) -> Result<BTreeMap<String, Output>, StepError> {
         for (input, on_iso) in [("squashfs", Some(SQUASHFS)), ("efi", Some(EFI)), ("mbr", None)] {
             inputs.insert(input.to_owned(), job.path(input)?);
@@ -87,7 +101,7 @@ impl Volume {
         job.progress("writing", 0, None);
         job.run(&Invocation {
             tool: job.tool("xorriso")?,
-            args: self.xorriso_args(&files),
+            args: self.xorriso_args(&files, partition.as_deref()),
             env: BTreeMap::new(),
             inputs,
             mounts: BTreeMap::new(),
@@ -99,7 +113,7 @@ impl Volume {
     }
 
     /// Builds xorriso's command line.
-    fn xorriso_args(&self, files: &BTreeMap<String, String>) -> Vec<OsString> {
+    fn xorriso_args(&self, files: &BTreeMap<String, String>, partition: Option<&str>) -> Vec<OsString> {
         let date = format!("--modification-date={}", self.date);
         // Files are objects of the store, whose own times are those of the build.
         let file_dates = format!("={}", self.epoch);
@@ -140,12 +154,13 @@ impl Volume {
             EFI,
             "-efi-boot-part",
             "--efi-boot-image",
-            "-o",
-            "image.iso",
-            "-graft-points",
         ]
         .map(OsString::from)
         .to_vec();
+        if let Some(partition) = partition {
+            args.extend(["-append_partition", PARTITION_NUMBER, LINUX_DATA, partition].map(OsString::from));
+        }
+        args.extend(["-o", "image.iso", "-graft-points"].map(OsString::from));
         // A graft point is PATH=FILE; what would be taken for the sign in between is escaped.
         let escaped = |path: &str| path.replace('\\', "\\\\").replace('=', "\\=");
         args.extend(
@@ -209,6 +224,6 @@ impl Step for Iso {
             fs::write(work.path().join(&name), bytes).map_err(StepError::environment)?;
             files.insert(on_iso.to_owned(), name);
         }
-        self.volume.write(job, &self.name, &work, files, inputs)
+        self.volume.write(job, &self.name, &work, files, Extra { inputs, partition: None })
     }
 }

@@ -1,6 +1,8 @@
 //! `medium`: the ISO of a folder that somebody else filled: menu, theme, README, whatever is on it.
 //!
-//! catalyst's target tree is one. Its menu is kept as it is; boot images and the squashfs are added.
+//! catalyst's target tree is one. Its menu is kept as it is; boot images, the squashfs and entries for consoles are added.
+
+mod partition;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,46 +13,110 @@ use cache::Output;
 use graph::{Job, Resolved, Resolving, Step, StepError};
 use serde::Serialize;
 
-use super::iso::{EFI, ELTORITO, Volume, XORRISO};
+use self::partition::Partition;
+use super::boot::Kernels;
+use super::iso::{EFI, ELTORITO, Extra, Volume, XORRISO};
+use super::menu::{Menu, MenuEntry};
 use super::{Inputs, Kind, Made, identity};
-use crate::cmdline::SQUASHFS;
+use crate::cmdline::{self, Choice, SQUASHFS, Token};
 use crate::formats::checksums::hex;
+use crate::spec::{Fields, Image, SpecError};
 
 /// Gives `files`, a folder with the ISO under its published name.
 ///
 /// With `verify = true` the ISO carries `isoroot_b2sums`, the checksums of all its files, which genkernel's initramfs
-/// compares.
+/// compares. `consoles`, a table of kernels, adds entries to the menu. `extra_partition_kib` appends an empty XFS.
 pub(super) const KIND: Kind = Kind {
     name: "medium",
-    inputs: Inputs::Named { required: &["tree", "squashfs", "eltorito", "mbr", "efi"], optional: &[] },
-    make: |fields, image| {
-        let step = Medium {
-            name: image.iso_name(),
-            volume: Volume::of(image),
-            verify: fields.bool("verify", false)?,
-        };
-        Ok(Made::new(step, &["files/"]))
+    inputs: Inputs::Named {
+        required: &["tree", "facts", "squashfs", "eltorito", "mbr", "efi"],
+        optional: &[],
     },
+    make,
 };
 
 /// The file with the checksums of all others.
 const SUMS: &str = "isoroot_b2sums";
 
+/// The menu.
+const MENU: &str = "boot/grub/grub.cfg";
+
 #[derive(Serialize)]
 struct Medium {
     name: String,
+    menu: Menu,
     volume: Volume,
     verify: bool,
+    /// More consoles, by the names of kernels.
+    consoles: BTreeMap<String, Vec<Token>>,
+    partition: Option<Partition>,
+}
+
+fn make(fields: &Fields<'_>, image: &Image) -> Result<Made, Box<SpecError>> {
+    let mut consoles = BTreeMap::new();
+    if let Some(table) = fields.table("consoles")? {
+        for (kernel, item) in table.entries()? {
+            let token = |item: &crate::spec::Item| {
+                Token::new(item.as_text()?)
+                    .map_err(|error| SpecError::at(&item.origin, error.to_string()).label("not one word"))
+            };
+            let tokens = item.as_list()?.iter().map(token).collect::<Result<Vec<_>, Box<SpecError>>>()?;
+            consoles.insert(kernel.to_owned(), tokens);
+        }
+    }
+    let step = Medium {
+        name: image.iso_name(),
+        menu: Menu::of(image),
+        volume: Volume::of(image),
+        verify: fields.bool("verify", false)?,
+        consoles,
+        partition: fields
+            .integer("extra_partition_kib", partition::LEAST_KIB..=partition::MOST_KIB)?
+            .map(|kib| Partition::new(kib, image)),
+    };
+    Ok(Made::new(step, &["files/"]))
+}
+
+impl Medium {
+    /// Renders the entries that are added to the menu.
+    fn console_entries(&self, kernels: &Kernels) -> Result<String, StepError> {
+        let volume_id = &self.volume.volume_id;
+        let medium = cmdline::Medium::Iso { volume_id: volume_id.clone() };
+        let mut text = String::new();
+        for (label, consoles) in &self.consoles {
+            let kernel = kernels.0.iter().find(|kernel| kernel.label == *label).ok_or_else(|| {
+                let known: Vec<_> = kernels.0.iter().map(|kernel| kernel.label.as_str()).collect();
+                StepError::spec(format!(
+                    "consoles: there is no kernel {label:?}; there are {}",
+                    known.join(", ")
+                ))
+            })?;
+            let entries = consoles.iter().map(|console| {
+                let line = self.menu.line(kernel, &medium, Choice::Default, Some(console))?;
+                Ok(MenuEntry { kernel, choice: Choice::Default, console: Some(console), line })
+            });
+            let entries = entries.collect::<Result<Vec<_>, StepError>>()?;
+            let paths = |label: &str| (format!("/boot/{label}"), format!("/boot/{label}.igz"));
+            let entries: Vec<&MenuEntry<'_>> = entries.iter().collect();
+            text.push_str(&self.menu.grub_consoles(label, &entries, Some(volume_id), &paths));
+        }
+        Ok(text)
+    }
 }
 
 impl Step for Medium {
-    identity!(version 1);
+    identity!(version 2);
 
     fn resolve(&self, resolving: &Resolving<'_>) -> Result<Resolved, StepError> {
-        Ok(Resolved::with_tools(resolving, &[XORRISO])?)
+        let mut tools = vec![XORRISO];
+        tools.extend(self.partition.as_ref().map(|_| partition::MKFS));
+        tools.extend(self.partition.as_ref().map(|_| partition::XFS_DB));
+        Ok(Resolved::with_tools(resolving, &tools)?)
     }
 
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
+        let kernels = Kernels::decode(&job.store.read(&job.blob("facts")?.digest)?)?;
+        let entries = self.console_entries(&kernels)?;
         let work = job.store.work_dir()?;
         let tree = job.tree("tree")?;
         let mut files: BTreeMap<String, String> = BTreeMap::new();
@@ -62,14 +128,15 @@ impl Step for Medium {
                 continue;
             }
             let here = format!("tree-{}", files.len());
-            let mut reader = tree.open_file(job.store, path, &digest, size)?;
+            let added = if name == MENU { entries.as_bytes() } else { b"" };
+            let mut reader = tree.open_file(job.store, path, &digest, size)?.chain(added);
             let mut file = fs::File::create(work.path().join(&here)).map_err(StepError::environment)?;
             let sum = copy(&mut reader, &mut file, self.verify)?;
             sums.extend(sum.map(|sum| (name.clone(), sum)));
             files.insert(name, here);
         }
-        if !files.keys().any(|name| name.ends_with("grub.cfg")) {
-            return Err(StepError::action("the medium's folder has no boot/grub/grub.cfg")
+        if !files.contains_key(MENU) {
+            return Err(StepError::action(format!("the medium's folder has no {MENU}"))
                 .with_help("catalyst's bootloader action writes it; run it again without autoresume"));
         }
         if self.verify {
@@ -81,7 +148,9 @@ impl Step for Medium {
             fs::write(work.path().join("sums"), text).map_err(StepError::environment)?;
             files.insert(SUMS.to_owned(), "sums".to_owned());
         }
-        self.volume.write(job, &self.name, &work, files, BTreeMap::new())
+        let partition = self.partition.as_ref().map(|partition| partition.make(job, &work)).transpose()?;
+        let extra = Extra { inputs: BTreeMap::new(), partition };
+        self.volume.write(job, &self.name, &work, files, extra)
     }
 }
 

@@ -19,6 +19,9 @@ pub(super) struct Menu {
     consoles: Vec<Token>,
 }
 
+/// Tells, by a kernel's label, the paths of kernel and initrd that GRUB opens.
+pub(super) type Paths<'a> = &'a dyn Fn(&str) -> (String, String);
+
 /// One entry of a menu.
 #[derive(Debug, Clone)]
 pub(super) struct MenuEntry<'a> {
@@ -84,7 +87,7 @@ impl Menu {
         kernels: &Kernels,
         medium: &Medium,
         search: Option<&str>,
-        paths: &dyn Fn(&str) -> (String, String),
+        paths: Paths<'_>,
     ) -> Result<String, StepError> {
         let mut text = String::from(
             "set default=0\n\
@@ -98,38 +101,47 @@ impl Menu {
         );
         let entries = self.entries(kernels, medium)?;
         for kernel in &kernels.0 {
-            let label = &kernel.label;
-            let (kernel_path, initrd_path) = paths(label);
-            let search = search.map(|id| format!("\tsearch --no-floppy --set=root --label {id}\n"));
-            let entry = |entry: &MenuEntry<'_>| {
-                let console = entry.console.map(|console| format!(" console={console}"));
-                format!(
-                    "menuentry 'Boot {} (kernel: {label}{}){}' --class gnu-linux --class os {{\n\
-                     {}\tlinux {kernel_path} {}\n\tinitrd {initrd_path}\n}}\n",
-                    self.title,
-                    console.unwrap_or_default(),
-                    entry.choice.suffix(),
-                    search.as_deref().unwrap_or_default(),
-                    entry.line.grub()
-                )
-            };
             let own = entries.iter().filter(|entry| entry.kernel.label == kernel.label);
             let (consoles, choices): (Vec<_>, Vec<_>) = own.partition(|entry| entry.console.is_some());
             for choice in choices {
                 text.push('\n');
-                text.push_str(&entry(choice));
+                text.push_str(&self.grub_entry(choice, search, paths));
             }
-            if !consoles.is_empty() {
-                text.push_str(&format!(
-                    "\nsubmenu 'Special console options (kernel: {label})' --hotkey=s --class gnu-linux --class os {{\n"
-                ));
-                for console in consoles {
-                    text.push_str(&entry(console));
-                }
-                text.push_str("}\n");
-            }
+            text.push_str(&self.grub_consoles(&kernel.label, &consoles, search, paths));
         }
         Ok(text)
+    }
+
+    fn grub_entry(&self, entry: &MenuEntry<'_>, search: Option<&str>, paths: Paths<'_>) -> String {
+        let label = &entry.kernel.label;
+        let (kernel, initrd) = paths(label);
+        let console = entry.console.map(|console| format!(" console={console}")).unwrap_or_default();
+        let search = search.map(|id| format!("\tsearch --no-floppy --set=root --label {id}\n"));
+        format!(
+            "menuentry 'Boot {} (kernel: {label}{console}){}' --class gnu-linux --class os {{\n\
+             {}\tlinux {kernel} {}\n\tinitrd {initrd}\n}}\n",
+            self.title,
+            entry.choice.suffix(),
+            search.unwrap_or_default(),
+            entry.line.grub()
+        )
+    }
+
+    /// Renders the submenu with a kernel's entries for consoles; nothing where there are none.
+    pub(super) fn grub_consoles(
+        &self,
+        label: &str,
+        entries: &[&MenuEntry<'_>],
+        search: Option<&str>,
+        paths: Paths<'_>,
+    ) -> String {
+        if entries.is_empty() {
+            return String::new();
+        }
+        let entries: String = entries.iter().map(|entry| self.grub_entry(entry, search, paths)).collect();
+        format!(
+            "\nsubmenu 'Special console options (kernel: {label})' --hotkey=s --class gnu-linux --class os {{\n{entries}}}\n"
+        )
     }
 }
 

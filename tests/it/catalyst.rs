@@ -58,10 +58,12 @@ impl Catalyst {
             .collect();
         let request = json!({
             "schema": 1, "catalyst": "4.1.1", "stage_path": path("chroot"), "iso_root": path("medium"),
-            "iso": path(&format!("builds/{ISO}")), "volume_id": "Gentoo-amd64-20250101", "arch": "amd64",
-            "interpreter": null, "fstype": "squashfs", "fsops": [], "verify": false, "extra_partition_kib": null,
-            "bootargs": ["dokeymap", "nodhcp"], "kernels": kernels, "netboot": ["ipxe"],
-            "digests": ["blake2b", "sha512"], "digest_format": "linux", "version_stamp": "20250101T000000Z",
+            "image": {
+                "iso": path(&format!("builds/{ISO}")), "volume_id": "Gentoo-amd64-20250101", "arch": "amd64",
+                "interpreter": null, "fstype": "squashfs", "fsops": [], "verify": false, "extra_partition_kib": null,
+                "bootargs": ["dokeymap", "nodhcp"], "kernels": kernels, "netboot": ["ipxe"],
+                "digests": ["blake2b", "sha512"], "digest_format": "linux", "version_stamp": "20250101T000000Z",
+            },
             "store": path("store"), "set": [], "result": path("result.json"),
         });
         Self { live, request }
@@ -83,6 +85,14 @@ impl Catalyst {
 
     fn builds(&self) -> std::path::PathBuf {
         self.live.world.path("builds")
+    }
+
+    /// Unpacks the ISO.
+    fn unpacked(&self) -> std::path::PathBuf {
+        let (iso, out) = (self.builds().join(ISO), self.live.world.path("unpacked"));
+        let paths = [iso.to_str().unwrap(), "-extract", "/", out.to_str().unwrap()];
+        run("xorriso", &[&["-osirrox", "on", "-indev"][..], &paths].concat());
+        out
     }
 
     fn published(&self) -> Vec<String> {
@@ -112,8 +122,7 @@ fn a_request_gives_iso_netboot_set_and_digests_that_match_and_a_second_one_does_
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(text.ends_with("The ISO and the netboot set match.\n"), "{text}");
     // catalyst's own files are on the medium as they were.
-    let out = catalyst.live.world.path("unpacked");
-    run("xorriso", &["-osirrox", "on", "-indev", &iso, "-extract", "/", out.to_str().unwrap()]);
+    let out = catalyst.unpacked();
     for name in ["boot/grub/grub.cfg", "boot/grub/themes/theme.txt", "README.txt", "boot/gentoo"] {
         let medium = catalyst.live.world.path("medium").join(name);
         assert!(fs::read(out.join(name)).unwrap() == fs::read(medium).unwrap(), "{name}");
@@ -126,7 +135,7 @@ fn a_request_gives_iso_netboot_set_and_digests_that_match_and_a_second_one_does_
     run("touch", &[catalyst.live.world.path("chroot/etc/motd").to_str().unwrap()]);
     let (code, text) = catalyst.finish();
     assert_eq!(code, Some(0), "{text}");
-    assert!(text.contains("12 nodes: 12 cached"), "{text}");
+    assert!(text.contains("11 nodes: 11 cached"), "{text}");
     assert_eq!(hashes(&catalyst.builds()), before);
     // And from nothing, elsewhere.
     let mut other = Catalyst::new(&[("gentoo", "dracut")]);
@@ -147,10 +156,10 @@ fn a_request_gives_iso_netboot_set_and_digests_that_match_and_a_second_one_does_
 #[test]
 fn several_kernels_of_both_families_verify_and_other_digests_are_carried_over() {
     let mut catalyst = Catalyst::new(&[("gentoo", "dracut"), ("old", "genkernel")]);
-    catalyst.request["verify"] = json!(true);
-    catalyst.request["digests"] = json!(["sha512"]);
-    catalyst.request["digest_format"] = json!("bsd");
-    catalyst.request["fsops"] = json!(["-c", "zstd", "-X", "level=3", "-b", "64K"]);
+    catalyst.request["image"]["verify"] = json!(true);
+    catalyst.request["image"]["digests"] = json!(["sha512"]);
+    catalyst.request["image"]["digest_format"] = json!("bsd");
+    catalyst.request["image"]["fsops"] = json!(["-c", "zstd", "-X", "level=3", "-b", "64K"]);
     // As livecd/overlay does.
     fs::write(catalyst.live.world.path("medium/extra file=1.txt"), "x").unwrap();
     catalyst.finished();
@@ -193,7 +202,7 @@ fn a_request_that_fails_leaves_nothing_and_what_was_published_stays() {
         .unwrap();
     catalyst.finished();
     let before = hashes(&catalyst.builds());
-    // catalyst gives the consoles of a dracut kernel genkernel's words: that is not published.
+    // A menu whose lines do not fit the initrd is not published.
     let menu = catalyst.live.world.path("medium/boot/grub/grub.cfg");
     let text = fs::read_to_string(&menu).unwrap() + &entry("gentoo", &format!("{GENKERNEL} console=ttyS0"));
     fs::write(&menu, text).unwrap();
@@ -204,12 +213,110 @@ fn a_request_that_fails_leaves_nothing_and_what_was_published_stays() {
 }
 
 #[test]
+fn consoles_of_a_dracut_kernel_get_the_arguments_of_dracut() {
+    let mut catalyst = Catalyst::new(&[("gentoo", "dracut"), ("old", "genkernel")]);
+    catalyst.request["image"]["kernels"][0]["consoles"] = json!(["ttyS0,115200", "ttyS1"]);
+    // Those of genkernel's are in catalyst's own menu.
+    catalyst.request["image"]["kernels"][1]["consoles"] = json!(["ttyS0"]);
+    catalyst.request["image"]["verify"] = json!(true);
+    catalyst.finished();
+    let out = catalyst.unpacked();
+    let menu = fs::read_to_string(out.join("boot/grub/grub.cfg")).unwrap();
+    let own = fs::read_to_string(catalyst.live.world.path("medium/boot/grub/grub.cfg")).unwrap();
+    let added = menu.strip_prefix(&own).unwrap();
+    assert_eq!(added.matches("menuentry").count(), 2, "{added}");
+    for console in ["ttyS0,115200", "ttyS1"] {
+        let line = format!("\tlinux /boot/gentoo dokeymap nodhcp {DRACUT} console={console}\n");
+        assert!(added.contains(&line), "{added}");
+        assert!(added.contains(&format!("'Boot LiveCD (kernel: gentoo console={console})'")), "{added}");
+    }
+    // What the medium says of itself is said of the menu as it is there.
+    run("sh", &["-c", &format!("cd '{}' && b2sum --quiet -c isoroot_b2sums", out.display())]);
+}
+
+#[test]
+fn a_partition_behind_the_iso_is_an_xfs_and_always_the_same() {
+    let mut catalyst = Catalyst::new(&[("gentoo", "dracut")]);
+    catalyst.request["image"]["extra_partition_kib"] = json!(300 << 10);
+    catalyst.finished();
+    let iso = catalyst.builds().join(ISO);
+    let table = run("sfdisk", &["--dump", iso.to_str().unwrap()]);
+    let row = table.lines().find(|line| line.contains("0FC63DAF-8483-4772-8E79-3D69D8477DE4"));
+    let row = row.unwrap_or_else(|| panic!("{table}"));
+    let number = |key: &str| -> u64 {
+        let (_, rest) = row.split_once(key).unwrap();
+        rest.trim_start().split(',').next().unwrap().trim().parse().unwrap()
+    };
+    assert_eq!(number("size="), 300 << 11);
+    let image = catalyst.live.world.path("partition.img");
+    let (from, to) = (iso.to_str().unwrap(), image.to_str().unwrap());
+    let skip = format!("skip={}", number("start="));
+    run("dd", &[&format!("if={from}"), &format!("of={to}"), "bs=512", &skip, "count=614400", "status=none"]);
+    run("xfs_repair", &["-n", to]);
+    let inode = run("xfs_db", &["-r", "-c", "inode 128", "-c", "print core.mtime.sec v3.crtime.sec", to]);
+    assert_eq!(inode.matches("Jan  1 00:00:00 2025").count(), 2, "{inode}");
+    let before = hashes(&catalyst.builds());
+    fs::remove_dir_all(catalyst.live.world.path("store")).unwrap();
+    fs::remove_dir_all(catalyst.builds()).unwrap();
+    fs::create_dir(catalyst.builds()).unwrap();
+    catalyst.finished();
+    assert_eq!(hashes(&catalyst.builds()), before);
+}
+
+#[test]
+fn where_no_iso_can_be_made_the_netboot_set_is_and_the_iso_is_refused_by_name() {
+    let mut catalyst = Catalyst::new(&[("gentoo", "dracut")]);
+    catalyst.request["image"]["arch"] = json!("arm64");
+    let kinds = [".initrd", ".ipxe", ".squashfs", ".vmlinuz"];
+    let expected: Vec<String> = kinds
+        .iter()
+        .flat_map(|kind| ["", ".DIGESTS", ".sha256"].map(|more| format!("{ISO}{kind}{more}")))
+        .collect();
+    let (code, text) = catalyst.finish();
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains(&format!("error: livecd/iso: {ISO} cannot be made for arm64")), "{text}");
+    assert_eq!(catalyst.published(), expected);
+    for name in expected.iter().filter(|name| name.ends_with(".sha256")) {
+        run("sh", &["-c", &format!("cd '{}' && sha256sum --quiet -c {name}", catalyst.builds().display())]);
+    }
+    // Where it is not asked for, all is well.
+    catalyst.request["image"]["netboot"] = json!(["ipxe", "no-iso"]);
+    catalyst.finished();
+    catalyst.request["image"]["arch"] = json!("amd64");
+    catalyst.finished();
+    assert_eq!(catalyst.published(), expected);
+}
+
+#[test]
+fn several_at_once_share_a_store() {
+    let mut all: Vec<Catalyst> = (0..3).map(|_| Catalyst::new(&[("gentoo", "dracut")])).collect();
+    let store = all[0].live.world.path("store").display().to_string();
+    for (number, catalyst) in all.iter_mut().enumerate() {
+        catalyst.request["store"] = json!(store);
+        fs::write(catalyst.live.world.path("chroot/etc/motd"), format!("hello {number}\n")).unwrap();
+    }
+    std::thread::scope(|scope| {
+        for catalyst in &all {
+            scope.spawn(|| catalyst.finished());
+        }
+    });
+    let published: std::collections::BTreeSet<String> =
+        all.iter().map(|catalyst| hashes(&catalyst.builds())).collect();
+    assert_eq!(published.len(), 3, "each has its own root");
+    for catalyst in &all {
+        let iso = catalyst.builds().join(ISO).display().to_string();
+        let output = catalyst.live.stagegraph(&["audit", &iso, &format!("{iso}.ipxe")]);
+        assert_eq!(output.status.code(), Some(0));
+    }
+}
+
+#[test]
 fn what_cannot_be_done_is_refused_before_anything_is_made() {
     let catalyst = Catalyst::new(&[("gentoo", "dracut")]);
     for (key, value, code, says) in [
         ("fsops", json!(["-comp", "xz"]), 2, "livecd/fsops: \"-comp\" is not known"),
-        ("arch", json!("arm64"), 2, "subarch: no ISO is made for \"arm64\""),
-        ("extra_partition_kib", json!(4096), 2, "livecd/iso_extra_partition"),
+        ("extra_partition_kib", json!(4096), 2, "livecd/iso_extra_partition: 4096 KiB are too few"),
+        ("netboot", json!(["pxe"]), 2, "livecd/netboot: \"pxe\" is not known"),
         ("volume_id", json!("Gentoo Linux"), 2, "volume_id"),
         ("digests", json!(["md5"]), 2, "\"md5\" is no hash"),
         ("schema", json!(2), 2, "has the schema 2; this version of stagegraph reads 1"),
@@ -217,7 +324,8 @@ fn what_cannot_be_done_is_refused_before_anything_is_made() {
         ("stage_path", json!("/no/such/chroot"), 2, "/no/such/chroot is not there"),
     ] {
         let mut request = catalyst.request.clone();
-        request[key] = value;
+        let place = if request["image"].get(key).is_some() { &mut request["image"] } else { &mut request };
+        place[key] = value;
         let refused = Catalyst { live: Live::bare(), request };
         let (found, text) = refused.finish();
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ").replace("│ ", "");

@@ -103,7 +103,6 @@ fn mistakes_in_the_image_are_pointed_at() {
         ("image.titel=x", "did you mean \"title\"?"),
         ("nonsense", "--set takes KEY=VALUE"),
         ("nothing.here=1", "neither image.KEY nor NODE.KEY"),
-        ("stage2.step=catalyst", "catalyst cannot be run by this version"),
     ] {
         refused(&live, &["--set", set], 2, &[expected]);
     }

@@ -1,0 +1,699 @@
+//! catalyst's own specs: `installcd-stage2-minimal.spec` and its like, read as the graph they stand for.
+//!
+//! The grammar is that of catalyst's `SpecParser`: `key: words`, more words on the lines that follow, `#` to the end of
+//! the line, `%(key)s` for what an earlier key says. Gentoo's release specs have placeholders such as `@TREEISH@` besides,
+//! which catalyst-auto fills before catalyst sees them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::wanted::{Kernel, Wanted};
+use crate::formats::initramfs::Family;
+use crate::spec::{Item, Origin, Source, SpecError, Timestamp, Value};
+
+/// What stands at the keys of a spec: words, in order.
+pub type Values = BTreeMap<String, Vec<String>>;
+
+/// Keys of every target, then of livecd-stage1 and livecd-stage2, then of a kernel: `valid_values` of catalyst 4.0 to 4.1.
+const COMMON: [&str; 34] = [
+    "asflags",
+    "binrepo_path",
+    "catalyst_use",
+    "cbuild",
+    "cflags",
+    "common_flags",
+    "compression_mode",
+    "cxxflags",
+    "decompressor_search_order",
+    "fcflags",
+    "fflags",
+    "hostuse",
+    "install_mask",
+    "interpreter",
+    "keep_repos",
+    "kerncache_path",
+    "ldflags",
+    "pkgcache_path",
+    "portage_confdir",
+    "portage_prefix",
+    "profile",
+    "rel_type",
+    "rename_regexp",
+    "repos",
+    "snapshot_treeish",
+    "source_subpath",
+    "subarch",
+    "target",
+    "version_stamp",
+    "livecd/stagegraph",
+    "livecd/stagegraph_request",
+    "livecd/stagegraph_set",
+    "livecd/stagegraph_store",
+    "livecd/netboot",
+];
+const STAGE1: [&str; 2] = ["livecd/packages", "livecd/use"];
+const STAGE2: [&str; 26] = [
+    "boot/kernel",
+    "livecd/bootargs",
+    "livecd/cdtar",
+    "livecd/depclean",
+    "livecd/empty",
+    "livecd/fsops",
+    "livecd/fsscript",
+    "livecd/fstype",
+    "livecd/gk_mainargs",
+    "livecd/iso",
+    "livecd/iso_extra_partition",
+    "livecd/linuxrc",
+    "livecd/modblacklist",
+    "livecd/motd",
+    "livecd/overlay",
+    "livecd/rcadd",
+    "livecd/rcdel",
+    "livecd/readme",
+    "livecd/rm",
+    "livecd/root_overlay",
+    "livecd/type",
+    "livecd/unmerge",
+    "livecd/users",
+    "livecd/verify",
+    "livecd/volid",
+    "livecd/dracut_args",
+];
+const KERNEL: [&str; 13] = [
+    "aliases",
+    "config",
+    "console",
+    "distkernel",
+    "dracut_args",
+    "extraversion",
+    "gk_action",
+    "gk_kernargs",
+    "initramfs_overlay",
+    "packages",
+    "softlevel",
+    "sources",
+    "use",
+];
+const REQUIRED: [&str; 6] =
+    ["profile", "rel_type", "snapshot_treeish", "source_subpath", "subarch", "version_stamp"];
+
+/// The target that makes what livecd-stage2 begins with.
+const STAGE1_TARGET: &str = "livecd-stage1";
+/// Targets that make a medium; both are run as the second.
+const STAGE2_TARGETS: [&str; 2] = ["livecd-stage2", "livecd-stagegraph"];
+
+/// A word and where it stands.
+#[derive(Debug, Clone)]
+struct Word {
+    text: String,
+    origin: Origin,
+}
+
+/// A spec, read.
+struct Release {
+    /// The words at each key, and where the key stands.
+    keys: BTreeMap<String, (Origin, Vec<Word>)>,
+    /// All of it.
+    origin: Origin,
+}
+
+/// A release spec as a spec of this program.
+pub struct Read {
+    /// The spec; it extends a built-in one.
+    pub item: Item,
+    /// Settings to be laid over it: those of `livecd/stagegraph_set`.
+    pub set: Vec<String>,
+    /// What is asked for and cannot be made.
+    pub refused: Option<String>,
+}
+
+/// Reads a release spec; `fill` has what stands for placeholders.
+///
+/// # Errors
+/// [`SpecError`], which points into the file.
+pub fn read(source: &Arc<Source>, fill: &BTreeMap<String, String>) -> Result<Read, Box<SpecError>> {
+    let release = Release::parse(source, &Fill::new(fill))?;
+    release.check()?;
+    let target = release.one("target")?;
+    if target.text == STAGE1_TARGET {
+        return release.stage1();
+    }
+    if STAGE2_TARGETS.contains(&target.text.as_str()) {
+        return release.stage2();
+    }
+    Err(SpecError::at(&target.origin, format!("the target {:?} makes no live medium", target.text))
+        .label(format!("{STAGE1_TARGET} or {}", STAGE2_TARGETS[0])))
+}
+
+/// What stands for placeholders.
+struct Fill<'a> {
+    given: &'a BTreeMap<String, String>,
+    /// The day of `@TIMESTAMP@`, which is `@DATESTAMP@` where that is not given.
+    day: Option<String>,
+}
+
+impl<'a> Fill<'a> {
+    fn new(given: &'a BTreeMap<String, String>) -> Self {
+        let day = given.get("TIMESTAMP").and_then(|text| Timestamp::parse(text)).map(Timestamp::day);
+        Self { given, day }
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        let day = (name == "DATESTAMP").then_some(self.day.as_deref()).flatten();
+        self.given.get(name).map(String::as_str).or(day)
+    }
+
+    /// Fills the placeholders of a text; else the first that nothing stands for.
+    fn fill(&self, text: &str) -> Result<String, String> {
+        let mut filled = String::new();
+        let mut rest = text;
+        while let Some((before, name, after)) = placeholder(rest) {
+            filled.push_str(before);
+            filled.push_str(self.get(name).ok_or_else(|| name.to_owned())?);
+            rest = after;
+        }
+        Ok(filled + rest)
+    }
+}
+
+/// Finds the first placeholder: returns what stands before it, its name, and what stands behind it.
+fn placeholder(text: &str) -> Option<(&str, &str, &str)> {
+    let mut from = 0;
+    while let Some(at) = text[from..].find('@').map(|at| from + at) {
+        let inner = &text[at + 1..];
+        let length = inner.bytes().take_while(|byte| is_placeholder_byte(*byte)).count();
+        if length > 0 && inner[length..].starts_with('@') {
+            return Some((&text[..at], &inner[..length], &inner[length + 1..]));
+        }
+        from = at + 1;
+    }
+    None
+}
+
+fn is_placeholder_byte(byte: u8) -> bool {
+    byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_'
+}
+
+/// Tells whether a text is the name of a placeholder: `TREEISH`, `REPO_DIR`.
+pub fn is_placeholder(text: &str) -> bool {
+    !text.is_empty()
+        && text.bytes().all(is_placeholder_byte)
+        && !text.starts_with(|c: char| c.is_ascii_digit())
+}
+
+impl Release {
+    fn parse(source: &Arc<Source>, fill: &Fill<'_>) -> Result<Self, Box<SpecError>> {
+        let at = |span| Origin { source: Arc::clone(source), span };
+        let mut keys: BTreeMap<String, (Origin, Vec<Word>)> = BTreeMap::new();
+        let mut last: Option<String> = None;
+        let mut start = 0;
+        for line in source.text.split_inclusive('\n') {
+            let begin = start;
+            start += line.len();
+            let text = line.split_once('#').map_or(line, |(text, _)| text);
+            if text.trim().is_empty() {
+                continue;
+            }
+            let (words, offset) = match text.split_once(':') {
+                Some((key, words)) => {
+                    let name = key.trim();
+                    let origin =
+                        at(begin + (key.len() - key.trim_start().len())..begin + key.trim_end().len());
+                    if name.is_empty() || name.contains(char::is_whitespace) {
+                        return Err(SpecError::at(&origin, format!("{name:?} is not a key"))
+                            .label("expected KEY: WORDS")
+                            .help("catalyst takes every line with a colon for a key, in a list as well"));
+                    }
+                    // The last of several counts, as for catalyst.
+                    keys.insert(name.to_owned(), (origin, Vec::new()));
+                    last = Some(name.to_owned());
+                    (words, begin + key.len() + 1)
+                }
+                None => (text, begin),
+            };
+            let Some(key) = last.clone() else {
+                let trimmed = text.trim();
+                let from = begin + (text.len() - text.trim_start().len());
+                return Err(SpecError::at(&at(from..from + trimmed.len()), "these words belong to no key")
+                    .label("expected KEY: WORDS"));
+            };
+            for (from, word) in split_words(words) {
+                let origin = at(offset + from..offset + from + word.len());
+                let text = fill.fill(word).map_err(|name| unfilled(&origin, &name, &source.text, fill))?;
+                let texts = substitute(text.trim_matches('"'), &keys, &origin)?;
+                if let Some((_, row)) = keys.get_mut(&key) {
+                    row.extend(texts.into_iter().map(|text| Word { text, origin: origin.clone() }));
+                }
+            }
+        }
+        // A key without words is no key, and `none` stands for none.
+        keys.retain(|_, (_, words)| !words.is_empty());
+        for (_, words) in keys.values_mut() {
+            if matches!(&words[..], [word] if word.text.eq_ignore_ascii_case("none")) {
+                words.clear();
+            }
+        }
+        Ok(Self { keys, origin: at(0..0) })
+    }
+
+    /// Refuses what catalyst would refuse, hours before it would.
+    fn check(&self) -> Result<(), Box<SpecError>> {
+        let missing = |key: &str| {
+            SpecError::at(&self.origin, format!("the key {key:?} is missing"))
+                .label("a spec of catalyst needs it")
+        };
+        for key in REQUIRED.into_iter().chain(["target"]) {
+            self.words(key).first().ok_or_else(|| missing(key))?;
+        }
+        let is_stage1 = self.one("target")?.text == STAGE1_TARGET;
+        for key in if is_stage1 { &STAGE1[..1] } else { &["boot/kernel", "livecd/iso"] } {
+            self.words(key).first().ok_or_else(|| missing(key))?;
+        }
+        let kernels: Vec<&str> = self.words("boot/kernel").iter().map(|word| word.text.as_str()).collect();
+        let known = |key: &str| {
+            let of_kernel = || {
+                let (kernel, option) = key.strip_prefix("boot/kernel/")?.rsplit_once('/')?;
+                Some(kernels.contains(&kernel) && KERNEL.contains(&option))
+            };
+            let of_target = if is_stage1 { STAGE1.contains(&key) } else { STAGE2.contains(&key) };
+            COMMON.contains(&key) || of_target || (!is_stage1 && of_kernel() == Some(true))
+        };
+        match self.keys.iter().find(|(key, _)| !known(key)) {
+            None => Ok(()),
+            Some((key, (origin, _))) => Err(SpecError::at(origin, format!("catalyst has no key {key:?}"))
+                .label("unknown to this target")
+                .help("catalyst takes every line with a colon for a key, in a list as well")),
+        }
+    }
+
+    fn words(&self, key: &str) -> &[Word] {
+        self.keys.get(key).map_or(&[], |(_, words)| words)
+    }
+
+    fn texts(&self, key: &str) -> Vec<String> {
+        self.words(key).iter().map(|word| word.text.clone()).collect()
+    }
+
+    /// Returns the one word at a key that is there.
+    fn one(&self, key: &str) -> Result<&Word, Box<SpecError>> {
+        match self.words(key) {
+            [word] => Ok(word),
+            [first, ..] => {
+                Err(SpecError::at(&first.origin, format!("{key} has several words")).label("one word"))
+            }
+            [] => Err(SpecError::at(&self.origin, format!("the key {key:?} is missing"))),
+        }
+    }
+
+    fn optional(&self, key: &str) -> Result<Option<&Word>, Box<SpecError>> {
+        if self.words(key).is_empty() { Ok(None) } else { self.one(key).map(Some) }
+    }
+
+    /// Returns the settings of the step `catalyst`.
+    fn step(&self) -> toml::Table {
+        let values = self.keys.iter().map(|(key, (_, words))| {
+            let words: Vec<toml::Value> = words.iter().map(|word| word.text.as_str().into()).collect();
+            (key.clone(), toml::Value::Array(words))
+        });
+        toml::Table::from_iter([
+            ("step".to_owned(), "catalyst".into()),
+            ("values".to_owned(), toml::Table::from_iter(values).into()),
+        ])
+    }
+
+    /// A graph of one node: the tarball that livecd-stage2 begins with.
+    fn stage1(&self) -> Result<Read, Box<SpecError>> {
+        let [subarch, stamp] = [self.one("subarch")?, self.one("version_stamp")?];
+        let name = format!("{STAGE1_TARGET}-{}-{}", subarch.text, stamp.text);
+        let text = |text: &str| toml::Value::from(text);
+        let image = toml::Table::from_iter([
+            ("name".to_owned(), text(&name)),
+            ("title".to_owned(), text("LiveCD")),
+            ("label".to_owned(), text("gentoo")),
+            ("volume_id".to_owned(), text("none")),
+            ("timestamp".to_owned(), text(&dated(&stamp.text))),
+        ]);
+        let nodes = toml::Table::from_iter([("stage1".to_owned(), self.step().into())]);
+        let publish = toml::Table::from_iter([(".".to_owned(), vec![text("stage1.files")].into())]);
+        let spec = toml::Table::from_iter([
+            ("image".to_owned(), image.into()),
+            ("node".to_owned(), nodes.into()),
+            ("publish".to_owned(), publish.into()),
+        ]);
+        Ok(Read {
+            item: self.item(&spec.to_string())?,
+            set: self.texts("livecd/stagegraph_set"),
+            refused: None,
+        })
+    }
+
+    /// The graph over the chroot that livecd-stage2 leaves.
+    fn stage2(&self) -> Result<Read, Box<SpecError>> {
+        let set = self.texts("livecd/stagegraph_set");
+        let wanted = self.wanted()?;
+        let spec = wanted.spec(self.step(), &set).map_err(|error| {
+            let origin = self.words(error.key).first().map_or(&self.origin, |word| &word.origin);
+            SpecError::at(origin, error.to_string()).label("cannot be done")
+        })?;
+        Ok(Read { item: self.item(&spec.to_string())?, set, refused: wanted.refused_iso() })
+    }
+
+    fn wanted(&self) -> Result<Wanted, Box<SpecError>> {
+        let stamp = &self.one("version_stamp")?.text;
+        let subarch = &self.one("subarch")?.text;
+        let profile = &self.one("profile")?.text;
+        // default/linux/ARCH/23.0/…, with the repository's name in front of it where it is another one.
+        let path = profile.rsplit_once(':').map_or(profile.as_str(), |(_, path)| path);
+        let arch =
+            path.strip_prefix("default/linux/").and_then(|path| path.split('/').next()).unwrap_or(subarch);
+        let day: String = stamp.chars().take(8).collect();
+        let volume_id = match self.optional("livecd/volid")? {
+            Some(word) => word.text.clone(),
+            None => format!("Gentoo-{subarch}-{day}"),
+        };
+        let kernels = self.words("boot/kernel").iter().map(|word| {
+            let name = &word.text;
+            let key = |option: &str| format!("boot/kernel/{name}/{option}");
+            let is_dracut = self.optional(&key("distkernel"))?.is_some_and(|word| word.text == "yes");
+            let family = if is_dracut { Family::Dracut } else { Family::Genkernel };
+            Ok(Kernel { name: name.clone(), family, consoles: self.texts(&key("console")) })
+        });
+        let partition = match self.optional("livecd/iso_extra_partition")? {
+            Some(word) => Some(word.text.parse().map_err(|_| {
+                SpecError::at(&word.origin, format!("{:?} is no number of KiB", word.text))
+                    .label("not a number")
+            })?),
+            None => None,
+        };
+        let interpreter = self.texts("interpreter").join(" ");
+        let fstype = self.optional("livecd/fstype")?.map_or("squashfs", |word| &word.text);
+        let netboot = match self.keys.contains_key("livecd/netboot") {
+            true => self.texts("livecd/netboot"),
+            false => vec!["ipxe".to_owned()],
+        };
+        Ok(Wanted {
+            iso: self.one("livecd/iso")?.text.as_str().into(),
+            volume_id,
+            arch: arch.to_owned(),
+            interpreter: (!interpreter.is_empty()).then_some(interpreter),
+            fstype: fstype.to_owned(),
+            fsops: self.texts("livecd/fsops"),
+            verify: !self.words("livecd/verify").is_empty(),
+            extra_partition_kib: partition,
+            bootargs: self.texts("livecd/bootargs"),
+            kernels: kernels.collect::<Result<_, Box<SpecError>>>()?,
+            netboot,
+            digests: ["blake2b", "sha512"].map(str::to_owned).to_vec(),
+            digest_format: "linux".to_owned(),
+            version_stamp: stamp.clone(),
+        })
+    }
+
+    /// Makes a generated spec's values point to where they came from.
+    fn item(&self, text: &str) -> Result<Item, Box<SpecError>> {
+        let name = format!("the graph of {}", self.origin.source.name);
+        let generated = Arc::new(Source { name, text: text.to_owned() });
+        let mut item = Item::parse(&generated)?;
+        self.point(&mut item, &mut Vec::new());
+        Ok(item)
+    }
+
+    fn point(&self, item: &mut Item, path: &mut Vec<String>) {
+        item.origin = self.source_of(path);
+        match &mut item.value {
+            Value::Table(table) => {
+                for (key, item) in table {
+                    path.push(key.clone());
+                    self.point(item, path);
+                    path.pop();
+                }
+            }
+            Value::List(items) => {
+                for (number, item) in items.iter_mut().enumerate() {
+                    path.push(number.to_string());
+                    self.point(item, path);
+                    path.pop();
+                }
+            }
+            Value::Text(_) | Value::Integer(_) | Value::Bool(_) => {}
+        }
+    }
+
+    /// Returns where the value at a path of the generated spec came from.
+    fn source_of(&self, path: &[String]) -> Origin {
+        let path: Vec<&str> = path.iter().map(String::as_str).collect();
+        let key = match path[..] {
+            ["node", _, "values", key, ..] => key,
+            ["image", "name", ..] => "livecd/iso",
+            ["image", "volume_id", ..] => "livecd/volid",
+            ["image", "timestamp", ..] => "version_stamp",
+            ["image", "bootargs", ..] => "livecd/bootargs",
+            ["image", "label", ..] | ["node", "kernel" | "initrd", ..] => "boot/kernel",
+            ["node", "squashfs", ..] => "livecd/fsops",
+            ["node", "iso", "extra_partition_kib"] => "livecd/iso_extra_partition",
+            _ => "target",
+        };
+        let words = self.words(key);
+        let number = path.last().and_then(|last| last.parse::<usize>().ok()).unwrap_or(0);
+        let word = words.get(number).or(words.first()).map(|word| word.origin.clone());
+        word.or_else(|| Some(self.keys.get(key)?.0.clone())).unwrap_or_else(|| self.origin.clone())
+    }
+}
+
+fn dated(stamp: &str) -> String {
+    if Timestamp::parse(stamp).is_some() { stamp.to_owned() } else { format!("{stamp}T000000Z") }
+}
+
+/// Splits at white space; returns each word and where it begins.
+fn split_words(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    text.split_whitespace().map(|word| (word.as_ptr() as usize - text.as_ptr() as usize, word))
+}
+
+/// The error for a placeholder without a value: it names all of them, so that one more try is enough.
+fn unfilled(origin: &Origin, name: &str, text: &str, fill: &Fill<'_>) -> Box<SpecError> {
+    let mut missing: Vec<String> = Vec::new();
+    for line in text.lines() {
+        let mut rest = line.split('#').next().unwrap_or_default();
+        while let Some((_, name, after)) = placeholder(rest) {
+            // The date stamp follows from the time stamp.
+            let name = if name == "DATESTAMP" { "TIMESTAMP" } else { name };
+            if fill.get(name).is_none() && !missing.iter().any(|known| known == name) {
+                missing.push(name.to_owned());
+            }
+            rest = after;
+        }
+    }
+    let options: Vec<String> = missing.iter().map(|name| format!("--set {name}=…")).collect();
+    SpecError::at(origin, format!("nothing stands for @{name}@"))
+        .label("a placeholder")
+        .help(format!("give it: {}", options.join(" ")))
+}
+
+/// Puts in what earlier keys say: `%(key)s`, and `%%` for a percent sign, as Python's `%` does.
+fn substitute(
+    text: &str,
+    keys: &BTreeMap<String, (Origin, Vec<Word>)>,
+    origin: &Origin,
+) -> Result<Vec<String>, Box<SpecError>> {
+    let mut filled = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('%') {
+        filled.push_str(before);
+        if let Some(after) = after.strip_prefix('%') {
+            filled.push('%');
+            rest = after;
+            continue;
+        }
+        let named = after.strip_prefix('(').and_then(|after| after.split_once(")s"));
+        let (key, after) = named.ok_or_else(|| {
+            SpecError::at(origin, "a percent sign that stands for nothing")
+                .label("expected %(key)s, or %% for the sign itself")
+        })?;
+        let (_, words) = keys.get(key).ok_or_else(|| {
+            SpecError::at(origin, format!("no earlier key is called {key:?}")).label("put in here")
+        })?;
+        let texts: Vec<&str> = words.iter().map(|word| word.text.as_str()).collect();
+        filled.push_str(&texts.join(" "));
+        rest = after;
+    }
+    filled.push_str(rest);
+    Ok(filled.split_whitespace().map(str::to_owned).collect())
+}
+
+/// Writes values as a spec of catalyst.
+///
+/// # Errors
+/// The word that catalyst's grammar cannot hold.
+pub fn render(values: &Values) -> Result<String, String> {
+    let mut text = String::new();
+    for (key, words) in values {
+        let is_plain = |word: &&String| {
+            !word.is_empty()
+                && !word.contains(|c: char| c.is_whitespace() || c == '#')
+                && !word.starts_with('"')
+        };
+        if let Some(word) = words.iter().find(|word| !is_plain(word)) {
+            return Err(word.clone());
+        }
+        let words = if words.is_empty() { "none".to_owned() } else { words.join(" ").replace('%', "%%") };
+        text.push_str(&format!("{key}: {words}\n"));
+    }
+    Ok(text)
+}
+
+/// Reads the values that stand in a table of a spec, and refuses what catalyst would refuse. `filled` puts in what
+/// stands for placeholders.
+///
+/// # Errors
+/// [`SpecError`], which points to the key or the word.
+pub fn read_values(item: &Item, filled: &dyn Fn(&str) -> String) -> Result<Values, Box<SpecError>> {
+    let mut keys = BTreeMap::new();
+    for (key, item) in item.entries()? {
+        let items = match &item.value {
+            Value::List(items) => &items[..],
+            _ => std::slice::from_ref(item),
+        };
+        let mut words = Vec::new();
+        for item in items {
+            let text = filled(item.as_text()?);
+            if let Some((_, name, _)) = placeholder(&text) {
+                return Err(SpecError::at(&item.origin, format!("nothing stands for @{name}@"))
+                    .label("a placeholder")
+                    .help(format!(
+                        "give it: --set {name}=…; or make the root of Debian's packages: step = \"debian\""
+                    )));
+            }
+            words.extend(
+                text.split_whitespace()
+                    .map(|word| Word { text: word.to_owned(), origin: item.origin.clone() }),
+            );
+        }
+        keys.insert(key.to_owned(), (item.origin.clone(), words));
+    }
+    let release = Release { keys, origin: item.origin.clone() };
+    release.check()?;
+    Ok(release.keys.keys().map(|key| (key.clone(), release.texts(key))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SPEC: &str = "\
+# A comment: with a colon.
+subarch: amd64
+target: livecd-stage2
+version_stamp: @TIMESTAMP@
+rel_type: 23.0-default # the release
+profile: default/linux/amd64/23.0/no-multilib
+snapshot_treeish: @TREEISH@
+source_subpath: %(rel_type)s/livecd-stage1-%(subarch)s-@TIMESTAMP@
+livecd/bootargs: dokeymap nodhcp
+livecd/fstype: \"squashfs\"
+livecd/iso: install-amd64-minimal-@TIMESTAMP@.iso
+livecd/volid: Gentoo-amd64-@DATESTAMP@
+boot/kernel: gentoo
+boot/kernel/gentoo/distkernel: yes
+boot/kernel/gentoo/console: ttyS0,115200
+livecd/rm:
+\t/boot/System* # not needed
+\t/etc/*-
+
+livecd/rcdel:
+livecd/users: none
+";
+
+    fn fill() -> BTreeMap<String, String> {
+        [("TIMESTAMP", "20250101T120000Z"), ("TREEISH", "abc")]
+            .map(|(name, text)| (name.to_owned(), text.to_owned()))
+            .into()
+    }
+
+    fn source(text: &str) -> Arc<Source> {
+        Arc::new(Source { name: "x.spec".to_owned(), text: text.to_owned() })
+    }
+
+    fn refused(text: &str) -> String {
+        let error = read(&source(text), &fill()).err().unwrap();
+        format!("{:?}", miette::Report::new(*error)).split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn a_release_spec_is_read_as_catalyst_reads_it() {
+        let release = Release::parse(&source(SPEC), &Fill::new(&fill())).unwrap();
+        release.check().unwrap();
+        assert_eq!(release.texts("livecd/rm"), ["/boot/System*", "/etc/*-"]);
+        assert_eq!(release.texts("source_subpath"), ["23.0-default/livecd-stage1-amd64-20250101T120000Z"]);
+        assert_eq!(release.texts("livecd/fstype"), ["squashfs"]);
+        assert!(!release.keys.contains_key("livecd/rcdel"), "a key without words is no key");
+        assert!(release.keys["livecd/users"].1.is_empty(), "none stands for none");
+        let wanted = release.wanted().unwrap();
+        assert_eq!((wanted.volume_id.as_str(), wanted.arch.as_str()), ("Gentoo-amd64-20250101", "amd64"));
+        assert_eq!(wanted.kernels[0].family, Family::Dracut);
+        assert_eq!(wanted.kernels[0].consoles, ["ttyS0,115200"]);
+        // What is written for catalyst says the same.
+        let values: Values = release.keys.keys().map(|key| (key.clone(), release.texts(key))).collect();
+        let again = Release::parse(&source(&render(&values).unwrap()), &Fill::new(&fill())).unwrap();
+        for key in release.keys.keys() {
+            assert_eq!(again.texts(key), release.texts(key), "{key}");
+        }
+        assert_eq!(render(&[("key".to_owned(), vec!["a#b".to_owned()])].into()), Err("a#b".to_owned()));
+    }
+
+    #[test]
+    fn values_of_the_graph_point_to_where_they_came_from() {
+        let read = read(&source(SPEC), &fill()).unwrap();
+        let at = |path: &[&str]| {
+            let item = path.iter().fold(&read.item, |item, key| item.get(key).unwrap());
+            &SPEC[item.origin.span.clone()]
+        };
+        assert_eq!(at(&["image", "volume_id"]), "Gentoo-amd64-@DATESTAMP@");
+        assert_eq!(at(&["image", "timestamp"]), "@TIMESTAMP@");
+        assert_eq!(at(&["node", "stage2", "values", "livecd/rm"]), "/boot/System*");
+        let Value::List(rm) = &read
+            .item
+            .get("node")
+            .unwrap()
+            .get("stage2")
+            .unwrap()
+            .get("values")
+            .unwrap()
+            .get("livecd/rm")
+            .unwrap()
+            .value
+        else {
+            panic!("not a list");
+        };
+        assert_eq!(&SPEC[rm[1].origin.span.clone()], "/etc/*-");
+        assert_eq!(read.refused, None);
+    }
+
+    #[test]
+    fn what_is_wrong_is_shown_where_it_stands() {
+        for (from, to, says) in [
+            ("@TREEISH@", "@REPO_DIR@/@KCONFIG@", "nothing stands for @REPO_DIR@ x.spec:7"),
+            ("@TREEISH@", "@REPO_DIR@/@KCONFIG@", "give it: --set REPO_DIR=… --set KCONFIG=…"),
+            ("livecd/bootargs", "livecd/botargs", "catalyst has no key \"livecd/botargs\" x.spec:9"),
+            ("\t/etc/*-", "\tsys-apps/foo:2", "catalyst has no key \"sys-apps/foo\""),
+            ("%(subarch)s", "%(arch)s", "no earlier key is called \"arch\""),
+            ("%(subarch)s", "100%", "a percent sign that stands for nothing"),
+            ("livecd-stage2\n", "stage3\n", "the target \"stage3\" makes no live medium"),
+            ("livecd/iso: install-amd64-minimal-@TIMESTAMP@.iso\n", "", "the key \"livecd/iso\" is missing"),
+            ("# A comment: with a colon.", "some words", "these words belong to no key"),
+            ("@TIMESTAMP@.iso", "@TIMESTAMP@.img", "does not end in .iso x.spec:11"),
+            ("Gentoo-amd64-@DATESTAMP@", "Gentoo Linux", "livecd/volid has several words x.spec:12"),
+            ("rel_type: 23.0-default", "my key: 23.0-default", "\"my key\" is not a key"),
+        ] {
+            let text =
+                refused(&SPEC.replacen(from, to, 1)).replace("╭─[", "").replace("[", "").replace("│ ", "");
+            assert!(text.contains(says), "{says}: {text}");
+        }
+    }
+
+    #[test]
+    fn of_no_iso_it_says_so() {
+        let text = SPEC.replace("default/linux/amd64", "default/linux/arm64");
+        assert!(read(&source(&text), &fill()).unwrap().refused.unwrap().starts_with("livecd/iso: install-"));
+    }
+}

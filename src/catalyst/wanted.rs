@@ -1,0 +1,276 @@
+//! What is to be made of catalyst's work, and the spec that stands for it.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::fsops;
+use crate::formats::initramfs::Family;
+use crate::spec::Timestamp;
+
+/// Architectures that GRUB's boot images are made for.
+const BOOTABLE: [&str; 2] = ["amd64", "x86"];
+
+/// catalyst has the partition behind the ISO in KiB; mkfs.xfs refuses less than this.
+const LEAST_PARTITION_KIB: u64 = 300 << 10;
+
+/// What is to be made of catalyst's work.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Wanted {
+    /// The ISO to publish; other files go beside it.
+    pub iso: PathBuf,
+    /// The ISO's volume id.
+    pub volume_id: String,
+    /// The architecture, by Gentoo's name: `amd64` for a `subarch` of `nocona` too.
+    pub arch: String,
+    /// The program that runs that machine's programs here, where it is another machine.
+    pub interpreter: Option<String>,
+    /// The kind of file system; only squashfs is known.
+    pub fstype: String,
+    /// Words for gensquashfs.
+    pub fsops: Vec<String>,
+    /// Whether the medium carries checksums of its files.
+    pub verify: bool,
+    /// KiB of a partition behind the ISO.
+    pub extra_partition_kib: Option<u64>,
+    /// Kernel arguments in front of all others.
+    pub bootargs: Vec<String>,
+    /// The kernels, by catalyst's names.
+    pub kernels: Vec<Kernel>,
+    /// What is published: `ipxe` is kernel, initrd, squashfs and the script that boots them; with `no-iso`, nothing but
+    /// that.
+    pub netboot: Vec<String>,
+    /// Hashes of the digest files.
+    pub digests: Vec<String>,
+    /// Their format: `linux` or `bsd`.
+    pub digest_format: String,
+    /// catalyst's version stamp, which is the one date of everything.
+    pub version_stamp: String,
+}
+
+/// A kernel.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kernel {
+    /// Its name, which is that of its file.
+    pub name: String,
+    /// Who made its initrd, as the spec says.
+    pub family: Family,
+    /// Consoles that the menu offers.
+    pub consoles: Vec<String>,
+}
+
+/// Something that cannot be done, by the key of catalyst's spec.
+#[derive(Debug, thiserror::Error)]
+#[error("{key}: {why}")]
+pub struct WantedError {
+    /// The key of catalyst's spec.
+    pub key: &'static str,
+    /// Why not, and what to do.
+    pub why: String,
+}
+
+pub(super) fn wrong(key: &'static str, why: impl Into<String>) -> WantedError {
+    WantedError { key, why: why.into() }
+}
+
+impl Wanted {
+    /// Tells whether an ISO is asked for.
+    fn wants_iso(&self) -> bool {
+        !self.netboot.iter().any(|word| word == "no-iso")
+    }
+
+    /// Returns why no ISO is made, where one is asked for; the netboot set is made all the same.
+    pub fn refused_iso(&self) -> Option<String> {
+        let why = match &self.interpreter {
+            Some(interpreter) => format!("the build is emulated by {interpreter}"),
+            None if BOOTABLE.contains(&self.arch.as_str()) => return None,
+            None => format!("boot images are made for {}", BOOTABLE.join(" and ")),
+        };
+        let name = self.iso.file_name().unwrap_or_default().to_string_lossy();
+        self.wants_iso().then(|| {
+            format!(
+                "livecd/iso: {name} cannot be made for {}: {why}; the netboot set is. With `livecd/netboot: ipxe no-iso` \
+                 it is all that is asked for",
+                self.arch
+            )
+        })
+    }
+
+    /// Returns the spec that stands for this, over a node `stage2` that gives `root`, `boot`, `medium` and `packages`.
+    /// `set` are the settings that will be laid over it.
+    ///
+    /// # Errors
+    /// [`WantedError`]: something cannot be done.
+    pub fn spec(&self, stage2: toml::Table, set: &[String]) -> Result<toml::Table, WantedError> {
+        if self.fstype != "squashfs" {
+            return Err(wrong("livecd/fstype", format!("{:?} cannot be made; squashfs can", self.fstype)));
+        }
+        if let Some(word) = self.netboot.iter().find(|word| !["ipxe", "no-iso"].contains(&word.as_str())) {
+            return Err(wrong("livecd/netboot", format!("{word:?} is not known; ipxe and no-iso are")));
+        }
+        if !self.netboot.iter().any(|word| word == "ipxe") {
+            return Err(wrong(
+                "livecd/netboot",
+                "without ipxe there is no netboot set; livecd-stage2 makes the ISO alone",
+            ));
+        }
+        let name = self.iso.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let Some(name) = name.strip_suffix(".iso") else {
+            return Err(wrong("livecd/iso", format!("{:?} does not end in .iso", self.iso)));
+        };
+        let [first, ..] = &self.kernels[..] else {
+            return Err(wrong("boot/kernel", "there is no kernel"));
+        };
+        let has_iso = self.wants_iso() && self.refused_iso().is_none();
+        let image = table([
+            ("name", name.into()),
+            ("title", "LiveCD".into()),
+            ("label", first.name.as_str().into()),
+            ("volume_id", self.volume_id.as_str().into()),
+            ("timestamp", self.timestamp(set)?.into()),
+            ("bootargs", self.bootargs.clone().into()),
+        ]);
+        let families = self.kernels.iter().map(|kernel| (kernel.name.as_str(), kernel.family.name().into()));
+        let families = table([("family", table(families).into())]);
+        let digests =
+            table([("hashes", self.digests.clone().into()), ("format", self.digest_format.as_str().into())]);
+        let mut nodes = vec![
+            ("stage2", stage2.into()),
+            ("kernel", families.clone().into()),
+            ("initrd", families.into()),
+            ("squashfs", fsops::settings(&self.fsops)?.into()),
+            ("digests", digests.into()),
+        ];
+        if has_iso {
+            nodes.push(("iso", self.medium()?.into()));
+        }
+        let base = if has_iso { "catalyst" } else { "catalyst-netboot" };
+        Ok(table([("extends", base.into()), ("image", image.into()), ("node", table(nodes).into())]))
+    }
+
+    /// Returns the settings of the step `medium`.
+    fn medium(&self) -> Result<toml::Table, WantedError> {
+        let mut medium = table([("verify", self.verify.into())]);
+        if let Some(size) = self.extra_partition_kib {
+            if size < LEAST_PARTITION_KIB {
+                let why = format!("{size} KiB are too few: XFS needs {LEAST_PARTITION_KIB} KiB");
+                return Err(wrong("livecd/iso_extra_partition", why));
+            }
+            medium.insert("extra_partition_kib".to_owned(), i64::try_from(size).unwrap_or(i64::MAX).into());
+        }
+        // catalyst's menu gives every console the arguments of genkernel's initramfs, so it writes no others.
+        let consoles = self
+            .kernels
+            .iter()
+            .filter(|kernel| kernel.family == Family::Dracut && !kernel.consoles.is_empty());
+        let consoles = table(consoles.map(|kernel| (kernel.name.as_str(), kernel.consoles.clone().into())));
+        if !consoles.is_empty() {
+            medium.insert("consoles".to_owned(), consoles.into());
+        }
+        Ok(medium)
+    }
+
+    /// Returns the one date: what is set, else the version stamp in whichever of its usual forms.
+    fn timestamp(&self, set: &[String]) -> Result<String, WantedError> {
+        if let Some(text) = set.iter().rev().find_map(|text| text.strip_prefix("image.timestamp=")) {
+            return Ok(text.to_owned());
+        }
+        let stamp = &self.version_stamp;
+        let day = format!("{stamp}T000000Z");
+        [stamp, &day].into_iter().find(|text| Timestamp::parse(text).is_some()).cloned().ok_or_else(|| {
+            let why = format!(
+                "{stamp:?} is no date; use YYYYMMDDTHHMMSSZ or YYYYMMDD, or say `livecd/stagegraph_set: \
+                 image.timestamp=YYYYMMDDTHHMMSSZ`"
+            );
+            wrong("version_stamp", why)
+        })
+    }
+}
+
+fn table<'a>(rows: impl IntoIterator<Item = (&'a str, toml::Value)>) -> toml::Table {
+    rows.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(change: impl FnOnce(&mut Wanted)) -> Wanted {
+        let text = |text: &str| text.to_owned();
+        let mut wanted = Wanted {
+            iso: "/b/install-x.iso".into(),
+            volume_id: text("Gentoo-amd64-20250101"),
+            arch: text("amd64"),
+            interpreter: None,
+            fstype: text("squashfs"),
+            fsops: Vec::new(),
+            verify: false,
+            extra_partition_kib: None,
+            bootargs: vec![text("dokeymap")],
+            kernels: vec![Kernel {
+                name: text("gentoo"),
+                family: Family::Dracut,
+                consoles: vec![text("ttyS0,115200")],
+            }],
+            netboot: vec![text("ipxe")],
+            digests: vec![text("blake2b")],
+            digest_format: text("linux"),
+            version_stamp: text("20250101T000000Z"),
+        };
+        change(&mut wanted);
+        wanted
+    }
+
+    fn spec(wanted: &Wanted) -> Result<String, String> {
+        wanted.spec(toml::Table::new(), &[]).map(|table| table.to_string()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_cannot_be_done_is_refused_by_the_key_of_the_spec() {
+        type Change = fn(&mut Wanted);
+        let cases: [(Change, &str); 8] = [
+            (|w| w.fstype = "jffs2".into(), "livecd/fstype: \"jffs2\""),
+            (|w| w.extra_partition_kib = Some(4096), "livecd/iso_extra_partition: 4096 KiB are too few"),
+            (|w| w.iso = "/b/x.img".into(), "livecd/iso: \"/b/x.img\" does not end in .iso"),
+            (|w| w.netboot = vec!["pxe".into()], "livecd/netboot: \"pxe\" is not known"),
+            (|w| w.netboot = vec!["no-iso".into()], "livecd/netboot: without ipxe"),
+            (|w| w.kernels.clear(), "boot/kernel: there is no kernel"),
+            (|w| w.fsops = vec!["-comp".into()], "livecd/fsops: \"-comp\""),
+            (|w| w.version_stamp = "latest".into(), "version_stamp: \"latest\" is no date"),
+        ];
+        for (change, says) in cases {
+            let error = spec(&wanted(change)).unwrap_err();
+            assert!(error.starts_with(says), "{error}");
+        }
+        assert!(spec(&wanted(|w| w.version_stamp = "20250101".into())).unwrap().contains("20250101T000000Z"));
+        let set = ["image.timestamp=20260101T000000Z".to_owned()];
+        let set = wanted(|w| w.version_stamp = "latest".into()).spec(toml::Table::new(), &set);
+        assert!(set.unwrap().to_string().contains("20260101T000000Z"));
+    }
+
+    #[test]
+    fn where_no_iso_can_be_made_the_netboot_set_is_and_the_iso_is_refused_by_name() {
+        for (change, says) in [
+            (
+                (|w| w.arch = "arm64".into()) as fn(&mut Wanted),
+                "livecd/iso: install-x.iso cannot be made for arm64: boot images are made for amd64 and x86",
+            ),
+            (
+                |w| w.interpreter = Some("/usr/bin/qemu-x86_64".into()),
+                "livecd/iso: install-x.iso cannot be made for amd64: the build is emulated by /usr/bin/qemu-x86_64",
+            ),
+        ] {
+            let refused = wanted(change);
+            assert!(refused.refused_iso().unwrap().starts_with(says), "{:?}", refused.refused_iso());
+            assert!(spec(&refused).unwrap().starts_with("extends = \"catalyst-netboot\"\n"));
+            let unasked = wanted(|w| {
+                change(w);
+                w.netboot.push("no-iso".into());
+            });
+            assert_eq!(unasked.refused_iso(), None);
+        }
+        assert!(spec(&wanted(|_| ())).unwrap().starts_with("extends = \"catalyst\"\n"));
+    }
+}

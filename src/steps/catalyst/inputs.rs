@@ -1,0 +1,199 @@
+//! What catalyst reads, by content; and what it leaves.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use cache::{BlobDigest, Store, Tree};
+use graph::{Resolving, StepError};
+use serde::Serialize;
+
+use super::Installed;
+use crate::catalyst::Values;
+
+/// Keys whose words name files or folders of the machine; of a kernel's, their ends.
+const FILES: [&str; 11] = [
+    "portage_confdir",
+    "repos",
+    "livecd/cdtar",
+    "livecd/fsscript",
+    "livecd/linuxrc",
+    "livecd/motd",
+    "livecd/overlay",
+    "livecd/readme",
+    "livecd/root_overlay",
+    "/config",
+    "/initramfs_overlay",
+];
+
+/// Endings of seeds that catalyst unpacks.
+const SEEDS: [&str; 11] =
+    ["", ".tar.zst", ".tar.zstd", ".tzst", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tar.gz", ".tgz", ".tar"];
+
+/// Returns everything that catalyst will read, by content.
+///
+/// The snapshot of a commit is known by the commit; one of a branch is known by its bytes.
+pub(super) fn pin(
+    resolving: &Resolving<'_>,
+    values: &Values,
+    installed: &Installed,
+) -> Result<BTreeMap<String, String>, StepError> {
+    let store = resolving.store;
+    let first = |key: &str| values.get(key).and_then(|words| words.first()).cloned().unwrap_or_default();
+    let mut sources = BTreeMap::new();
+    let mut add = |name: String, digest: String| sources.insert(name, digest);
+
+    resolving.progress("reading catalyst's inputs", 0, None);
+    add("catalyst".to_owned(), code(store, &installed.package, &["py"])?);
+    for folder in ["targets", "livecd", "arch"] {
+        add(format!("catalyst's {folder}"), code(store, &installed.sharedir.join(folder), &[])?);
+    }
+    add("catalyst.conf".to_owned(), content(store, &installed.conf, "the configuration")?);
+    if let Some(script) = &installed.envscript {
+        add("envscript".to_owned(), content(store, script, "the envscript of catalyst.conf")?);
+    }
+    let seed = installed.storedir.join("builds").join(first("source_subpath"));
+    let seeds: Vec<PathBuf> = SEEDS
+        .iter()
+        .map(|end| PathBuf::from(format!("{}{end}", seed.display())))
+        .filter(|path| path.exists())
+        .collect();
+    if seeds.is_empty() {
+        return Err(StepError::environment(format!("the seed {} is not there", seed.display()))
+            .with_help("source_subpath names it, below the builds of catalyst's storedir; build it first"));
+    }
+    for path in seeds {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        add(format!("seed {name}"), content(store, &path, "source_subpath")?);
+    }
+    let treeish = first("snapshot_treeish");
+    let name = format!("{}-{treeish}.sqfs", installed.repo_name);
+    let snapshot = installed.storedir.join("snapshots").join(&name);
+    if !snapshot.is_file() {
+        return Err(StepError::environment(format!("the snapshot {} is not there", snapshot.display()))
+            .with_help(format!("make it: catalyst -s {treeish}")));
+    }
+    let is_commit = [40, 64].contains(&treeish.len()) && treeish.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let digest = if is_commit { treeish } else { content(store, &snapshot, "snapshot_treeish")? };
+    add("snapshot".to_owned(), digest);
+    for (key, words) in values {
+        if !FILES.iter().any(|known| key == known || (known.starts_with('/') && key.ends_with(known))) {
+            continue;
+        }
+        for word in words {
+            add(format!("{key} {word}"), content(store, Path::new(word), key)?);
+        }
+    }
+    Ok(sources)
+}
+
+/// Returns the digest of a file, or of a folder with all its meta data.
+fn content(store: &Store, path: &Path, key: &str) -> Result<String, StepError> {
+    if path.is_dir() {
+        let tree = cache::ingest::directory(store, path).map_err(StepError::environment)?;
+        return Ok(tree.digest().to_string());
+    }
+    if !path.is_file() {
+        return Err(StepError::spec(format!("{key}: {} is not there", path.display()))
+            .with_help("catalyst needs every file that its spec names"));
+    }
+    Ok(store.file_digest(path)?.to_string())
+}
+
+/// Returns the digest of all files of a folder: names and contents, so that a package that is installed again is the
+/// same. `ends` are the endings that count; none: all.
+fn code(store: &Store, top: &Path, ends: &[&str]) -> Result<String, StepError> {
+    let mut files: BTreeSet<PathBuf> = BTreeSet::new();
+    let mut folders = vec![top.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let failed = |error| StepError::environment(format!("read {}: {error}", folder.display()));
+        for entry in fs::read_dir(&folder).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if ends.is_empty()
+                || path.extension().is_some_and(|end| ends.iter().any(|known| end == *known))
+            {
+                files.insert(path);
+            }
+        }
+    }
+    let mut hasher = cache::digest::BlobHasher::default();
+    for path in files {
+        let name = path.strip_prefix(top).unwrap_or(&path).display().to_string();
+        let digest: BlobDigest = store.file_digest(&path)?;
+        hasher.update(format!("{}\0{name}\0{digest}\n", name.len()).as_bytes());
+    }
+    Ok(hasher.finish().to_string())
+}
+
+/// A package of Portage's.
+#[derive(Debug, Serialize, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Package {
+    name: String,
+    version: String,
+}
+
+/// Returns the packages that Portage says are installed in a root, as far as the root still has its records.
+pub(super) fn packages(root: &Tree) -> Vec<Package> {
+    let mut packages = BTreeSet::new();
+    for (path, _) in root.entries() {
+        let Ok(text) = std::str::from_utf8(path.as_bytes()) else { continue };
+        let Some(below) = text.strip_prefix("var/db/pkg/") else { continue };
+        if let Some((category, full)) = below.split_once('/')
+            && !full.contains('/')
+            // Being merged when catalyst was ended.
+            && !full.starts_with('-')
+            && let Some((name, version)) = split_version(full)
+        {
+            packages.insert(Package { name: format!("{category}/{name}"), version: version.to_owned() });
+        }
+    }
+    packages.into_iter().collect()
+}
+
+/// Splits `foo-bar-1.2-r3` into name and version, as PMS 3.2 has them: a version begins with a digit, and a revision
+/// belongs to it.
+fn split_version(full: &str) -> Option<(&str, &str)> {
+    let (before, last) = full.rsplit_once('-')?;
+    let is_revision = last
+        .strip_prefix('r')
+        .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()));
+    let name = if is_revision { before.rsplit_once('-')?.0 } else { before };
+    let version = &full[name.len() + 1..];
+    version.starts_with(|c: char| c.is_ascii_digit()).then_some((name, version))
+}
+
+/// Removes a folder that catalyst was told to keep.
+pub(super) fn remove(path: &Path) -> Result<(), StepError> {
+    let mounts = fs::read_to_string("/proc/self/mounts").map_err(StepError::environment)?;
+    let mounted =
+        mounts.lines().filter_map(|line| line.split(' ').nth(1)).find(|at| Path::new(at).starts_with(path));
+    if let Some(mounted) = mounted {
+        return Err(StepError::environment(format!(
+            "catalyst left {mounted} mounted; {} stays",
+            path.display()
+        ))
+        .with_help("unmount it, then remove the folder"));
+    }
+    fs::remove_dir_all(path)
+        .map_err(|error| StepError::environment(format!("remove {}: {error}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_package_is_split_as_portage_splits_it() {
+        for (full, expected) in [
+            ("bash-5.2_p37", Some(("bash", "5.2_p37"))),
+            ("gentoo-kernel-6.12.31", Some(("gentoo-kernel", "6.12.31"))),
+            ("openssh-9.9_p2-r1", Some(("openssh", "9.9_p2-r1"))),
+            ("font-adobe-100dpi-1.0.4-r2", Some(("font-adobe-100dpi", "1.0.4-r2"))),
+            ("nothing", None),
+        ] {
+            assert_eq!(split_version(full), expected, "{full}");
+        }
+    }
+}
