@@ -14,15 +14,19 @@ IMAGE_PACKAGES := mmdebstrap bubblewrap xorriso grub-common grub-pc-bin grub-efi
 	pxelinux syslinux-common
 TEST_PACKAGES  := squashfs-tools squashfs-tools-ng genisoimage cpio zstd xz-utils attr libcap2-bin \
 	qemu-system-x86 ovmf ipxe-qemu nginx-light openssl e2fsprogs procps python3-minimal xfsprogs fdisk
+CATALYST_PACKAGES := lbzip2 rsync busybox-static git squashfs-tools-ng squashfs-tools libcap2-bin cpio xfsprogs fdisk \
+	genisoimage procps python3-venv qemu-system-x86 ipxe-qemu
 BENCH_PACKAGES := squashfs-tools squashfs-tools-ng ninja-build cpio
 
-.PHONY: help program image test test-boot test-fast bench install packages-image packages-test packages-bench
+.PHONY: help program image test test-boot test-fast test-catalyst bench install
+.PHONY: packages-image packages-test packages-bench packages-catalyst
 
 help:
 	@echo "make image              build $(SPEC): an ISO and a netboot set, under $(OUT)/"
 	@echo "make test               run all tests: style, units, images, documents, boots in QEMU"
 	@echo "make test-boot          boot the images in every way there is"
 	@echo "make test-fast          all tests but the boots"
+	@echo "make test-catalyst CATALYST=DIR   run the catalyst whose source is in DIR, and boot what it makes; as root"
 	@echo "make bench              compare with the tools one would otherwise run"
 	@echo "make install PREFIX=    install the program, its specs, manual and completions"
 
@@ -36,6 +40,9 @@ packages-image:
 
 packages-test:
 	$(call need,$(BUILD_PACKAGES) $(IMAGE_PACKAGES) $(TEST_PACKAGES))
+
+packages-catalyst:
+	$(call need,$(BUILD_PACKAGES) $(IMAGE_PACKAGES) $(CATALYST_PACKAGES))
 
 packages-bench:
 	$(call need,$(BUILD_PACKAGES) $(IMAGE_PACKAGES) $(BENCH_PACKAGES))
@@ -71,6 +78,17 @@ test-fast: packages-test
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
 	command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
 	cargo deny check bans licenses sources
+
+WORK ?= /var/tmp/stagegraph-test-catalyst
+
+test-catalyst:
+	@test -f "$(CATALYST)/catalyst/main.py" || { echo "CATALYST=DIR: there is no catalyst/main.py in '$(CATALYST)'; give a \
+	checkout of https://gitweb.gentoo.org/proj/catalyst.git, 4.0.1 or later" >&2; exit 2; }
+	$(MAKE) packages-catalyst
+	$(MAKE) image
+	python3 tests/catalyst/run.py --catalyst "$(CATALYST)" --stagegraph $(PROGRAM) --image $(OUT)/$(SPEC) --work $(WORK)
+	STAGEGRAPH_CATALYST_DIR=$(WORK)/stores/bootable/builds/test \
+		cargo nextest run --locked --test boot --test-threads 1 --no-fail-fast --run-ignored only
 
 bench: packages-bench
 	$(MAKE) program

@@ -98,6 +98,21 @@ class livecd_stagegraph(livecd_stage2):
         StageBase.set_target_path(self)
         os.makedirs(self.settings["target_path"], exist_ok=True)
 
+    def set_pkgcache_path(self):
+        self.with_subpaths_of_stage2(livecd_stage2.set_pkgcache_path)
+
+    def set_kerncache_path(self):
+        self.with_subpaths_of_stage2(livecd_stage2.set_kerncache_path)
+
+    def with_subpaths_of_stage2(self, method):
+        """Let a method set a path that livecd-stage2 would set: its caches are used and filled."""
+        names = ("target_subpath", "target_subpath_unversioned")
+        own = {name: self.settings[name] for name in names}
+        for name in names:
+            self.settings[name] = own[name].replace("/" + self.settings["target"] + "-", "/livecd-stage2-")
+        method(self)
+        self.settings.update(own)
+
     def set_iso_volume_id(self):
         """Check the volume id, by which the initramfs finds the medium."""
         given = words(self.settings.get(self.settings["spec_prefix"] + "/volid"))

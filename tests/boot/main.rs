@@ -10,7 +10,7 @@ mod vm;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
@@ -34,13 +34,24 @@ impl Published {
             eprintln!("SKIPPED: STAGEGRAPH_BOOT_DIR names no published folder");
             return None;
         };
+        Some(Self::at(&dir))
+    }
+
+    fn at(dir: &Path) -> Self {
         let dir = dir.canonicalize().unwrap();
         let named = |end: &str| {
             let entries = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path());
             entries.into_iter().find(|path| path.to_string_lossy().ends_with(end)).unwrap()
         };
         let manifest = std::fs::read(named(".manifest.json")).unwrap();
-        Some(Self { manifest: serde_json::from_slice(&manifest).unwrap(), dir })
+        Self { manifest: serde_json::from_slice(&manifest).unwrap(), dir }
+    }
+
+    /// The squashfs: in the netboot folder, or beside the ISO where there is none.
+    fn squashfs(&self) -> File {
+        let paths =
+            [self.dir.join("netboot/image.squashfs"), PathBuf::from(format!("{}.squashfs", self.iso()))];
+        File::open(paths.iter().find(|path| path.exists()).unwrap()).unwrap()
     }
 
     fn iso(&self) -> String {
@@ -77,7 +88,7 @@ impl Published {
             let line = text.lines().find_map(|line| line.split_once(&mark).map(|(_, value)| value.trim()));
             line.unwrap_or_else(|| panic!("the guest did not report {key}:\n{text}")).to_owned()
         };
-        let squashfs = File::open(self.dir.join("netboot/image.squashfs")).unwrap();
+        let squashfs = self.squashfs();
         let size = squashfs.metadata().unwrap().len();
         assert_eq!(Some(size), self.manifest["squashfs"]["size"].as_u64());
         let end = |at| {
@@ -237,4 +248,26 @@ fn grub_boots_the_set_over_tftp_by_bios() {
 fn grub_boots_the_set_over_tftp_by_uefi() {
     let Some(published) = Published::find() else { return };
     published.boot_tftp(Firmware::Uefi, "netboot-uefi", "grub/x86_64-efi/core.efi", pick_in_grub);
+}
+
+/// What catalyst published: its menu goes to a screen, and boots by itself after a while.
+fn of_catalyst() -> Published {
+    let dir = std::env::var_os("STAGEGRAPH_CATALYST_DIR").expect("`make test-catalyst` names the folder");
+    Published::at(Path::new(&dir))
+}
+
+#[test]
+#[ignore = "needs what catalyst made: make test-catalyst"]
+fn catalysts_iso_boots_through_its_own_menu() {
+    let published = of_catalyst();
+    let vm = Vm::start(Firmware::BiosWithScreen, published.memory("iso"), &["-cdrom", &published.iso()]);
+    published.check(vm, "iso");
+}
+
+#[test]
+#[ignore = "needs what catalyst made: make test-catalyst"]
+fn catalysts_netboot_set_boots_through_ipxe() {
+    let published = of_catalyst();
+    let script = format!("{}.ipxe", published.manifest["image"]["name"].as_str().unwrap());
+    published.boot_ipxe(Firmware::Bios, "netboot-bios", &script);
 }

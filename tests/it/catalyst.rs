@@ -357,7 +357,7 @@ fn it_ends_with_the_process_that_called_it() {
     let catalyst = Catalyst::new(&[("gentoo", "dracut")]);
     let slow = catalyst.live.world.path("tools");
     fs::create_dir(&slow).unwrap();
-    fs::write(slow.join("xorriso"), "#!/bin/sh\nexec sleep 60\n").unwrap();
+    fs::write(slow.join("xorriso"), "#!/bin/sh\nwhile :; do :; done\n").unwrap();
     run("chmod", &["755", slow.join("xorriso").to_str().unwrap()]);
     let file = catalyst.live.world.path("request.json");
     fs::write(&file, catalyst.request.to_string()).unwrap();
@@ -375,7 +375,9 @@ fn it_ends_with_the_process_that_called_it() {
         !found.stdout.is_empty()
     };
     wait(&running);
-    std::thread::sleep(std::time::Duration::from_millis(500));
+    // It is at work, and would go on.
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    assert!(running() && parent.try_wait().unwrap().is_none());
     parent.kill().unwrap();
     parent.wait().unwrap();
     wait(&|| !running());

@@ -8,6 +8,7 @@ mod catalyst;
 mod faults;
 mod http;
 mod live;
+mod release;
 mod squashfs;
 mod world;
 mod wrong;

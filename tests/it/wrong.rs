@@ -12,7 +12,7 @@ fn refused(live: &Live, args: &[&str], code: i32, expected: &[&str]) {
     check(&output, code, expected);
 }
 
-fn check(output: &Output, code: i32, expected: &[&str]) {
+pub(crate) fn check(output: &Output, code: i32, expected: &[&str]) {
     // miette breaks long messages into lines with a bar in front.
     let text = String::from_utf8_lossy(&output.stderr).replace('│', " ");
     let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -103,6 +103,7 @@ fn mistakes_in_the_image_are_pointed_at() {
         ("image.titel=x", "did you mean \"title\"?"),
         ("nonsense", "--set takes KEY=VALUE"),
         ("nothing.here=1", "neither image.KEY nor NODE.KEY"),
+        ("stage2.step=catalyst", "the step catalyst needs \"values\""),
     ] {
         refused(&live, &["--set", set], 2, &[expected]);
     }

@@ -1,0 +1,3 @@
+class ContentsMap:
+    def __init__(self, definitions, **_options):
+        self.definitions = definitions
