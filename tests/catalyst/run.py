@@ -370,7 +370,7 @@ def carries_over_options_and_keys(place):
     check('name="Appended3"' in partitions, "livecd/iso_extra_partition: by the name that the chroot's fstab has")
     about = run("unsquashfs", "-s", store.builds / f"{NAME}.squashfs").stdout
     check("zstd" in about, "livecd/fsops: the compressor")
-    store = Store(place, "caches", options=("pkgcache", "kerncache"))
+    store = Store(place, "caches", kernels="genkernel", options=("pkgcache", "kerncache"))
     store.build()
     cached = {str(path.relative_to(store.path)) for kind in ("packages", "kerncache") for path in (store.path / kind).rglob("*-amd64")}
     check(cached == {"packages/test/livecd-stage2-amd64", "kerncache/test/livecd-stage2-amd64"}, "pkgcache and kerncache are livecd-stage2's")

@@ -131,6 +131,8 @@ def bootable(seed, work, image):
     shutil.rmtree(root, ignore_errors=True)
     netboot = pathlib.Path(image) / "netboot"
     run("unsquashfs", "-n", "-q", "-d", root, netboot / "image.squashfs")
+    # catalyst writes it; here it leads to where nothing is yet.
+    (root / "etc/resolv.conf").unlink(missing_ok=True)
     kernel = next(netboot.glob("*.vmlinuz"))
     release = next((root / "usr/lib/modules").iterdir()).name
     initrd = kernel.with_suffix(".initrd").read_bytes()
