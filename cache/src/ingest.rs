@@ -2,7 +2,7 @@
 
 mod tar;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::CString;
 use std::fs::{self, Metadata};
 use std::io;
@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 pub use self::tar::{TarError, tar};
-use crate::digest::BlobDigest;
 use crate::name::{FileName, NameError, RelPath};
+use crate::stat::Stat;
 use crate::store::{Store, StoreError};
 use crate::tree::{Meta, Node, Tree, TreeBuilder, TreeError};
 
@@ -62,12 +62,48 @@ struct Found {
     path: RelPath,
     meta: Meta,
     what: What,
+    /// Device and inode of a file with several names.
+    shared: Option<(u64, u64)>,
 }
 
 enum What {
     Node(Node),
-    File { size: u64 },
+    File { size: u64, stat: Stat },
     Link(RelPath),
+}
+
+/// Finds everything below a folder, in no order; folders side by side on all cores.
+fn walk(top: &Path) -> Result<Vec<Found>, IngestError> {
+    let list = |below: &Option<RelPath>| -> Result<Vec<Found>, IngestError> {
+        let folder = below.as_ref().map_or_else(|| top.to_owned(), |below| below.below(top));
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&folder).map_err(failed("list", &folder))? {
+            let entry = entry.map_err(failed("list", &folder))?;
+            let name = FileName::new(entry.file_name().as_bytes())
+                .map_err(|source| IngestError::Name { path: folder.clone(), source })?;
+            let path = below.as_ref().map_or_else(|| name.clone().into(), |below| below.join(&name));
+            let place = entry.path();
+            let stat = fs::symlink_metadata(&place).map_err(failed("read", &place))?;
+            let shared = (!stat.is_dir() && stat.nlink() > 1).then(|| (stat.dev(), stat.ino()));
+            found.push(Found {
+                path,
+                meta: read_meta(&place, &stat)?,
+                what: read_node(&place, &stat)?,
+                shared,
+            });
+        }
+        Ok(found)
+    };
+    let mut all = Vec::new();
+    let mut level = vec![None];
+    while !level.is_empty() {
+        let found: Vec<Vec<Found>> = level.par_iter().map(list).collect::<Result<_, _>>()?;
+        let start = all.len();
+        all.extend(found.into_iter().flatten());
+        let is_folder = |entry: &&Found| matches!(entry.what, What::Node(Node::Dir));
+        level = all[start..].iter().filter(is_folder).map(|entry| Some(entry.path.clone())).collect();
+    }
+    Ok(all)
 }
 
 /// Reads the folder at `top` into a tree: owners, modes, times, xattrs, hard links, devices.
@@ -78,39 +114,33 @@ enum What {
 /// # Errors
 /// [`IngestError`], which names the path at fault.
 pub fn directory(store: &Store, top: &Path) -> Result<Tree, IngestError> {
-    let meta = |path: &Path| fs::symlink_metadata(path).map_err(failed("read", path));
-    let mut builder = TreeBuilder::new(read_meta(top, &meta(top)?)?);
-    let mut found = Vec::new();
-    let mut inodes: BTreeMap<(u64, u64), RelPath> = BTreeMap::new();
-    let mut folders = vec![(top.to_owned(), None::<RelPath>)];
-    while let Some((folder, below)) = folders.pop() {
-        for entry in fs::read_dir(&folder).map_err(failed("list", &folder))? {
-            let entry = entry.map_err(failed("list", &folder))?;
-            let name = FileName::new(entry.file_name().as_bytes())
-                .map_err(|source| IngestError::Name { path: folder.clone(), source })?;
-            let path = below.as_ref().map_or_else(|| name.clone().into(), |below| below.join(&name));
-            let place = entry.path();
-            let stat = meta(&place)?;
-            if stat.is_dir() {
-                folders.push((place.clone(), Some(path.clone())));
+    let meta = fs::symlink_metadata(top).map_err(failed("read", top))?;
+    let mut builder = TreeBuilder::new(read_meta(top, &meta)?);
+    let mut found = walk(top)?;
+    found.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+    // Of several names of one file, the first in order is the file, and the others are links to it.
+    let mut inodes: HashMap<(u64, u64), RelPath> = HashMap::new();
+    for entry in &mut found {
+        if let Some(inode) = entry.shared {
+            let first = inodes.entry(inode).or_insert_with(|| entry.path.clone());
+            if *first != entry.path {
+                entry.what = What::Link(first.clone());
             }
-            let first = (!stat.is_dir() && stat.nlink() > 1)
-                .then(|| inodes.entry((stat.dev(), stat.ino())).or_insert_with(|| path.clone()).clone());
-            let what = match first {
-                Some(first) if first != path => What::Link(first),
-                _ => read_node(&place, &stat)?,
-            };
-            found.push(Found { path, meta: read_meta(&place, &stat)?, what });
         }
     }
+    let known = store.known_files(top)?;
     let hashed: Vec<(RelPath, Meta, Result<Node, RelPath>)> = found
         .into_par_iter()
         .map(|found| {
             let node = match found.what {
                 What::Node(node) => Ok(node),
                 What::Link(first) => Err(first),
-                What::File { size } => {
-                    let digest: BlobDigest = store.file_digest(&found.path.below(top))?;
+                What::File { size, stat } => {
+                    let path = found.path.below(top);
+                    let digest = match known.get(path.as_os_str().as_bytes(), &stat) {
+                        Some(digest) => digest,
+                        None => store.file_digest(&path)?,
+                    };
                     Ok(Node::File { digest, size })
                 }
             };
@@ -145,7 +175,7 @@ fn read_node(path: &Path, stat: &Metadata) -> Result<What, IngestError> {
     } else if kind.is_socket() {
         What::Node(Node::Socket)
     } else {
-        What::File { size: stat.size() }
+        What::File { size: stat.size(), stat: Stat::of(stat) }
     })
 }
 
@@ -160,15 +190,21 @@ fn read_meta(path: &Path, stat: &Metadata) -> Result<Meta, IngestError> {
 }
 
 fn read_xattrs(path: &Path) -> rustix::io::Result<BTreeMap<Vec<u8>, Vec<u8>>> {
-    // 64 KiB is the kernel's own limit for the list and for each value.
-    let mut list = vec![0; 1 << 16];
-    let length = match rustix::fs::llistxattr(path, &mut list[..]) {
-        Ok(length) => length,
+    // Most files have none or a short list of them; 64 KiB is the kernel's own limit for the list and for each value.
+    let mut short = [0; 256];
+    let mut long = Vec::new();
+    let list = match rustix::fs::llistxattr(path, &mut short[..]) {
+        Ok(length) => &short[..length],
         Err(rustix::io::Errno::OPNOTSUPP) => return Ok(BTreeMap::new()),
+        Err(rustix::io::Errno::RANGE) => {
+            long.resize(1 << 16, 0);
+            let length = rustix::fs::llistxattr(path, &mut long[..])?;
+            &long[..length]
+        }
         Err(errno) => return Err(errno),
     };
     let mut xattrs = BTreeMap::new();
-    for name in list[..length].split(|b| *b == 0).filter(|name| !name.is_empty()) {
+    for name in list.split(|b| *b == 0).filter(|name| !name.is_empty()) {
         let Ok(c_name) = CString::new(name) else { continue };
         let mut value = vec![0; 1 << 16];
         let length = rustix::fs::lgetxattr(path, c_name.as_c_str(), &mut value[..])?;
@@ -183,6 +219,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
+    use crate::digest::BlobDigest;
     use crate::tree::Entry;
 
     fn path(text: &str) -> RelPath {

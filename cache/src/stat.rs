@@ -4,6 +4,7 @@
 //! tells nothing about a change within its own granularity, so a file that was changed just before
 //! it was hashed is not remembered (the rule git's index has for "racily clean" entries).
 
+use std::collections::HashMap;
 use std::fs::Metadata;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -55,7 +56,42 @@ impl Stat {
     }
 }
 
+/// The digests of all files below a folder, as far as they are remembered.
+#[derive(Debug, Default)]
+pub struct KnownFiles(HashMap<Vec<u8>, (Vec<u8>, BlobDigest)>);
+
+impl KnownFiles {
+    /// Returns the digest of the file at `path`, if it has these stat data still.
+    pub fn get(&self, path: &[u8], stat: &Stat) -> Option<BlobDigest> {
+        self.0.get(path).filter(|(known, _)| *known == stat.to_bytes()).map(|(_, digest)| *digest)
+    }
+}
+
 impl Store {
+    /// Returns what is remembered of all files below a folder, in one look.
+    ///
+    /// # Errors
+    /// [`StoreError::Index`].
+    pub fn known_files(&self, folder: &Path) -> Result<KnownFiles, StoreError> {
+        let first = [folder.as_os_str().as_bytes(), b"/"].concat();
+        // The character behind the slash: no path below the folder is behind it.
+        let last = [folder.as_os_str().as_bytes(), b"0"].concat();
+        self.index(|index| {
+            let mut query =
+                index.prepare_cached("SELECT path, stat, digest FROM files WHERE path > ?1 AND path < ?2")?;
+            let rows = query.query_map(params![first, last], |row| {
+                let digest: Vec<u8> = row.get(2)?;
+                Ok((row.get(0)?, (row.get(1)?, digest)))
+            })?;
+            let mut known = HashMap::new();
+            for row in rows {
+                let (path, (stat, digest)): (Vec<u8>, (Vec<u8>, Vec<u8>)) = row?;
+                known.extend(BlobDigest::from_slice(&digest).map(|digest| (path, (stat, digest))));
+            }
+            Ok(KnownFiles(known))
+        })
+    }
+
     /// Remembers what the file at `path` holds, for one that was just made of a known object.
     ///
     /// A change within the same tick of the file system's clock would go unnoticed; that is a few milliseconds.
@@ -145,6 +181,10 @@ mod tests {
             })
             .unwrap();
         assert_eq!(store.file_digest(&path).unwrap(), planted, "the row was not used");
+        let known = store.known_files(dir.path()).unwrap();
+        assert_eq!(known.get(key, &stat), Some(planted));
+        assert_eq!(known.get(key, &Stat([0; 7])), None);
+        assert_eq!(store.known_files(&dir.path().join("fil")).unwrap().get(key, &stat), None);
         std::fs::write(&path, "three").unwrap();
         assert_eq!(store.file_digest(&path).unwrap(), BlobDigest::of(b"three"));
     }
