@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 
+use cache::blocks::Run;
 use cache::name::RelPath;
 use cache::tree::{Entry, Inode, Meta, Node};
 use cache::{BlobDigest, RootTree, Store, StoreError};
@@ -89,11 +90,16 @@ pub enum WriteError {
     Stopped,
 }
 
+/// The compressors' versions, by which another one's blocks are told from these.
+pub const VERSIONS: &str = include_str!("../Cargo.lock");
+
 /// What was written, and what squashfs could not hold.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Inodes of the image.
     pub inodes: u32,
+    /// Where the image's blocks are, for [`Store::enter_runs`] once it is in the store.
+    pub runs: Vec<(BlobDigest, Run)>,
     /// Extended attributes that squashfs has no place for (`system.*`), by path.
     pub dropped_xattrs: BTreeMap<RelPath, Vec<u8>>,
 }
@@ -122,7 +128,9 @@ pub fn write(
         out.write_all(&(bytes.len() as u16 | metadata::STORED).to_le_bytes())?;
         out.write_all(bytes)?;
     }
-    let data = data::write(out, root, store, &entries.files, options, progress)?;
+    let mut data = data::write(out, root, store, &entries.files, options, progress)?;
+
+    let runs = std::mem::take(&mut data.runs);
 
     let ids = Ids::of(root.tree.root(), &entries)?;
     let mut xattrs = xattr::Table::default();
@@ -168,7 +176,7 @@ pub fn write(
     }
     out.seek(SeekFrom::Start(0))?;
     out.write_all(&superblock)?;
-    Ok(Summary { inodes: count, dropped_xattrs })
+    Ok(Summary { inodes: count, runs, dropped_xattrs })
 }
 
 /// The entries of a tree that go into an image, in the order of the tree, with their inode numbers.

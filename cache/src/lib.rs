@@ -7,6 +7,7 @@
 //! Start with [`store`], whose module documentation draws the layout on disk, then [`tree`].
 
 pub mod actions;
+pub mod blocks;
 pub mod digest;
 pub mod ingest;
 pub mod name;

@@ -4,7 +4,8 @@
 //! <store>/
 //!   version                 "stagegraph store 1\n"; a store written by a newer version is left alone
 //!   objects/ab/cdef…        one file an object, named by its BLAKE3, mode 0444, never edited
-//!   index.sqlite (-wal)     objects (size, SHA-256), actions and their results, memos, file digests, uses, roots
+//!   index.sqlite (-wal)     objects (size, SHA-256), actions and their results, memos, file digests, uses, roots, and where
+//!                           in which image a compressed block lies
 //!   locks/<action>          held while that action runs, so that no two processes run it at once
 //!   scratch/<id>/           one process's temporary files and work folders, with a lock it holds
 //!   logs/<action>.log       what a failed action's tools printed
@@ -418,7 +419,7 @@ impl Drop for Store {
 }
 
 /// Locks even after another thread panicked: the index and the set are whole between any two calls.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
@@ -442,6 +443,7 @@ fn open_index(path: &Path) -> Result<Connection, rusqlite::Error> {
     index.pragma_update(None, "journal_mode", "WAL")?;
     index.pragma_update(None, "synchronous", "NORMAL")?;
     index.execute_batch(SCHEMA)?;
+    index.execute_batch(crate::blocks::SCHEMA)?;
     Ok(index)
 }
 

@@ -1,16 +1,24 @@
 //! File content: blocks, and the ends of files packed together into fragments.
 //!
-//! The calling thread reads blocks in the order of the tree and writes the results in that same
-//! order; a pool compresses. Only a window of blocks is in memory at any time.
+//! The calling thread goes through the files in the order of the tree and writes the results in that same order; a pool
+//! compresses. Only a window of blocks is in memory at any time.
+//!
+//! Nothing is compressed twice: blocks are looked up in the images of the store, a file's as a whole by its digest, then
+//! each by its content, a fragment by the ends it is made of. A file all of whose pieces are found is not even read. What is found changes the
+//! time this takes, and no byte of the image.
+
+mod fragments;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::{Read, Seek, Write};
+use std::io::{self, Read, Seek, Write};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
+use cache::blocks::{self, Blocks, Run};
 use cache::name::RelPath;
 use cache::{BlobDigest, RootTree, Store};
 
+use self::fragments::Fragments;
 use super::{Options, Progress, WriteError};
 
 /// Set in a block's size where it is stored as it is.
@@ -18,6 +26,9 @@ const STORED: u32 = 1 << 24;
 
 /// Marks a file without a fragment.
 pub(super) const NO_FRAGMENT: u32 = u32::MAX;
+
+/// The caller is told of so many bytes at a time.
+const TELLING: u64 = 4 << 20;
 
 /// Blocks in flight for each thread: enough that none waits for the reader.
 const WINDOW: usize = 8;
@@ -55,16 +66,48 @@ pub(super) struct Content {
 pub(super) struct Data {
     pub(super) files: HashMap<BlobDigest, Content>,
     pub(super) fragments: Vec<Block>,
+    /// Every run of blocks, by what it was made of.
+    pub(super) runs: Vec<(BlobDigest, Run)>,
 }
 
-/// What a compressed block is for.
+/// What a block is for.
 #[derive(Debug, Clone, Copy)]
 enum Target {
     File(BlobDigest, usize),
     Fragment(usize),
 }
 
-type Compressed = (usize, Result<(Vec<u8>, bool), WriteError>);
+/// A block as it goes into the image.
+struct Ready {
+    bytes: Vec<u8>,
+    block: blocks::Block,
+}
+
+/// A block's number, the block, and the memory that was read into.
+type Answer = (usize, Result<Ready, WriteError>, Vec<u8>);
+
+/// What a key says besides the content: all that can change what a compressor makes of it.
+#[derive(Clone)]
+pub(super) struct Settings(String);
+
+impl Settings {
+    fn of(options: &Options) -> Self {
+        let Options { compressor, block_size, .. } = options;
+        // Another version of a compressor may write other bytes.
+        let versions = BlobDigest::of(super::VERSIONS.as_bytes());
+        Self(format!("{}-{} {block_size} {versions}", compressor.kind.name(), compressor.level))
+    }
+
+    /// Returns the key of what is made of `parts`, in the way `kind` says.
+    pub(super) fn key(&self, kind: &str, parts: &[&[u8]]) -> BlobDigest {
+        let mut hasher = cache::digest::BlobHasher::default();
+        hasher.update(format!("stagegraph squashfs {kind}\n{}\n", self.0).as_bytes());
+        for part in parts {
+            hasher.update(part);
+        }
+        hasher.finish()
+    }
+}
 
 /// Writes the content of `files` behind what `out` holds already.
 pub(super) fn write(
@@ -79,130 +122,266 @@ pub(super) fn write(
         .num_threads(options.threads)
         .build()
         .map_err(std::io::Error::other)?;
+    let settings = Settings::of(options);
+    let known = Blocks::new(store);
     let (sender, receiver) = channel();
     let at = out.stream_position()?;
-    let total = files.iter().map(|(_, _, size)| size).sum();
     pool.in_place_scope(|scope| {
         let mut pipeline = Pipeline {
             scope,
             options,
+            settings: &settings,
+            known: &known,
             sender,
             receiver,
             out,
             at,
             targets: BTreeMap::new(),
             early: BTreeMap::new(),
+            spare: Vec::new(),
             submitted: 0,
             written: 0,
             data: Data::default(),
-            fragment: Vec::with_capacity(options.block_size as usize),
-            fragment_count: 0,
+            blocks: HashMap::new(),
+            fragments: Fragments::plan(files, options.block_size, &settings),
+            progress,
+            before: 0,
+            done: 0,
+            told: 0,
+            total: files.iter().map(|(_, _, size)| size).sum(),
         };
-        let mut done = 0;
-        for (path, digest, size) in files {
-            let mut reader = root.open_file(store, path, digest, *size)?;
-            let read = |source| WriteError::Read { path: (*path).clone(), source };
-            pipeline.begin_file(*digest);
-            let mut left = *size;
-            while left > 0 {
-                let length = left.min(u64::from(options.block_size));
-                let mut block = vec![0; length as usize];
-                reader.read_exact(&mut block).map_err(read)?;
-                left -= length;
-                done += length;
-                pipeline.add(*digest, block)?;
-                if !progress(done, total) {
-                    return Err(WriteError::Stopped);
-                }
-            }
+        for (number, (path, digest, size)) in files.iter().enumerate() {
+            pipeline.file(number, (path, *digest, *size), &|| root.open_file(store, path, digest, *size))?;
+            // Ends of files count here, and blocks that were counted twice no more.
+            pipeline.before += size;
+            pipeline.done = pipeline.before;
+            pipeline.go_on(0)?;
         }
-        pipeline.finish()
+        pipeline.finish(files)
     })
 }
 
 struct Pipeline<'scope, 'a> {
     scope: &'a rayon::Scope<'scope>,
     options: &'scope Options,
-    sender: Sender<Compressed>,
-    receiver: Receiver<Compressed>,
+    settings: &'scope Settings,
+    known: &'scope Blocks<'scope>,
+    sender: Sender<Answer>,
+    receiver: Receiver<Answer>,
     out: &'a mut File,
     at: u64,
     /// What the blocks in flight are for.
     targets: BTreeMap<usize, Target>,
     /// Blocks that are ready before one that goes in front of them.
-    early: BTreeMap<usize, (Vec<u8>, bool)>,
+    early: BTreeMap<usize, Ready>,
+    /// Memory for blocks to be read into: asking the system for it again and again costs a twentieth of the time.
+    spare: Vec<Vec<u8>>,
     submitted: usize,
     written: usize,
     data: Data,
-    /// The fragment being filled.
-    fragment: Vec<u8>,
-    fragment_count: usize,
+    /// The blocks of each file, as they are entered in the index.
+    blocks: HashMap<BlobDigest, Vec<Option<blocks::Block>>>,
+    fragments: Fragments,
+    progress: Progress<'a>,
+    /// Bytes of the files that are done; of those and of this one's blocks, as good as it is known; of all.
+    before: u64,
+    done: u64,
+    total: u64,
+    /// What the caller was told of.
+    told: u64,
 }
 
 impl<'scope> Pipeline<'scope, '_> {
-    fn begin_file(&mut self, digest: BlobDigest) {
+    /// Counts bytes; now and then tells the caller, and ends where he wants to.
+    fn go_on(&mut self, bytes: usize) -> Result<(), WriteError> {
+        self.done += bytes as u64;
+        if self.done < self.told + TELLING && self.done < self.total {
+            return Ok(());
+        }
+        self.told = self.done;
+        if (self.progress)(self.done, self.total) { Ok(()) } else { Err(WriteError::Stopped) }
+    }
+
+    /// Adds a file: its whole blocks, then its end.
+    fn file<R: Read>(
+        &mut self,
+        number: usize,
+        (path, digest, size): (&RelPath, BlobDigest, u64),
+        open: &dyn Fn() -> Result<R, cache::StoreError>,
+    ) -> Result<(), WriteError> {
+        let block_size = u64::from(self.options.block_size);
+        let whole = size / block_size;
         let content = Content { start: 0, blocks: Vec::new(), fragment: (NO_FRAGMENT, 0), holes: 0 };
         self.data.files.insert(digest, content);
+        let found = if whole > 0 { self.found_blocks(digest, whole)? } else { 0 };
+        let mut end = None;
+        if let Some((fragment, is_first)) = self.fragments.of(number) {
+            if is_first {
+                self.fragments.look_up(fragment, self.known)?;
+            }
+            if self.fragments.is_missing(fragment) {
+                if is_first {
+                    let memory = self.memory();
+                    self.fragments.begin(fragment, memory);
+                }
+                end = Some(Vec::new());
+            }
+        }
+        if found < whole || end.is_some() {
+            let mut reader = open()?;
+            let read = |source| WriteError::Read { path: path.clone(), source };
+            for index in 0..whole {
+                let block = self.read(&mut reader, block_size).map_err(read)?;
+                // Those that were found only count for the digest.
+                if index >= found {
+                    self.add(digest, block)?;
+                } else {
+                    self.spare.push(block);
+                }
+            }
+            let rest = self.read(&mut reader, size % block_size).map_err(read)?;
+            end = end.map(|_| rest);
+        }
+        let Some((fragment, is_first)) = self.fragments.of(number) else { return Ok(()) };
+        if is_first && fragment > 0 {
+            self.submit_fragment(fragment - 1)?;
+        }
+        let offset = self.fragments.add(number, end.as_deref());
+        self.spare.extend(end);
+        if let Some(content) = self.data.files.get_mut(&digest) {
+            content.fragment = (fragment as u32, offset);
+        }
+        Ok(())
     }
 
-    /// Adds the next block of a file, or its end.
-    fn add(&mut self, digest: BlobDigest, block: Vec<u8>) -> Result<(), WriteError> {
-        let whole = block.len() == self.options.block_size as usize;
-        if !whole && self.fragment.len() + block.len() > self.options.block_size as usize {
-            self.submit_fragment()?;
+    /// Returns memory for a block.
+    fn memory(&mut self) -> Vec<u8> {
+        let mut memory =
+            self.spare.pop().unwrap_or_else(|| Vec::with_capacity(self.options.block_size as usize));
+        memory.clear();
+        memory
+    }
+
+    /// Reads so many bytes.
+    fn read(&mut self, reader: &mut impl Read, length: u64) -> io::Result<Vec<u8>> {
+        let mut block =
+            self.spare.pop().unwrap_or_else(|| Vec::with_capacity(self.options.block_size as usize));
+        block.clear();
+        match reader.take(length).read_to_end(&mut block)? as u64 == length {
+            true => Ok(block),
+            false => Err(io::ErrorKind::UnexpectedEof.into()),
         }
-        let Some(content) = self.data.files.get_mut(&digest) else { return Ok(()) };
-        if !whole {
-            content.fragment = (self.fragment_count as u32, self.fragment.len() as u32);
-            self.fragment.extend_from_slice(&block);
-            return Ok(());
+    }
+
+    /// Takes a file's blocks out of an image that has them; returns how many of them.
+    fn found_blocks(&mut self, digest: BlobDigest, whole: u64) -> Result<u64, WriteError> {
+        let known = self.known;
+        let Some(run) = known.find(&self.settings.key("file", &[digest.as_bytes()]))? else { return Ok(0) };
+        if run.blocks.len() as u64 != whole {
+            return Ok(0);
         }
-        let index = content.blocks.len();
+        let found = known.read(&run, |block, bytes| {
+            let Some(index) = self.begin_block(digest, block.length == 0) else { return Ok(()) };
+            if block.length == 0 {
+                return Ok(());
+            }
+            self.ready(Target::File(digest, index), Ready { bytes, block: *block })
+        })?;
+        Ok(found as u64)
+    }
+
+    /// Enters the next block of a file; returns its number.
+    fn begin_block(&mut self, digest: BlobDigest, is_hole: bool) -> Option<usize> {
+        let content = self.data.files.get_mut(&digest)?;
         content.blocks.push(0);
-        if block.iter().all(|byte| *byte == 0) {
-            content.holes += block.len() as u64;
-            return Ok(());
+        if is_hole {
+            content.holes += u64::from(self.options.block_size);
         }
-        self.submit(Target::File(digest, index), block)
+        self.blocks.entry(digest).or_default().push(None);
+        Some(content.blocks.len() - 1)
     }
 
-    fn submit_fragment(&mut self) -> Result<(), WriteError> {
-        if self.fragment.is_empty() {
-            return Ok(());
+    /// Adds the next whole block of a file.
+    fn add(&mut self, digest: BlobDigest, block: Vec<u8>) -> Result<(), WriteError> {
+        self.go_on(block.len())?;
+        let is_hole = block.iter().all(|byte| *byte == 0);
+        match self.begin_block(digest, is_hole) {
+            Some(index) if !is_hole => self.submit(Target::File(digest, index), block, None),
+            _ => {
+                self.spare.push(block);
+                Ok(())
+            }
         }
-        let fresh = Vec::with_capacity(self.options.block_size as usize);
-        let full = std::mem::replace(&mut self.fragment, fresh);
+    }
+
+    fn submit_fragment(&mut self, fragment: usize) -> Result<(), WriteError> {
         self.data.fragments.push(Block { start: 0, size: 0 });
-        self.fragment_count += 1;
-        self.submit(Target::Fragment(self.fragment_count - 1), full)
+        let target = Target::Fragment(fragment);
+        let (key, found, content) = self.fragments.take(fragment);
+        match found {
+            Some((block, bytes)) => self.ready(target, Ready { bytes, block }),
+            None => self.submit(target, content, Some(key)),
+        }
     }
 
-    fn submit(&mut self, target: Target, block: Vec<u8>) -> Result<(), WriteError> {
+    fn next(&mut self, target: Target) -> Result<usize, WriteError> {
         while self.submitted - self.written >= WINDOW * self.options.threads.max(1) {
             self.collect()?;
         }
-        let number = self.submitted;
+        self.targets.insert(self.submitted, target);
         self.submitted += 1;
-        self.targets.insert(number, target);
+        Ok(self.submitted - 1)
+    }
+
+    /// Adds a block that was found.
+    fn ready(&mut self, target: Target, ready: Ready) -> Result<(), WriteError> {
+        self.go_on(self.options.block_size as usize)?;
+        let number = self.next(target)?;
+        self.early.insert(number, ready);
+        self.write_early()
+    }
+
+    /// Has a block compressed, unless it is found by its content. One that has a key was looked up already.
+    fn submit(&mut self, target: Target, block: Vec<u8>, key: Option<BlobDigest>) -> Result<(), WriteError> {
+        let number = self.next(target)?;
         let (options, sender) = (self.options, self.sender.clone());
+        let (settings, known) = (self.settings, self.known);
         self.scope.spawn(move |_| {
-            let compressed = options.compressor.compress(&block, options.block_size);
-            let result = compressed.map(|smaller| match smaller {
-                Some(bytes) => (bytes, false),
-                None => (block, true),
-            });
+            let result = || {
+                let key = match key {
+                    Some(key) => key,
+                    None => {
+                        let key = settings.key("block", &[&block]);
+                        if let Some(ready) = found_block(known, &key)? {
+                            return Ok(ready);
+                        }
+                        key
+                    }
+                };
+                let (bytes, is_plain) = match options.compressor.compress(&block, options.block_size)? {
+                    Some(bytes) => (bytes, false),
+                    None => (block.clone(), true),
+                };
+                Ok(Ready { block: blocks::Block::of(&bytes, is_plain, key), bytes })
+            };
+            let result = result();
             // The receiver is gone only where writing has failed already.
-            let _ = sender.send((number, result));
+            let _ = sender.send((number, result, block));
         });
         Ok(())
     }
 
     /// Waits for one block and writes all that are next in order.
     fn collect(&mut self) -> Result<(), WriteError> {
-        let (number, result) = self.receiver.recv().map_err(|_| WriteError::Stopped)?;
+        let (number, result, memory) = self.receiver.recv().map_err(|_| WriteError::Stopped)?;
+        self.spare.push(memory);
         self.early.insert(number, result?);
-        while let Some((bytes, stored)) = self.early.remove(&self.written) {
-            let size = bytes.len() as u32 | if stored { STORED } else { 0 };
+        self.write_early()
+    }
+
+    fn write_early(&mut self) -> Result<(), WriteError> {
+        while let Some(Ready { bytes, block }) = self.early.remove(&self.written) {
+            let size = bytes.len() as u32 | if block.is_plain { STORED } else { 0 };
             match self.targets.remove(&self.written) {
                 Some(Target::Fragment(index)) => {
                     self.data.fragments[index] = Block { start: self.at, size };
@@ -215,9 +394,13 @@ impl<'scope> Pipeline<'scope, '_> {
                         }
                         content.blocks[index] = size;
                     }
+                    if let Some(blocks) = self.blocks.get_mut(&digest) {
+                        blocks[index] = Some(block);
+                    }
                 }
                 None => {}
             }
+            self.data.runs.push((block.key, Run::new(self.at, vec![block])));
             self.out.write_all(&bytes)?;
             self.at += bytes.len() as u64;
             self.written += 1;
@@ -225,11 +408,34 @@ impl<'scope> Pipeline<'scope, '_> {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<Data, WriteError> {
-        self.submit_fragment()?;
+    fn finish(mut self, files: &[(&RelPath, BlobDigest, u64)]) -> Result<Data, WriteError> {
+        if let Some(last) = self.fragments.count().checked_sub(1) {
+            self.submit_fragment(last)?;
+        }
         while self.written < self.submitted {
             self.collect()?;
         }
+        for (_, digest, _) in files {
+            let (Some(content), Some(blocks)) = (self.data.files.get(digest), self.blocks.remove(digest))
+            else {
+                continue;
+            };
+            let key = self.settings.key("file", &[digest.as_bytes()]);
+            let hole = blocks::Block { length: 0, is_plain: false, check: [0; 16], key };
+            let blocks = blocks.into_iter().map(|block| block.unwrap_or(hole)).collect();
+            self.data.runs.push((key, Run::new(content.start, blocks)));
+        }
         Ok(self.data)
     }
+}
+
+/// Reads a block that lies in an image under a key of its own.
+fn found_block(known: &Blocks<'_>, key: &BlobDigest) -> Result<Option<Ready>, WriteError> {
+    let Some(run) = known.find(key)?.filter(|run| run.blocks.len() == 1) else { return Ok(None) };
+    let mut found = None;
+    known.read(&run, |block, bytes| {
+        found = Some(Ready { bytes, block: *block });
+        Ok::<(), WriteError>(())
+    })?;
+    Ok(found)
 }

@@ -65,7 +65,7 @@ impl<'a> MetadataWriter<'a> {
         }
         self.starts.push(self.done.len() as u64);
         let block = std::mem::take(&mut self.block);
-        match self.options.compressor.compress(&block, self.options.block_size)? {
+        match self.options.compressor.for_metadata().compress(&block, self.options.block_size)? {
             Some(small) => {
                 self.done.extend_from_slice(&(small.len() as u16).to_le_bytes());
                 self.done.extend_from_slice(&small);

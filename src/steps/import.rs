@@ -263,9 +263,15 @@ pub(super) fn boot_files(
     for (path, digest, size) in root.tree.files() {
         let inner = path.as_bytes().strip_prefix(prefix.unwrap_or_default());
         let Some(name) = inner.and_then(|name| std::str::from_utf8(name).ok()) else { continue };
-        let mut writer = store.writer()?;
-        writer.copy_from(root.open_file(store, path, &digest, size)?)?;
-        files.push((name.to_owned(), writer.commit()?));
+        // A kernel that did not change is there already.
+        let blob = if store.contains(&digest)? && store.verified(&digest).is_ok() {
+            Blob { digest, size }
+        } else {
+            let mut writer = store.writer()?;
+            writer.copy_from(root.open_file(store, path, &digest, size)?)?;
+            writer.commit()?
+        };
+        files.push((name.to_owned(), blob));
     }
     Ok(files)
 }

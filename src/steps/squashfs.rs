@@ -58,7 +58,7 @@ fn make(fields: &Fields<'_>, image: &Image) -> Result<Made, Box<SpecError>> {
         exclude: exclude.iter().map(|(pattern, _)| (*pattern).to_owned()).collect(),
         clamp_mtime: fields.bool("clamp_mtime", true)?,
         epoch: image.timestamp.epoch(),
-        compressors: cache::BlobDigest::of(include_bytes!("../../Cargo.lock")).to_string(),
+        compressors: cache::BlobDigest::of(squashfs::VERSIONS.as_bytes()).to_string(),
     };
     Ok(Made::new(step, &["image"]))
 }
@@ -79,7 +79,7 @@ impl Squashfs {
 }
 
 impl Step for Squashfs {
-    identity!(version 1);
+    identity!(version 2);
 
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
         let input = job.input("root")?;
@@ -124,6 +124,7 @@ impl Step for Squashfs {
         }
         drop(out);
         let image = job.store.adopt(&path)?;
+        job.store.enter_runs(&image.digest, &summary.runs)?;
         Ok(BTreeMap::from([("image".to_owned(), image.into())]))
     }
 }

@@ -6,7 +6,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
-use cache::{Bytes, RelPath};
+use cache::{Bytes, RelPath, RootTree, Store};
+use proptest::prelude::*;
 use stagegraph::squashfs::{self, Compressor, CompressorKind, Options};
 
 use crate::world::{World, is_root, run};
@@ -52,15 +53,33 @@ fn options(kind: CompressorKind, block_size: u32, threads: usize) -> Options {
 }
 
 fn image(world: &World, options: &Options, name: &str, exclude: &[&str]) -> std::path::PathBuf {
-    let top = world.path("top");
-    let tree = cache::ingest::directory(&world.store, &top).unwrap();
-    let digest = world.store.put_tree(&tree).unwrap();
-    let root = world.store.open_tree(&digest, &Bytes::Directory { path: top }).unwrap();
     let path = world.path(name);
-    let mut out = File::options().create(true).truncate(true).read(true).write(true).open(&path).unwrap();
-    let excluded = |path: &RelPath| exclude.iter().any(|name| path.as_bytes() == name.as_bytes());
-    squashfs::write(&mut out, &root, &world.store, options, &excluded, &|_, _| true).unwrap();
+    fs::write(&path, write(&world.store, &world.path("top"), options, exclude)).unwrap();
     path
+}
+
+/// Writes an image of a folder, with the store's blocks, and lets the store have it.
+fn write(store: &Store, top: &Path, options: &Options, exclude: &[&str]) -> Vec<u8> {
+    let root = root(store, top);
+    write_root(store, &root, options, exclude)
+}
+
+fn root(store: &Store, top: &Path) -> RootTree {
+    let tree = cache::ingest::directory(store, top).unwrap();
+    let digest = store.put_tree(&tree).unwrap();
+    store.open_tree(&digest, &Bytes::Directory { path: top.to_owned() }).unwrap()
+}
+
+fn write_root(store: &Store, root: &RootTree, options: &Options, exclude: &[&str]) -> Vec<u8> {
+    let work = store.work_dir().unwrap();
+    let path = work.path().join("image");
+    let mut out = File::options().create_new(true).read(true).write(true).open(&path).unwrap();
+    let excluded = |path: &RelPath| exclude.iter().any(|name| path.as_bytes() == name.as_bytes());
+    let summary = squashfs::write(&mut out, root, store, options, &excluded, &|_, _| true).unwrap();
+    let bytes = fs::read(&path).unwrap();
+    let blob = store.adopt(&path).unwrap();
+    store.enter_runs(&blob.digest, &summary.runs).unwrap();
+    bytes
 }
 
 /// Everything `find` and `getfattr` tell of a folder, and the hash of every file.
@@ -195,4 +214,110 @@ fn times_after_the_epoch_become_the_epoch_and_earlier_ones_stay() {
     run("unsquashfs", &["-q", "-n", "-d", out.to_str().unwrap(), image.to_str().unwrap()]);
     assert_eq!(fs::metadata(out.join("old")).unwrap().mtime(), 1000);
     assert_eq!(fs::metadata(out.join("new")).unwrap().mtime(), 1_700_000_000);
+}
+
+/// A file of a random tree: where it is, how long, of what.
+#[derive(Debug, Clone)]
+struct Made {
+    name: String,
+    length: usize,
+    seed: u8,
+}
+
+impl Made {
+    fn write(&self, top: &Path) {
+        let path = top.join(&self.name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        // Compressible text, noise and zeros, in turn.
+        let byte = |at: usize| match (at / 5000) % 3 {
+            0 => (at / 40) as u8 ^ self.seed,
+            1 => (at * at * 31 / 7 + at * usize::from(self.seed)) as u8,
+            _ => 0,
+        };
+        fs::write(path, (0..self.length).map(byte).collect::<Vec<u8>>()).unwrap();
+    }
+}
+
+fn made() -> impl Strategy<Value = Made> {
+    let length = prop_oneof![0..300usize, 0..9000usize, 4096..60_000usize, Just(4096), Just(32_768)];
+    // Few names, so that files are often replaced.
+    (0..3u8, 0..25u8, length, 0..3u8).prop_map(|(folder, name, length, seed)| Made {
+        name: format!("d{folder}/f{name}"),
+        length,
+        seed,
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    /// Whatever the store has, is damaged or lost, and whatever was edited: the image is the one that is made from nothing.
+    #[test]
+    fn an_image_made_from_an_older_one_is_the_one_made_from_nothing(
+        first in prop::collection::vec(made(), 1..60),
+        edits in prop::collection::vec((prop::collection::vec(made(), 1..6), any::<u8>(), 1..3usize), 1..4),
+        block_size in prop_oneof![Just(4096u32), Just(32_768)],
+        kind in prop_oneof![Just(CompressorKind::Zstd), Just(CompressorKind::Gzip)],
+    ) {
+        let world = World::new();
+        let top = world.path("top");
+        fs::create_dir(&top).unwrap();
+        first.iter().for_each(|made| made.write(&top));
+        let warm = |threads| write(&world.store, &top, &options(kind, block_size, threads), &[]);
+        warm(2);
+        for (number, (changed, harm, threads)) in edits.iter().enumerate() {
+            changed.iter().for_each(|made| made.write(&top));
+            if harm % 3 == 0 {
+                let _ = fs::remove_file(top.join(format!("d1/f{}", harm % 25)));
+            }
+            if harm % 4 == 1 {
+                damage_objects(&world.store, *harm);
+            }
+            let cold = Store::open(&world.path(&format!("cold-{number}"))).unwrap();
+            let expected = write(&cold, &top, &options(kind, block_size, 1), &[]);
+            prop_assert!(warm(*threads) == expected);
+        }
+    }
+}
+
+/// Flips a byte in every large object of a store.
+fn damage_objects(store: &Store, seed: u8) {
+    for folder in fs::read_dir(store.dir().join("objects")).unwrap() {
+        for object in fs::read_dir(folder.unwrap().path()).unwrap() {
+            let path = object.unwrap().path();
+            let mut bytes = fs::read(&path).unwrap();
+            if !bytes.starts_with(b"hsqs") {
+                continue;
+            }
+            let at = bytes.len() * usize::from(seed) / 256;
+            bytes[at] ^= 0x40;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+            fs::write(&path, bytes).unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_is_in_an_older_image_is_neither_read_nor_compressed() {
+    let world = World::new();
+    let top = world.path("top");
+    fill(&top);
+    let options = options(CompressorKind::Zstd, 131_072, 2);
+    let before = write(&world.store, &top, &options, &[]);
+    let opened = root(&world.store, &top);
+    // Nothing of the files is there any more: whatever is read fails.
+    fs::rename(&top, world.path("away")).unwrap();
+    assert!(write_root(&world.store, &opened, &options, &[]) == before);
+    fs::rename(world.path("away"), &top).unwrap();
+    // One file more in a folder of thousands: a few fragments are made anew, and the files in them read.
+    fs::write(top.join("many/a-file-more"), "more\n").unwrap();
+    let cold = Store::open(&world.path("cold")).unwrap();
+    let expected = write(&cold, &top, &options, &[]);
+    let opened = root(&world.store, &top);
+    fs::rename(top.join("large"), world.path("large-away")).unwrap();
+    assert!(write_root(&world.store, &opened, &options, &[]) == expected);
+    fs::rename(world.path("large-away"), top.join("large")).unwrap();
+    // Other settings find nothing, and are not misled.
+    let other = self::options(CompressorKind::Zstd, 65_536, 2);
+    assert!(write(&world.store, &top, &other, &[]) == write(&cold, &top, &other, &[]));
 }

@@ -113,6 +113,7 @@ impl Store {
         if !limits.dry_run {
             self.remove_strays(cutoff)?;
             self.remove_leavings(&live, cutoff)?;
+            self.remove_lost_runs()?;
             for root in &collected.lost_roots {
                 let key = std::os::unix::ffi::OsStrExt::as_bytes(root.as_os_str()).to_vec();
                 self.index(|index| {
