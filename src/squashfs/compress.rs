@@ -1,11 +1,11 @@
 //! The compressors squashfs knows, one context a thread.
 
+mod xz;
+
 use std::cell::RefCell;
 
-use serde::Serialize;
-use xz2::stream::{Action, Check, Filters, LzmaOptions, Status, Stream};
-
 use super::WriteError;
+use serde::Serialize;
 
 /// A compressor's name, as specs and squashfs-tools have it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -63,7 +63,8 @@ const METADATA_LEVEL: i32 = 9;
 /// What a thread keeps between blocks.
 enum Context {
     Gzip(libdeflater::Compressor),
-    Xz,
+    /// With the size of the blocks.
+    Xz(u32, xz::Encoder),
     Lz4,
     /// With the memory it writes to.
     Zstd(zstd::bulk::Compressor<'static>, Vec<u8>),
@@ -110,14 +111,18 @@ impl Compressor {
         }
     }
 
-    fn context(self) -> Result<Context, WriteError> {
+    fn context(self, block_size: u32) -> Result<Context, WriteError> {
         Ok(match self.kind {
             Kind::Gzip => {
                 let level =
                     libdeflater::CompressionLvl::new(self.level).map_err(|_| WriteError::Compress("gzip"))?;
                 Context::Gzip(libdeflater::Compressor::new(level))
             }
-            Kind::Xz => Context::Xz,
+            Kind::Xz => Context::Xz(
+                block_size,
+                xz::Encoder::new(self.level.unsigned_abs(), block_size)
+                    .map_err(|_| WriteError::Compress("xz"))?,
+            ),
             Kind::Lz4 => Context::Lz4,
             Kind::Zstd => Context::Zstd(
                 zstd::bulk::Compressor::new(self.level).map_err(|_| WriteError::Compress("zstd"))?,
@@ -133,8 +138,11 @@ impl Compressor {
     pub(super) fn compress(self, block: &[u8], block_size: u32) -> Result<Option<Vec<u8>>, WriteError> {
         let failed = |_| WriteError::Compress(self.kind.name());
         let compressed = CONTEXT.with_borrow_mut(|kept| {
-            if kept.as_ref().is_none_or(|(settings, _)| *settings != self) {
-                *kept = Some((self, self.context()?));
+            let fits = |(settings, context): &(Self, Context)| {
+                *settings == self && !matches!(context, Context::Xz(size, _) if *size != block_size)
+            };
+            if !kept.as_ref().is_some_and(fits) {
+                *kept = Some((self, self.context(block_size)?));
             }
             let Some((_, context)) = kept else { return Err(WriteError::Compress(self.kind.name())) };
             match context {
@@ -146,7 +154,7 @@ impl Compressor {
                     out.truncate(length);
                     Ok(out)
                 }
-                Context::Xz => xz(block, self.level, block_size).map_err(|_| WriteError::Compress("xz")),
+                Context::Xz(_, encoder) => encoder.encode(block).map_err(|_| WriteError::Compress("xz")),
                 Context::Lz4 => Ok(lz4_flex::block::compress(block)),
                 Context::Zstd(compressor, out) => {
                     out.resize(zstd::zstd_safe::compress_bound(block.len()).max(out.len()), 0);
@@ -156,21 +164,6 @@ impl Compressor {
             }
         })?;
         Ok(Some(compressed).filter(|bytes| bytes.len() < block.len()))
-    }
-}
-
-/// Makes one xz stream with a dictionary of one block, as the kernel's decoder expects.
-fn xz(block: &[u8], level: i32, block_size: u32) -> Result<Vec<u8>, xz2::stream::Error> {
-    let mut options = LzmaOptions::new_preset(level.unsigned_abs())?;
-    // Below 8 KiB metadata gains nothing from more, and the kernel allocates what the superblock says.
-    options.dict_size(block_size.max(8192));
-    let mut filters = Filters::new();
-    filters.lzma2(&options);
-    let mut stream = Stream::new_stream_encoder(&filters, Check::Crc32)?;
-    let mut out = Vec::with_capacity(block.len() + block.len() / 3 + 128);
-    match stream.process_vec(block, &mut out, Action::Finish)? {
-        Status::StreamEnd => Ok(out),
-        _ => Err(xz2::stream::Error::Program),
     }
 }
 
