@@ -41,6 +41,7 @@ seed grub iso < "$work/tree/boot/grub/grub.cfg"
 seed grub net < "$out/netboot/grub/grub.cfg"
 for script in "$out"/netboot/*.ipxe; do seed ipxe "$(basename "$script")" < "$script"; done
 seed pxelinux default < "$out/netboot/pxelinux.cfg/default"
+printf 'subarch: amd64\nversion_stamp: @TIMESTAMP@\ntarget: livecd-stage2\nrel_type: x\nprofile: default/linux/amd64/23.0\nsnapshot_treeish: @TREEISH@\nsource_subpath: %%(rel_type)s/y\nlivecd/iso: z.iso\nboot/kernel: gentoo\nboot/kernel/gentoo/distkernel: yes\nlivecd/rm:\n\t/a\n\t/b # c\n' | seed release stage2
 for spec in ../specs/*.toml; do seed spec "$(basename "$spec")" < "$spec"; done
 seed manifest real < "$(ls "$out"/*.manifest.json)"
 printf 'stagegraph slices 1\n' | seed store slices

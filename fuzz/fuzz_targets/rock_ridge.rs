@@ -1,26 +1,14 @@
 //! Rock Ridge: the input is the system use area of one record of an image that is otherwise sound.
 #![no_main]
 
-use std::io;
+mod image;
+
 use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
-use stagegraph::formats::{ReadAt, iso9660::Iso};
+use stagegraph::formats::iso9660::Iso;
 
-#[derive(Debug)]
-struct Image(Vec<u8>);
-
-impl ReadAt for Image {
-    fn size(&self) -> io::Result<u64> {
-        Ok(self.0.len() as u64)
-    }
-
-    fn read_exact_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
-        let bytes = usize::try_from(at).ok().and_then(|at| self.0.get(at..)?.get(..buffer.len()));
-        buffer.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
-        Ok(())
-    }
-}
+use self::image::Image;
 
 /// Returns a directory record of `length` bytes at `sector`.
 fn record(sector: u32, length: u32, name: &[u8], area: &[u8]) -> Vec<u8> {

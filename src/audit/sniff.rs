@@ -100,17 +100,21 @@ pub(super) fn look(mut part: Part, head: &[u8]) -> Part {
     part
 }
 
-/// Tells what a file is, by its name and its first bytes.
-pub(super) fn first_look(name: &str, place: &Place, unreadable: &mut Vec<(String, String)>) -> Part {
+/// Tells what a file is, by its name and its first bytes, which it returns too; none for one that cannot be read.
+pub(super) fn first_look(
+    name: &str,
+    place: &Place,
+    unreadable: &mut Vec<(String, String)>,
+) -> (Part, Option<Vec<u8>>) {
     match place.size().and_then(|size| Ok((size, place.head(HEAD)?))) {
         Ok((size, head)) => {
             let mut part = Part::new(name, kind_of(name, &head), size.unwrap_or(head.len() as u64));
             part.identity = place.identity();
-            look(part, &head)
+            (look(part, &head), Some(head))
         }
         Err(error) => {
             unreadable.push((name.to_owned(), error.to_string()));
-            Part::new(name, Kind::Other, 0)
+            (Part::new(name, Kind::Other, 0), None)
         }
     }
 }

@@ -691,6 +691,26 @@ livecd/users: none
         }
     }
 
+    proptest::proptest! {
+        /// Whatever stands in a spec: it is refused, or catalyst is told what was read.
+        #[test]
+        fn what_catalyst_is_told_is_what_was_read(
+            lines in proptest::collection::vec(
+                "(livecd/rm|livecd/fsops|repos|cflags)?:?[ \t]?[a-z:%#@\"()/*=| A-Z-]{0,12}", 0..6)
+        ) {
+            let text = format!("{SPEC}{}\n", lines.join("\n"));
+            if let Ok(read) = read(&source(&text), &fill()) {
+                let values = read.item.get("node").unwrap().get("stage2").unwrap().get("values").unwrap().clone();
+                let values = read_values(&values, &str::to_owned).unwrap();
+                if let Ok(told) = render(&values) {
+                    let again = Release::parse(&source(&told), &Fill::new(&fill())).unwrap();
+                    let again: Values = again.keys.keys().map(|key| (key.clone(), again.texts(key))).collect();
+                    proptest::prop_assert_eq!(again, values);
+                }
+            }
+        }
+    }
+
     #[test]
     fn of_no_iso_it_says_so() {
         let text = SPEC.replace("default/linux/amd64", "default/linux/arm64");

@@ -179,10 +179,8 @@ fn judge_manifest(facts: &Facts, manifest: &ManifestFacts, outcome: &mut Outcome
                 (part.map(|part| part.size), part.and_then(|part| part.hashes.get(&Algorithm::Blake3)))
             }
             Target::Missing | Target::Climbs => {
-                if facts.is_listed
-                    && name.contains('/') == manifest.file.contains('/')
-                    && is_whole(facts, manifest)
-                {
+                // A set that is a folder should have all that lies beside the manifest.
+                if facts.is_listed && name.contains('/') == manifest.file.contains('/') {
                     outcome.differs(&manifest.file, format!("names {name}, which is not there"), REBUILD);
                 }
                 continue;
@@ -199,11 +197,6 @@ fn judge_manifest(facts: &Facts, manifest: &ManifestFacts, outcome: &mut Outcome
     }
     judge_lines(facts, manifest, document, outcome);
     files
-}
-
-/// Tells whether the set is the folder the manifest was published in, and so should have all that it names.
-fn is_whole(facts: &Facts, manifest: &ManifestFacts) -> bool {
-    facts.is_listed && facts.parts.contains_key(&manifest.file)
 }
 
 /// Compares the command lines, word by word: the manifest has those the build meant.

@@ -60,7 +60,7 @@ impl Gatherer<'_> {
                                 if !parts.contains_key(&name)
                                     && let Some(place) = set.files.get(&name)
                                 {
-                                    let part = first_look(&name, place, &mut self.unreadable);
+                                    let (part, _) = first_look(&name, place, &mut self.unreadable);
                                     parts.insert(name.clone(), part);
                                 }
                                 return Ok(Target::Part(name));

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::super::checks::is_image;
 use super::super::facts::{EntryFacts, Kind, LoadedPart, Loader, MenuFacts, Missing, Part};
 use super::super::set::{Set, SetError, names_in_set};
-use super::super::sniff::{HEAD, is_memtest, kind_of, loader_of, look, parse};
+use super::super::sniff::{first_look, is_memtest, loader_of, parse};
 use super::Gatherer;
 use crate::formats::menus::{Menu, Named, Role};
 
@@ -20,20 +20,11 @@ impl Gatherer<'_> {
                 continue;
             }
             let Some(place) = set.files.get(&name).cloned() else { continue };
-            let head = place.size().and_then(|size| Ok((size, place.head(HEAD)?)));
-            let (size, head) = match head {
-                Ok((size, head)) => (size.unwrap_or(head.len() as u64), head),
-                Err(error) => {
-                    self.unreadable.push((name.clone(), error.to_string()));
-                    parts.insert(name.clone(), Part::new(name, Kind::Other, 0));
-                    continue;
-                }
-            };
-            let kind = kind_of(&name, &head);
-            let mut part = look(Part::new(name.clone(), kind, size), &head);
-            part.identity = place.identity();
+            let (part, head) = first_look(&name, &place, &mut self.unreadable);
+            let is_menu = part.kind == Kind::Menu;
             parts.insert(name.clone(), part);
-            let Some(loader) = loader_of(&name, &head).filter(|_| kind == Kind::Menu) else { continue };
+            let loader = head.filter(|_| is_menu).and_then(|head| loader_of(&name, &head));
+            let Some(loader) = loader else { continue };
             let text = match place.text() {
                 Ok(text) => text.unwrap_or_default(),
                 Err(error) => {
