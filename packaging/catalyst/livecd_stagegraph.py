@@ -71,6 +71,38 @@ class livecd_stagegraph(livecd_stage2):
         livecd_stage2.__init__(self, spec, addlargs)
         # catalyst's scripts look for the kernel's image by it, and nothing sets it.
         self.settings["basearch"] = self.arch()
+        if "purgeonly" not in self.settings["options"] and "purgetmponly" not in self.settings["options"]:
+            self.check()
+
+    def check(self):
+        """Refuse now what stagegraph would refuse when the chroot is done, as far as that can be told here."""
+        if not self.settings.get("livecd/stagegraph_request"):
+            self.program()
+        if not self.settings["iso"].endswith(".iso"):
+            raise CatalystError("livecd/iso: %s does not end in .iso" % self.settings["iso"])
+        if self.settings.get("fstype") not in (None, "squashfs"):
+            raise CatalystError("livecd/fstype: %s cannot be made; squashfs can" % self.settings["fstype"])
+        netboot = words(self.settings.get("livecd/netboot", "ipxe"))
+        if "ipxe" not in netboot or set(netboot) - {"ipxe", "no-iso"}:
+            raise CatalystError("livecd/netboot is %r: it may be \"ipxe\" or \"ipxe no-iso\"" % " ".join(netboot))
+        for size in words(self.settings.get("livecd/iso_extra_partition"))[:1]:
+            if not size.isdigit() or int(size) < 300 << 10:
+                raise CatalystError("livecd/iso_extra_partition: %s is no number of KiB from 307200 on" % size)
+        dated = re.fullmatch("[0-9]{8}(T[0-9]{6}Z)?", self.settings["version_stamp"])
+        given = words(self.settings.get("livecd/stagegraph_set"))
+        if not dated and not any(word.startswith("image.timestamp=") for word in given):
+            raise CatalystError("version_stamp: %s is no date; say YYYYMMDDTHHMMSSZ, or livecd/stagegraph_set: "
+                                "image.timestamp=YYYYMMDDTHHMMSSZ" % self.settings["version_stamp"])
+
+    def clean(self):
+        # catalyst removes what emulates the machine once, and fails at it when the build is resumed.
+        for name in words(self.settings.get("interpreter")):
+            path = normpath(self.settings["chroot_path"] + "/" + name)
+            if not os.path.exists(path) and not os.path.exists(path + ".catalyst"):
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                with open(path, "wb"):
+                    pass
+        livecd_stage2.clean(self)
 
     def arch(self):
         """Return the architecture, by Gentoo's name, of a subarch such as nocona."""
@@ -174,7 +206,7 @@ class livecd_stagegraph(livecd_stage2):
             "volume_id": self.settings["iso_volume_id"],
             "arch": self.settings["basearch"],
             "interpreter": " ".join(words(self.settings.get("interpreter"))) or None,
-            "fstype": self.settings.get("fstype", "squashfs"),
+            "fstype": self.settings.get("fstype") or "squashfs",
             "fsops": words(self.settings.get("fsops")),
             "verify": bool(self.settings.get("livecd/verify")),
             "extra_partition_kib": int(extra[0]) if extra else None,

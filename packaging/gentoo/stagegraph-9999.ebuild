@@ -2,20 +2,24 @@
 
 EAPI=8
 
+RUST_MIN_VER="1.95.0"
+
 inherit cargo git-r3 shell-completion
 
 DESCRIPTION="Content-addressed builds of live media: an ISO and a netboot set of the same files"
 HOMEPAGE="https://wiki.gentoo.org/wiki/Catalyst"
-# Where you have the source: set it in the environment, or in /etc/portage/env.
-: "${EGIT_REPO_URI:?the address of a clone of stagegraph}"
+# Where the source is cloned from; this is a place on the machine itself.
+EGIT_REPO_URI="${STAGEGRAPH_REPO_URI:-file:///var/lib/stagegraph.git}"
 
 LICENSE="GPL-2+"
 # Crates
-LICENSE+=" Apache-2.0 BSD BSD-2 CC0-1.0 ISC MIT Unicode-3.0 ZLIB"
+LICENSE+=" Apache-2.0 BSD BSD-2 BZIP2 CC0-1.0 CDLA-Permissive-2.0 ISC MIT Unicode-3.0 ZLIB"
 SLOT="0"
 IUSE="+catalyst"
+# They want root, Debian's packages and QEMU.
+RESTRICT="test"
 
-# Tools of the nodes; the last three are for the ISO and its boot images.
+# Tools of the nodes. PXELINUX's and iPXE's files are wanted by netboot.loaders alone, which the catalyst graphs do without.
 RDEPEND="
 	sys-apps/bubblewrap
 	sys-apps/util-linux

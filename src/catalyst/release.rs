@@ -15,7 +15,7 @@ use crate::spec::{Item, Origin, Source, SpecError, Timestamp, Value};
 pub type Values = BTreeMap<String, Vec<String>>;
 
 /// Keys of every target, then of livecd-stage1 and livecd-stage2, then of a kernel: `valid_values` of catalyst 4.0 to 4.1.
-const COMMON: [&str; 34] = [
+const COMMON: [&str; 29] = [
     "asflags",
     "binrepo_path",
     "catalyst_use",
@@ -45,14 +45,9 @@ const COMMON: [&str; 34] = [
     "subarch",
     "target",
     "version_stamp",
-    "livecd/stagegraph",
-    "livecd/stagegraph_request",
-    "livecd/stagegraph_set",
-    "livecd/stagegraph_store",
-    "livecd/netboot",
 ];
 const STAGE1: [&str; 2] = ["livecd/packages", "livecd/use"];
-const STAGE2: [&str; 26] = [
+const STAGE2: [&str; 30] = [
     "boot/kernel",
     "livecd/bootargs",
     "livecd/cdtar",
@@ -78,7 +73,12 @@ const STAGE2: [&str; 26] = [
     "livecd/users",
     "livecd/verify",
     "livecd/volid",
-    "livecd/dracut_args",
+    // The target's own.
+    "livecd/netboot",
+    "livecd/stagegraph",
+    "livecd/stagegraph_request",
+    "livecd/stagegraph_set",
+    "livecd/stagegraph_store",
 ];
 const KERNEL: [&str; 13] = [
     "aliases",
@@ -205,6 +205,14 @@ pub fn is_placeholder(text: &str) -> bool {
 impl Release {
     fn parse(source: &Arc<Source>, fill: &Fill<'_>) -> Result<Self, Box<SpecError>> {
         let at = |span| Origin { source: Arc::clone(source), span };
+        // Python ends lines and words at these; nobody means them.
+        let strange = |(place, c): &(usize, char)| {
+            matches!(c, '\x1c'..='\x1f') || (*c == '\r' && !source.text[place + 1..].starts_with('\n'))
+        };
+        if let Some((place, c)) = source.text.char_indices().find(strange) {
+            return Err(SpecError::at(&at(place..place + 1), format!("the control character {c:?}"))
+                .label("no spec has this"));
+        }
         let mut keys: BTreeMap<String, (Origin, Vec<Word>)> = BTreeMap::new();
         let mut last: Option<String> = None;
         let mut start = 0;
@@ -215,37 +223,46 @@ impl Release {
             if text.trim().is_empty() {
                 continue;
             }
-            let (words, offset) = match text.split_once(':') {
-                Some((key, words)) => {
-                    let name = key.trim();
-                    let origin =
-                        at(begin + (key.len() - key.trim_start().len())..begin + key.trim_end().len());
-                    if name.is_empty() || name.contains(char::is_whitespace) {
-                        return Err(SpecError::at(&origin, format!("{name:?} is not a key"))
-                            .label("expected KEY: WORDS")
-                            .help("catalyst takes every line with a colon for a key, in a list as well"));
-                    }
-                    // The last of several counts, as for catalyst.
-                    keys.insert(name.to_owned(), (origin, Vec::new()));
-                    last = Some(name.to_owned());
-                    (words, begin + key.len() + 1)
-                }
-                None => (text, begin),
+            let word = |(from, text): (usize, &str), offset: usize| {
+                let origin = at(offset + from..offset + from + text.len());
+                let text = fill.fill(text).map_err(|name| unfilled(&origin, &name, &source.text, fill))?;
+                Ok::<Word, Box<SpecError>>(Word { text, origin })
             };
-            let Some(key) = last.clone() else {
-                let trimmed = text.trim();
-                let from = begin + (text.len() - text.trim_start().len());
-                return Err(SpecError::at(&at(from..from + trimmed.len()), "these words belong to no key")
-                    .label("expected KEY: WORDS"));
+            let Some((key, value)) = text.split_once(':') else {
+                let words = split_words(text).map(|found| word(found, begin));
+                let words = words.collect::<Result<Vec<_>, Box<SpecError>>>()?;
+                let Some((_, row)) = last.as_ref().and_then(|key| keys.get_mut(key)) else {
+                    let from = words.first().map_or(at(begin..begin), |word| word.origin.clone());
+                    return Err(
+                        SpecError::at(&from, "these words belong to no key").label("expected KEY: WORDS")
+                    );
+                };
+                row.extend(words);
+                continue;
             };
-            for (from, word) in split_words(words) {
-                let origin = at(offset + from..offset + from + word.len());
-                let text = fill.fill(word).map_err(|name| unfilled(&origin, &name, &source.text, fill))?;
-                let texts = substitute(text.trim_matches('"'), &keys, &origin)?;
-                if let Some((_, row)) = keys.get_mut(&key) {
-                    row.extend(texts.into_iter().map(|text| Word { text, origin: origin.clone() }));
-                }
+            let name = key.trim_start();
+            let origin = at(begin + key.len() - name.len()..begin + key.len());
+            if name.is_empty() || name.contains(char::is_whitespace) {
+                return Err(SpecError::at(&origin, format!("{name:?} is not a key"))
+                    .label("expected KEY: WORDS, and no blank in front of the colon")
+                    .help("catalyst takes every line with a colon for a key, in a list as well"));
             }
+            // Quotes around the whole of it go, and what earlier keys say is put in, the same key's own words too.
+            let inner = value.trim().trim_matches('"');
+            let offset = begin + key.len() + 1 + (inner.as_ptr() as usize - value.as_ptr() as usize);
+            let words = split_words(inner).map(|found| word(found, offset));
+            let mut words = words.collect::<Result<Vec<_>, Box<SpecError>>>()?;
+            if inner.contains('%') {
+                let whole = at(offset..offset + inner.len());
+                let filled = fill.fill(inner).map_err(|name| unfilled(&whole, &name, &source.text, fill))?;
+                words = substitute(&filled, &keys, &whole)?
+                    .into_iter()
+                    .map(|text| Word { text, origin: whole.clone() })
+                    .collect();
+            }
+            // The last of several counts, as for catalyst.
+            keys.insert(name.to_owned(), (origin, words));
+            last = Some(name.to_owned());
         }
         // A key without words is no key, and `none` stands for none.
         keys.retain(|_, (_, words)| !words.is_empty());
@@ -271,6 +288,18 @@ impl Release {
             self.words(key).first().ok_or_else(|| missing(key))?;
         }
         let kernels: Vec<&str> = self.words("boot/kernel").iter().map(|word| word.text.as_str()).collect();
+        for word in self.words("boot/kernel") {
+            if !word.text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+                return Err(SpecError::at(
+                    &word.origin,
+                    format!("{:?} cannot be a kernel's name", word.text),
+                )
+                .label("letters, digits and underscores: catalyst's scripts lose the settings of others"));
+            }
+        }
+        if let Some(word) = self.words("livecd/verify").first().filter(|word| word.text != "blake2") {
+            return Err(SpecError::at(&word.origin, "livecd/verify has one value").label("blake2"));
+        }
         let known = |key: &str| {
             let of_kernel = || {
                 let (kernel, option) = key.strip_prefix("boot/kernel/")?.rsplit_once('/')?;
@@ -484,6 +513,11 @@ fn unfilled(origin: &Origin, name: &str, text: &str, fill: &Fill<'_>) -> Box<Spe
             rest = after;
         }
     }
+    if missing.is_empty() {
+        return SpecError::at(origin, format!("nothing stands for @{name}@")).label("a placeholder").help(
+            "TIMESTAMP is no YYYYMMDDTHHMMSSZ, from which it would follow: give --set DATESTAMP=… too",
+        );
+    }
     let options: Vec<String> = missing.iter().map(|name| format!("--set {name}=…")).collect();
     SpecError::at(origin, format!("nothing stands for @{name}@"))
         .label("a placeholder")
@@ -513,8 +547,12 @@ fn substitute(
         let (_, words) = keys.get(key).ok_or_else(|| {
             SpecError::at(origin, format!("no earlier key is called {key:?}")).label("put in here")
         })?;
-        let texts: Vec<&str> = words.iter().map(|word| word.text.as_str()).collect();
-        filled.push_str(&texts.join(" "));
+        // Of a list, catalyst would put in the way Python prints one.
+        let [word] = &words[..] else {
+            return Err(SpecError::at(origin, format!("{key} has {} words; one can be put in", words.len()))
+                .label("put in here"));
+        };
+        filled.push_str(&word.text);
         rest = after;
     }
     filled.push_str(rest);
@@ -528,16 +566,23 @@ fn substitute(
 pub fn render(values: &Values) -> Result<String, String> {
     let mut text = String::new();
     for (key, words) in values {
-        let is_plain = |word: &&String| {
-            !word.is_empty()
-                && !word.contains(|c: char| c.is_whitespace() || c == '#')
-                && !word.starts_with('"')
-        };
+        let is_plain =
+            |word: &&String| !word.is_empty() && !word.contains(|c: char| c.is_whitespace() || c == '#');
         if let Some(word) = words.iter().find(|word| !is_plain(word)) {
             return Err(word.clone());
         }
-        let words = if words.is_empty() { "none".to_owned() } else { words.join(" ").replace('%', "%%") };
-        text.push_str(&format!("{key}: {words}\n"));
+        // On a line of their own, words are taken as they are, but for a colon, which would make a key of it.
+        match words.iter().find(|word| word.contains(':')) {
+            None if words.is_empty() => text.push_str(&format!("{key}: none\n")),
+            None => text.push_str(&format!("{key}:\n\t{}\n", words.join(" "))),
+            Some(colon) => {
+                let line = words.join(" ");
+                if line.starts_with('"') || line.ends_with('"') {
+                    return Err(colon.clone());
+                }
+                text.push_str(&format!("{key}: {}\n", line.replace('%', "%%")));
+            }
+        }
     }
     Ok(text)
 }
@@ -573,7 +618,14 @@ pub fn read_values(item: &Item, filled: &dyn Fn(&str) -> String) -> Result<Value
     }
     let release = Release { keys, origin: item.origin.clone() };
     release.check()?;
-    Ok(release.keys.keys().map(|key| (key.clone(), release.texts(key))).collect())
+    let values: Values = release.keys.keys().map(|key| (key.clone(), release.texts(key))).collect();
+    match render(&values) {
+        Ok(_) => Ok(values),
+        Err(word) => {
+            Err(SpecError::at(&item.origin, format!("catalyst's specs cannot hold the word {word:?}"))
+                .label("a '#' begins a comment there"))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -602,6 +654,12 @@ livecd/rm:
 
 livecd/rcdel:
 livecd/users: none
+boot/kernel/gentoo/dracut_args: -I \"busybox vi\" --x
+livecd/empty:
+\t/a%%b %(subarch)s
+\t\"/c d\"
+livecd/motd: /etc/motd
+livecd/motd: %(livecd/motd)s/more
 ";
 
     fn fill() -> BTreeMap<String, String> {
@@ -626,6 +684,10 @@ livecd/users: none
         assert_eq!(release.texts("livecd/rm"), ["/boot/System*", "/etc/*-"]);
         assert_eq!(release.texts("source_subpath"), ["23.0-default/livecd-stage1-amd64-20250101T120000Z"]);
         assert_eq!(release.texts("livecd/fstype"), ["squashfs"]);
+        // As catalyst has them: quotes inside, percent signs on lines of their own, a key that is put into itself.
+        assert_eq!(release.texts("boot/kernel/gentoo/dracut_args"), ["-I", "\"busybox", "vi\"", "--x"]);
+        assert_eq!(release.texts("livecd/empty"), ["/a%%b", "%(subarch)s", "\"/c", "d\""]);
+        assert_eq!(release.texts("livecd/motd"), ["/etc/motd/more"]);
         assert!(!release.keys.contains_key("livecd/rcdel"), "a key without words is no key");
         assert!(release.keys["livecd/users"].1.is_empty(), "none stands for none");
         let wanted = release.wanted().unwrap();
@@ -684,6 +746,15 @@ livecd/users: none
             ("@TIMESTAMP@.iso", "@TIMESTAMP@.img", "does not end in .iso x.spec:11"),
             ("Gentoo-amd64-@DATESTAMP@", "Gentoo Linux", "livecd/volid has several words x.spec:12"),
             ("rel_type: 23.0-default", "my key: 23.0-default", "\"my key\" is not a key"),
+            ("livecd/users:", "livecd/users :", "\"livecd/users \" is not a key"),
+            (
+                "-@TIMESTAMP@.iso",
+                "-%(livecd/bootargs)s.iso",
+                "livecd/bootargs has 2 words; one can be put in",
+            ),
+            ("boot/kernel: gentoo", "boot/kernel: gentoo-dist", "\"gentoo-dist\" cannot be a kernel's name"),
+            ("livecd/users: none", "livecd/verify: false", "livecd/verify has one value"),
+            ("dokeymap nodhcp", "dokeymap\rnodhcp", "the control character '\\r'"),
         ] {
             let text =
                 refused(&SPEC.replacen(from, to, 1)).replace("╭─[", "").replace("[", "").replace("│ ", "");

@@ -80,6 +80,14 @@ pub enum RequestError {
         /// Its version.
         found: u64,
     },
+    /// A place in it depends on the folder that it is run in.
+    #[error("{name}: {path} is not an absolute path")]
+    Relative {
+        /// The member.
+        name: &'static str,
+        /// What it says.
+        path: PathBuf,
+    },
     /// Something in it cannot be done.
     #[error(transparent)]
     Wanted(#[from] WantedError),
@@ -99,7 +107,18 @@ impl Request {
         if let Some(found) = document["schema"].as_u64().filter(|found| *found != u64::from(SCHEMA)) {
             return Err(RequestError::Schema { path: path.to_owned(), found });
         }
-        serde_json::from_value(document).map_err(syntax)
+        let request: Self = serde_json::from_value(document).map_err(syntax)?;
+        let places = [
+            ("stage_path", &request.stage_path),
+            ("iso_root", &request.iso_root),
+            ("image.iso", &request.image.iso),
+            ("store", &request.store),
+            ("result", &request.result),
+        ];
+        if let Some((name, path)) = places.into_iter().find(|(_, path)| path.is_relative()) {
+            return Err(RequestError::Relative { name, path: path.clone() });
+        }
+        Ok(request)
     }
 
     /// Returns the text of the spec that stands for the request: the graph over catalyst's folders.

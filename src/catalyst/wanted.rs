@@ -81,6 +81,11 @@ impl Wanted {
         !self.netboot.iter().any(|word| word == "no-iso")
     }
 
+    /// Tells whether an ISO is made.
+    pub fn has_iso(&self) -> bool {
+        self.wants_iso() && self.refused_iso().is_none()
+    }
+
     /// Returns why no ISO is made, where one is asked for; the netboot set is made all the same.
     pub fn refused_iso(&self) -> Option<String> {
         let why = match &self.interpreter {
@@ -123,7 +128,7 @@ impl Wanted {
         let [first, ..] = &self.kernels[..] else {
             return Err(wrong("boot/kernel", "there is no kernel"));
         };
-        let has_iso = self.wants_iso() && self.refused_iso().is_none();
+        let has_iso = self.has_iso();
         let image = table([
             ("name", name.into()),
             ("title", "LiveCD".into()),

@@ -1,5 +1,6 @@
 //! `stagegraph catalyst`.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -91,9 +92,21 @@ fn install(path: &Path) -> Result<u8, Failure> {
         )));
     }
     let folder = path.parent().unwrap_or(Path::new("."));
+    // Below an empty folder it is made; beside other things, the folder is another one than was meant.
+    let top = folder.parent().and_then(Path::parent).unwrap_or(Path::new("."));
+    let is_empty = std::fs::read_dir(top).is_ok_and(|mut entries| entries.next().is_none());
+    if top.exists() && !is_empty && !folder.is_dir() {
+        return Err(Failure::environment(format!(
+            "{} is not there; name the folder that holds catalyst/targets with --catalyst-dir",
+            folder.display()
+        )));
+    }
     std::fs::create_dir_all(folder).map_err(failed)?;
     let fresh = path.with_extension(format!("new-{}", std::process::id()));
-    std::fs::write(&fresh, TARGET).and_then(|()| std::fs::rename(&fresh, path)).map_err(failed)?;
+    std::fs::write(&fresh, TARGET)
+        .and_then(|()| std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o644)))
+        .and_then(|()| std::fs::rename(&fresh, path))
+        .map_err(failed)?;
     print(format!("installed {}; say `target: livecd-stagegraph` in a spec\n", path.display()).as_bytes())
 }
 
@@ -112,7 +125,10 @@ fn uninstall(path: &Path) -> Result<u8, Failure> {
 fn request_failure(error: &RequestError) -> Failure {
     let code = match error {
         RequestError::Read { .. } => ENVIRONMENT,
-        RequestError::Syntax { .. } | RequestError::Schema { .. } | RequestError::Wanted(_) => WRONG,
+        RequestError::Syntax { .. }
+        | RequestError::Schema { .. }
+        | RequestError::Relative { .. }
+        | RequestError::Wanted(_) => WRONG,
     };
     Failure { code, message: with_causes(error) }
 }
@@ -138,6 +154,18 @@ fn finish(path: &Path, verbose: bool) -> Result<u8, Failure> {
         return Err(Failure { code: WRONG, message: "livecd/iso names no file".to_owned() });
     };
     let name = name.to_string_lossy().into_owned();
+    if !request.image.has_iso() && request.image.iso.exists() {
+        return Err(Failure::environment(format!(
+            "{} is there, of an earlier run that made it; beside another netboot set it would not match: move it and its \
+             lists away",
+            request.image.iso.display()
+        )));
+    }
+    let fresh = request.result.with_extension("new");
+    let unwritten =
+        |error: std::io::Error| Failure::environment(format!("write {}: {error}", request.result.display()));
+    // Found out before anything is published.
+    std::fs::write(&fresh, "").map_err(unwritten)?;
     let store = cache::Store::open(&request.store)?;
     let work = store.work_dir()?;
     let file = work.path().join("catalyst-request.toml");
@@ -170,10 +198,9 @@ fn finish(path: &Path, verbose: bool) -> Result<u8, Failure> {
     let mut text = serde_json::to_vec_pretty(&RequestResult { schema: SCHEMA, outputs })
         .map_err(|error| Failure::environment(error.to_string()))?;
     text.push(b'\n');
-    let fresh = request.result.with_extension("new");
     std::fs::write(&fresh, text)
         .and_then(|()| std::fs::rename(&fresh, &request.result))
-        .map_err(|error| Failure::environment(format!("write {}: {error}", request.result.display())))?;
+        .map_err(unwritten)?;
     reporter.published(folder, &published);
     Ok(refused(request.image.refused_iso().as_deref()))
 }

@@ -86,8 +86,10 @@ impl Catalyst {
         }
         let spec = catalyst::render(&values)
             .map_err(|word| StepError::spec(format!("catalyst's specs cannot hold the word {word:?}")))?;
+        // A chroot or a seed that was unpacked before is no input that is known.
+        let options = installed.options.iter().map(String::as_str);
         let options: Vec<&str> =
-            installed.options.iter().map(String::as_str).filter(|option| *option != "autoresume").collect();
+            options.filter(|option| !["autoresume", "seedcache"].contains(option)).collect();
         let keep = toml::Value::from([options, vec!["keepwork"]].concat());
         let target = work.join("targets");
         let written = fs::create_dir(&target)

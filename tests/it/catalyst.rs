@@ -285,6 +285,15 @@ fn where_no_iso_can_be_made_the_netboot_set_is_and_the_iso_is_refused_by_name() 
     catalyst.request["image"]["arch"] = json!("amd64");
     catalyst.finished();
     assert_eq!(catalyst.published(), expected);
+    // Beside an ISO of an earlier run it would not match.
+    catalyst.request["image"]["netboot"] = json!(["ipxe"]);
+    catalyst.finished();
+    let before = hashes(&catalyst.builds());
+    catalyst.request["image"]["netboot"] = json!(["ipxe", "no-iso"]);
+    let (code, text) = catalyst.finish();
+    assert_eq!(code, Some(3), "{text}");
+    assert!(text.contains("of an earlier run"), "{text}");
+    assert_eq!(hashes(&catalyst.builds()), before);
 }
 
 #[test]
@@ -322,6 +331,8 @@ fn what_cannot_be_done_is_refused_before_anything_is_made() {
         ("schema", json!(2), 2, "has the schema 2; this version of stagegraph reads 1"),
         ("surprise", json!(1), 2, "unknown field `surprise`"),
         ("stage_path", json!("/no/such/chroot"), 2, "/no/such/chroot is not there"),
+        ("iso", json!("x.iso"), 2, "image.iso: x.iso is not an absolute path"),
+        ("result", json!("/no/such/folder/r.json"), 3, "write /no/such/folder/r.json"),
     ] {
         let mut request = catalyst.request.clone();
         let place = if request["image"].get(key).is_some() { &mut request["image"] } else { &mut request };
@@ -345,6 +356,9 @@ fn the_target_is_installed_and_removed_and_nothing_else_is() {
     run("python3", &["-m", "py_compile", target.to_str().unwrap()]);
     assert_eq!(install("uninstall").status.code(), Some(0));
     assert!(!target.exists());
+    // Another folder than was meant.
+    let wrong = live.stagegraph(&["catalyst", "install", "--catalyst-dir", "there/catalyst"]);
+    assert_eq!(wrong.status.code(), Some(3));
     fs::write(&target, "mine").unwrap();
     for verb in ["install", "uninstall"] {
         assert_eq!(install(verb).status.code(), Some(3));

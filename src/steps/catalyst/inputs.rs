@@ -12,7 +12,8 @@ use super::Installed;
 use crate::catalyst::Values;
 
 /// Keys whose words name files or folders of the machine; of a kernel's, their ends.
-const FILES: [&str; 11] = [
+const FILES: [&str; 12] = [
+    "interpreter",
     "portage_confdir",
     "repos",
     "livecd/cdtar",
@@ -89,6 +90,10 @@ pub(super) fn pin(
 
 /// Returns the digest of a file, or of a folder with all its meta data.
 fn content(store: &Store, path: &Path, key: &str) -> Result<String, StepError> {
+    if path.is_relative() {
+        return Err(StepError::spec(format!("{key}: {} is not an absolute path", path.display()))
+            .with_help("catalyst is not run in this folder"));
+    }
     if path.is_dir() {
         let tree = cache::ingest::directory(store, path).map_err(StepError::environment)?;
         return Ok(tree.digest().to_string());

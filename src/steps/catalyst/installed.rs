@@ -79,7 +79,13 @@ impl Installed {
             return Ok(placed(known));
         }
         let mut command = python_command(&python, place.dir.as_deref(), ASK);
-        let output = command.arg(&conf).output().map_err(StepError::environment)?;
+        let output = command.arg(&conf).output().map_err(|error| {
+            StepError::environment(format!(
+                "{}, which is to run catalyst, cannot be run: {error}",
+                python.display()
+            ))
+            .with_help("name another with the setting `python`")
+        })?;
         let text = String::from_utf8_lossy(&output.stdout);
         let last = text.lines().last().unwrap_or_default();
         if !output.status.success() {
