@@ -88,10 +88,10 @@ class livecd_stagegraph(livecd_stage2):
         for size in words(self.settings.get("livecd/iso_extra_partition"))[:1]:
             if not size.isdigit() or int(size) < 300 << 10:
                 raise CatalystError("livecd/iso_extra_partition: %s is no number of KiB from 307200 on" % size)
-        dated = re.fullmatch("[0-9]{8}(T[0-9]{6}Z)?", self.settings["version_stamp"])
+        dated = re.fullmatch("(.*-)?[0-9]{8}(T[0-9]{6}Z)?", self.settings["version_stamp"])
         given = words(self.settings.get("livecd/stagegraph_set"))
         if not dated and not any(word.startswith("image.timestamp=") for word in given):
-            raise CatalystError("version_stamp: %s is no date; say YYYYMMDDTHHMMSSZ, or livecd/stagegraph_set: "
+            raise CatalystError("version_stamp: %s has no date; say YYYYMMDDTHHMMSSZ, or livecd/stagegraph_set: "
                                 "image.timestamp=YYYYMMDDTHHMMSSZ" % self.settings["version_stamp"])
 
     def clean(self):
@@ -149,7 +149,8 @@ class livecd_stagegraph(livecd_stage2):
         """Check the volume id, by which the initramfs finds the medium."""
         given = words(self.settings.get(self.settings["spec_prefix"] + "/volid"))
         if not given:
-            day = self.settings["version_stamp"][:8]
+            # A name may stand in front of the date: plasma-20260101T000000Z.
+            day = self.settings["version_stamp"].rsplit("-", 1)[-1][:8]
             given = ["Gentoo-%s-%s" % (self.settings["subarch"], day)]
             log.notice("no livecd/volid: the volume id is %s", given[0])
         if len(given) != 1:

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use self::grammar::{Fill, Keys, Word, placeholder};
 pub use self::grammar::{Values, is_placeholder, render};
 
-use super::wanted::{Kernel, Wanted};
+use super::wanted::{Kernel, Wanted, date_of};
 use crate::formats::initramfs::Family;
 use crate::spec::{Item, Origin, Source, SpecError, Timestamp, Value};
 
@@ -232,7 +232,7 @@ impl Release {
             ("title".to_owned(), text("LiveCD")),
             ("label".to_owned(), text("gentoo")),
             ("volume_id".to_owned(), text("none")),
-            ("timestamp".to_owned(), text(&dated(&stamp.text))),
+            ("timestamp".to_owned(), text(&date_of(&stamp.text).map_or(stamp.text.clone(), Timestamp::text))),
         ]);
         let nodes = toml::Table::from_iter([("stage1".to_owned(), self.step().into())]);
         let publish = toml::Table::from_iter([(".".to_owned(), vec![text("stage1.files")].into())]);
@@ -267,7 +267,7 @@ impl Release {
         let path = profile.rsplit_once(':').map_or(profile.as_str(), |(_, path)| path);
         let arch =
             path.strip_prefix("default/linux/").and_then(|path| path.split('/').next()).unwrap_or(subarch);
-        let day: String = stamp.chars().take(8).collect();
+        let day = date_of(stamp).map(Timestamp::day).unwrap_or_default();
         let volume_id = match self.optional("livecd/volid")? {
             Some(word) => word.text.clone(),
             None => format!("Gentoo-{subarch}-{day}"),
@@ -361,10 +361,6 @@ impl Release {
     }
 }
 
-fn dated(stamp: &str) -> String {
-    if Timestamp::parse(stamp).is_some() { stamp.to_owned() } else { format!("{stamp}T000000Z") }
-}
-
 /// Reads the values that stand in a table of a spec, and refuses what catalyst would refuse. `filled` puts in what
 /// stands for placeholders.
 ///
@@ -401,7 +397,7 @@ pub fn read_values(item: &Item, filled: &dyn Fn(&str) -> String) -> Result<Value
         Ok(_) => Ok(values),
         Err(word) => {
             Err(SpecError::at(&item.origin, format!("catalyst's specs cannot hold the word {word:?}"))
-                .label("a '#' begins a comment there"))
+                .label("no '#', and no quotes at an end beside a colon"))
         }
     }
 }
@@ -550,7 +546,8 @@ livecd/motd: %(livecd/motd)s/more
             let text = format!("{SPEC}{}\n", lines.join("\n"));
             if let Ok(read) = read(&source(&text), &fill()) {
                 let values = read.item.get("node").unwrap().get("stage2").unwrap().get("values").unwrap().clone();
-                let values = read_values(&values, &str::to_owned).unwrap();
+                // A word with a colon cannot stand beside a quote at an end.
+                let Ok(values) = read_values(&values, &str::to_owned) else { return Ok(()) };
                 if let Ok(told) = render(&values) {
                     let again = Release::read(&source(&told), &fill()).unwrap();
                     let again: Values = again.keys.keys().map(|key| (key.clone(), again.texts(key))).collect();

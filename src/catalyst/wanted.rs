@@ -177,21 +177,27 @@ impl Wanted {
         Ok(medium)
     }
 
-    /// Returns the one date: what is set, else the version stamp in whichever of its usual forms.
+    /// Returns the one date: what is set, else that of the version stamp.
     fn timestamp(&self, set: &[String]) -> Result<String, WantedError> {
         if let Some(text) = set.iter().rev().find_map(|text| text.strip_prefix("image.timestamp=")) {
             return Ok(text.to_owned());
         }
         let stamp = &self.version_stamp;
-        let day = format!("{stamp}T000000Z");
-        [stamp, &day].into_iter().find(|text| Timestamp::parse(text).is_some()).cloned().ok_or_else(|| {
+        date_of(stamp).map(Timestamp::text).ok_or_else(|| {
             let why = format!(
-                "{stamp:?} is no date; use YYYYMMDDTHHMMSSZ or YYYYMMDD, or say `livecd/stagegraph_set: \
-                 image.timestamp=YYYYMMDDTHHMMSSZ`"
+                "{stamp:?} has no date; use YYYYMMDDTHHMMSSZ or YYYYMMDD, a name and a dash in front of it or not, or say \
+                 `livecd/stagegraph_set: image.timestamp=YYYYMMDDTHHMMSSZ`"
             );
             wrong("version_stamp", why)
         })
     }
+}
+
+/// Returns the date of a version stamp in whichever of its usual forms: `20260101T000000Z`, `20260101`, and
+/// `plasma-20260101T000000Z`.
+pub(super) fn date_of(stamp: &str) -> Option<Timestamp> {
+    let date = stamp.rsplit_once('-').map_or(stamp, |(_, date)| date);
+    Timestamp::parse(date).or_else(|| Timestamp::parse(&format!("{date}T000000Z")))
 }
 
 fn table<'a>(rows: impl IntoIterator<Item = (&'a str, toml::Value)>) -> toml::Table {
@@ -243,13 +249,17 @@ mod tests {
             (|w| w.netboot = vec!["no-iso".into()], "livecd/netboot: without ipxe"),
             (|w| w.kernels.clear(), "boot/kernel: there is no kernel"),
             (|w| w.fsops = vec!["-comp".into()], "livecd/fsops: \"-comp\""),
-            (|w| w.version_stamp = "latest".into(), "version_stamp: \"latest\" is no date"),
+            (|w| w.version_stamp = "latest".into(), "version_stamp: \"latest\" has no date"),
         ];
         for (change, says) in cases {
             let error = spec(&wanted(change)).unwrap_err();
             assert!(error.starts_with(says), "{error}");
         }
-        assert!(spec(&wanted(|w| w.version_stamp = "20250101".into())).unwrap().contains("20250101T000000Z"));
+        for stamp in ["20250101", "plasma-20250101T000000Z", "openrc-20250101"] {
+            assert!(
+                spec(&wanted(|w| w.version_stamp = stamp.into())).unwrap().contains("\"20250101T000000Z\"")
+            );
+        }
         let set = ["image.timestamp=20260101T000000Z".to_owned()];
         let set = wanted(|w| w.version_stamp = "latest".into()).spec(toml::Table::new(), &set);
         assert!(set.unwrap().to_string().contains("20260101T000000Z"));
