@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use cache::digest::BlobHasher;
+use cache::stat::{KnownFiles, Stat};
 use cache::{BlobDigest, Store, StoreError};
 
 /// Where the paths of libraries are looked up again when it changes.
@@ -253,18 +254,26 @@ fn library(program: &Path, line: &str) -> Result<Option<PathBuf>, ToolError> {
 fn identity(store: &Store, files: &BTreeMap<PathBuf, PathBuf>) -> Result<BlobDigest, ToolError> {
     let mut hasher = BlobHasher::default();
     for (shown, real) in files {
-        hash_entry(store, shown, real, &mut hasher)?;
+        hash_entry(store, shown, real, None, &mut hasher)?;
     }
     Ok(hasher.finish())
 }
 
-fn hash_entry(store: &Store, shown: &Path, real: &Path, hasher: &mut BlobHasher) -> Result<(), ToolError> {
+/// `known` are the digests of the files of the folder this is in, looked up at once.
+fn hash_entry(
+    store: &Store,
+    shown: &Path,
+    real: &Path,
+    known: Option<&KnownFiles>,
+    hasher: &mut BlobHasher,
+) -> Result<(), ToolError> {
     let read = |source| ToolError::Read { path: real.to_owned(), source };
     let mut field = |bytes: &[u8]| {
         hasher.update(&(bytes.len() as u64).to_le_bytes());
         hasher.update(bytes);
     };
-    let kind = fs::symlink_metadata(real).map_err(read)?.file_type();
+    let found = fs::symlink_metadata(real).map_err(read)?;
+    let kind = found.file_type();
     field(shown.as_os_str().as_bytes());
     if kind.is_symlink() {
         field(b"link");
@@ -276,12 +285,15 @@ fn hash_entry(store: &Store, shown: &Path, real: &Path, hasher: &mut BlobHasher)
             names.push(entry.map_err(read)?.file_name());
         }
         names.sort();
+        let all = if known.is_none() { Some(store.known_files(real)?) } else { None };
         for name in names {
-            hash_entry(store, &shown.join(&name), &real.join(&name), hasher)?;
+            hash_entry(store, &shown.join(&name), &real.join(&name), known.or(all.as_ref()), hasher)?;
         }
     } else {
         field(b"file");
-        field(store.file_digest(real)?.as_bytes());
+        let digest = known.and_then(|known| known.get(real.as_os_str().as_bytes(), &Stat::of(&found)));
+        let digest = digest.map_or_else(|| store.file_digest(real), Ok)?;
+        field(digest.as_bytes());
     }
     Ok(())
 }
