@@ -116,8 +116,14 @@ impl Store {
         }
         scratch::sweep(&dir.join("scratch"))?;
         let (scratch, lock) = scratch::claim(&dir.join("scratch"))?;
+        // Whoever makes the index switches it to a log; others that open it at that moment would be turned away at once.
+        let path = dir.join("locks/index");
+        let alone = File::options().create(true).append(true).open(&path);
+        let alone = alone.map_err(StoreError::io("make", &path))?;
+        alone.lock().map_err(StoreError::io("lock", &path))?;
         let path = dir.join("index.sqlite");
         let index = open_index(&path).map_err(|source| StoreError::index(path, source))?;
+        drop(alone);
         Ok(Store {
             dir,
             index: Mutex::new(index),
