@@ -90,8 +90,10 @@ pub enum WriteError {
     Stopped,
 }
 
-/// The compressors' versions, by which another one's blocks are told from these.
-pub const VERSIONS: &str = include_str!("../Cargo.lock");
+/// Returns what tells these compressors from other versions of them, which may write other bytes.
+pub fn versions() -> BlobDigest {
+    BlobDigest::of(include_bytes!("../Cargo.lock"))
+}
 
 /// What was written, and what squashfs could not hold.
 #[derive(Debug, Default, PartialEq, Eq)]

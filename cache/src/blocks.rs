@@ -52,6 +52,16 @@ impl Block {
     pub fn of(bytes: &[u8], is_plain: bool, key: BlobDigest) -> Self {
         Self { length: bytes.len() as u32, is_plain, check: check(bytes), key }
     }
+
+    /// Describes one that is all zeros and is not there; `key` is of no use then.
+    pub fn hole(key: BlobDigest) -> Self {
+        Self { length: 0, is_plain: false, check: [0; CHECK], key }
+    }
+
+    /// Tells whether it is all zeros.
+    pub fn is_hole(&self) -> bool {
+        self.length == 0
+    }
 }
 
 fn check(bytes: &[u8]) -> [u8; CHECK] {
@@ -144,8 +154,8 @@ impl<'a> Blocks<'a> {
         let mut at = run.start;
         for (number, block) in run.blocks.iter().enumerate() {
             let mut bytes = vec![0; block.length as usize];
-            let is_read = block.length == 0 || image.read_exact_at(&mut bytes, at).is_ok();
-            if !is_read || (block.length != 0 && check(&bytes) != block.check) {
+            let mut is_whole = || image.read_exact_at(&mut bytes, at).is_ok() && check(&bytes) == block.check;
+            if !block.is_hole() && !is_whole() {
                 return Ok(number);
             }
             at += u64::from(block.length);
@@ -225,8 +235,7 @@ mod tests {
         let store = Store::open(&dir.path().join("store")).unwrap();
         let image = store.put(b"headoneTWOS").unwrap().digest;
         let key = BlobDigest::of(b"how and what");
-        let hole = Block { length: 0, is_plain: false, check: [0; CHECK], key };
-        let blocks = vec![Block::of(b"one", false, key), hole, Block::of(b"TWO", true, key)];
+        let blocks = vec![Block::of(b"one", false, key), Block::hole(key), Block::of(b"TWO", true, key)];
         store.enter_runs(&image, &[(key, Run::new(4, blocks))]).unwrap();
         World { _dir: dir, store, image, key }
     }

@@ -63,15 +63,15 @@ const METADATA_LEVEL: i32 = 9;
 /// What a thread keeps between blocks.
 enum Context {
     Gzip(libdeflater::Compressor),
-    /// With the size of the blocks.
-    Xz(u32, xz::Encoder),
+    Xz(xz::Encoder),
     Lz4,
     /// With the memory it writes to.
     Zstd(zstd::bulk::Compressor<'static>, Vec<u8>),
 }
 
 thread_local! {
-    static CONTEXT: RefCell<Option<(Compressor, Context)>> = const { RefCell::new(None) };
+    /// With the compressor and the size of the blocks it is for.
+    static CONTEXT: RefCell<Option<(Compressor, u32, Context)>> = const { RefCell::new(None) };
 }
 
 impl Compressor {
@@ -102,8 +102,8 @@ impl Compressor {
         }
     }
 
-    /// Returns the compressor for metadata. They are written by one thread, at the end of every build, and are a few thousandths
-    /// of an image: trying hard takes time there and gains nothing.
+    /// Returns the compressor for metadata. They are written by one thread, at the end of every build, and are a few
+    /// thousandths of an image: trying hard takes time there and gains nothing.
     pub(super) fn for_metadata(self) -> Self {
         match self.kind {
             Kind::Zstd => Self { level: self.level.min(METADATA_LEVEL), ..self },
@@ -119,7 +119,6 @@ impl Compressor {
                 Context::Gzip(libdeflater::Compressor::new(level))
             }
             Kind::Xz => Context::Xz(
-                block_size,
                 xz::Encoder::new(self.level.unsigned_abs(), block_size)
                     .map_err(|_| WriteError::Compress("xz"))?,
             ),
@@ -138,13 +137,10 @@ impl Compressor {
     pub(super) fn compress(self, block: &[u8], block_size: u32) -> Result<Option<Vec<u8>>, WriteError> {
         let failed = |_| WriteError::Compress(self.kind.name());
         let compressed = CONTEXT.with_borrow_mut(|kept| {
-            let fits = |(settings, context): &(Self, Context)| {
-                *settings == self && !matches!(context, Context::Xz(size, _) if *size != block_size)
-            };
-            if !kept.as_ref().is_some_and(fits) {
-                *kept = Some((self, self.context(block_size)?));
+            if kept.as_ref().is_none_or(|(settings, size, _)| (*settings, *size) != (self, block_size)) {
+                *kept = Some((self, block_size, self.context(block_size)?));
             }
-            let Some((_, context)) = kept else { return Err(WriteError::Compress(self.kind.name())) };
+            let Some((_, _, context)) = kept else { return Err(WriteError::Compress(self.kind.name())) };
             match context {
                 Context::Gzip(compressor) => {
                     let mut out = vec![0; compressor.zlib_compress_bound(block.len())];
@@ -154,7 +150,7 @@ impl Compressor {
                     out.truncate(length);
                     Ok(out)
                 }
-                Context::Xz(_, encoder) => encoder.encode(block).map_err(|_| WriteError::Compress("xz")),
+                Context::Xz(encoder) => encoder.encode(block).map_err(|_| WriteError::Compress("xz")),
                 Context::Lz4 => Ok(lz4_flex::block::compress(block)),
                 Context::Zstd(compressor, out) => {
                     out.resize(zstd::zstd_safe::compress_bound(block.len()).max(out.len()), 0);

@@ -18,7 +18,7 @@ use cache::blocks::{self, Blocks, Run};
 use cache::name::RelPath;
 use cache::{BlobDigest, RootTree, Store};
 
-use self::fragments::Fragments;
+use self::fragments::{Fragment, Fragments};
 use super::{Options, Progress, WriteError};
 
 /// Set in a block's size where it is stored as it is.
@@ -53,12 +53,27 @@ impl Block {
 pub(super) struct Content {
     /// Where its first block is.
     pub(super) start: u64,
-    /// The sizes of its blocks; 0 is a hole.
-    pub(super) blocks: Vec<u32>,
+    /// Its blocks.
+    blocks: Vec<blocks::Block>,
     /// The fragment with its end, and where in it; [`NO_FRAGMENT`] where there is none.
     pub(super) fragment: (u32, u32),
-    /// Bytes of holes.
-    pub(super) holes: u64,
+}
+
+impl Content {
+    /// Returns the sizes of its blocks, as inodes have them; 0 is a hole.
+    pub(super) fn sizes(&self) -> Vec<u32> {
+        self.blocks.iter().map(size).collect()
+    }
+
+    /// Returns how many bytes of it are holes.
+    pub(super) fn holes(&self, block_size: u32) -> u64 {
+        self.blocks.iter().filter(|block| block.is_hole()).count() as u64 * u64::from(block_size)
+    }
+}
+
+/// Returns a block's size, as inodes and the fragment table have it.
+fn size(block: &blocks::Block) -> u32 {
+    block.length | if block.is_plain { STORED } else { 0 }
 }
 
 /// Where all content is.
@@ -93,8 +108,7 @@ pub(super) struct Settings(String);
 impl Settings {
     fn of(options: &Options) -> Self {
         let Options { compressor, block_size, .. } = options;
-        // Another version of a compressor may write other bytes.
-        let versions = BlobDigest::of(super::VERSIONS.as_bytes());
+        let versions = super::versions();
         Self(format!("{}-{} {block_size} {versions}", compressor.kind.name(), compressor.level))
     }
 
@@ -142,7 +156,6 @@ pub(super) fn write(
             submitted: 0,
             written: 0,
             data: Data::default(),
-            blocks: HashMap::new(),
             fragments: Fragments::plan(files, options.block_size, &settings),
             progress,
             before: 0,
@@ -179,8 +192,6 @@ struct Pipeline<'scope, 'a> {
     submitted: usize,
     written: usize,
     data: Data,
-    /// The blocks of each file, as they are entered in the index.
-    blocks: HashMap<BlobDigest, Vec<Option<blocks::Block>>>,
     fragments: Fragments,
     progress: Progress<'a>,
     /// Bytes of the files that are done; of those and of this one's blocks, as good as it is known; of all.
@@ -199,7 +210,7 @@ impl<'scope> Pipeline<'scope, '_> {
             return Ok(());
         }
         self.told = self.done;
-        if (self.progress)(self.done, self.total) { Ok(()) } else { Err(WriteError::Stopped) }
+        if (self.progress)(self.done.min(self.total), self.total) { Ok(()) } else { Err(WriteError::Stopped) }
     }
 
     /// Adds a file: its whole blocks, then its end.
@@ -211,11 +222,12 @@ impl<'scope> Pipeline<'scope, '_> {
     ) -> Result<(), WriteError> {
         let block_size = u64::from(self.options.block_size);
         let whole = size / block_size;
-        let content = Content { start: 0, blocks: Vec::new(), fragment: (NO_FRAGMENT, 0), holes: 0 };
+        let content = Content { start: 0, blocks: Vec::new(), fragment: (NO_FRAGMENT, 0) };
         self.data.files.insert(digest, content);
         let found = if whole > 0 { self.found_blocks(digest, whole)? } else { 0 };
+        let place = self.fragments.of(number);
         let mut end = None;
-        if let Some((fragment, is_first)) = self.fragments.of(number) {
+        if let Some((fragment, is_first)) = place {
             if is_first {
                 self.fragments.look_up(fragment, self.known)?;
             }
@@ -242,7 +254,7 @@ impl<'scope> Pipeline<'scope, '_> {
             let rest = self.read(&mut reader, size % block_size).map_err(read)?;
             end = end.map(|_| rest);
         }
-        let Some((fragment, is_first)) = self.fragments.of(number) else { return Ok(()) };
+        let Some((fragment, is_first)) = place else { return Ok(()) };
         if is_first && fragment > 0 {
             self.submit_fragment(fragment - 1)?;
         }
@@ -264,9 +276,7 @@ impl<'scope> Pipeline<'scope, '_> {
 
     /// Reads so many bytes.
     fn read(&mut self, reader: &mut impl Read, length: u64) -> io::Result<Vec<u8>> {
-        let mut block =
-            self.spare.pop().unwrap_or_else(|| Vec::with_capacity(self.options.block_size as usize));
-        block.clear();
+        let mut block = self.memory();
         match reader.take(length).read_to_end(&mut block)? as u64 == length {
             true => Ok(block),
             false => Err(io::ErrorKind::UnexpectedEof.into()),
@@ -280,24 +290,19 @@ impl<'scope> Pipeline<'scope, '_> {
         if run.blocks.len() as u64 != whole {
             return Ok(0);
         }
-        let found = known.read(&run, |block, bytes| {
-            let Some(index) = self.begin_block(digest, block.length == 0) else { return Ok(()) };
-            if block.length == 0 {
-                return Ok(());
+        let found = known.read(&run, |block, bytes| match self.begin_block(digest) {
+            Some(index) if !block.is_hole() => {
+                self.ready(Target::File(digest, index), Ready { bytes, block: *block })
             }
-            self.ready(Target::File(digest, index), Ready { bytes, block: *block })
+            _ => Ok(()),
         })?;
         Ok(found as u64)
     }
 
-    /// Enters the next block of a file; returns its number.
-    fn begin_block(&mut self, digest: BlobDigest, is_hole: bool) -> Option<usize> {
+    /// Enters the next block of a file, a hole until it is written; returns its number.
+    fn begin_block(&mut self, digest: BlobDigest) -> Option<usize> {
         let content = self.data.files.get_mut(&digest)?;
-        content.blocks.push(0);
-        if is_hole {
-            content.holes += u64::from(self.options.block_size);
-        }
-        self.blocks.entry(digest).or_default().push(None);
+        content.blocks.push(blocks::Block::hole(digest));
         Some(content.blocks.len() - 1)
     }
 
@@ -305,7 +310,7 @@ impl<'scope> Pipeline<'scope, '_> {
     fn add(&mut self, digest: BlobDigest, block: Vec<u8>) -> Result<(), WriteError> {
         self.go_on(block.len())?;
         let is_hole = block.iter().all(|byte| *byte == 0);
-        match self.begin_block(digest, is_hole) {
+        match self.begin_block(digest) {
             Some(index) if !is_hole => self.submit(Target::File(digest, index), block, None),
             _ => {
                 self.spare.push(block);
@@ -317,9 +322,9 @@ impl<'scope> Pipeline<'scope, '_> {
     fn submit_fragment(&mut self, fragment: usize) -> Result<(), WriteError> {
         self.data.fragments.push(Block { start: 0, size: 0 });
         let target = Target::Fragment(fragment);
-        let (key, found, content) = self.fragments.take(fragment);
+        let Fragment { key, found, content } = self.fragments.take(fragment);
         match found {
-            Some((block, bytes)) => self.ready(target, Ready { bytes, block }),
+            Some(ready) => self.ready(target, ready),
             None => self.submit(target, content, Some(key)),
         }
     }
@@ -381,21 +386,17 @@ impl<'scope> Pipeline<'scope, '_> {
 
     fn write_early(&mut self) -> Result<(), WriteError> {
         while let Some(Ready { bytes, block }) = self.early.remove(&self.written) {
-            let size = bytes.len() as u32 | if block.is_plain { STORED } else { 0 };
             match self.targets.remove(&self.written) {
                 Some(Target::Fragment(index)) => {
-                    self.data.fragments[index] = Block { start: self.at, size };
+                    self.data.fragments[index] = Block { start: self.at, size: size(&block) };
                 }
                 Some(Target::File(digest, index)) => {
                     if let Some(content) = self.data.files.get_mut(&digest) {
-                        // Holes in front take no room: the first block with bytes is the start.
-                        if content.blocks.iter().all(|block| *block == 0) {
+                        // Holes in front take no room: the first block with bytes is the start, and none is at 0.
+                        if content.start == 0 {
                             content.start = self.at;
                         }
-                        content.blocks[index] = size;
-                    }
-                    if let Some(blocks) = self.blocks.get_mut(&digest) {
-                        blocks[index] = Some(block);
+                        content.blocks[index] = block;
                     }
                 }
                 None => {}
@@ -416,14 +417,10 @@ impl<'scope> Pipeline<'scope, '_> {
             self.collect()?;
         }
         for (_, digest, _) in files {
-            let (Some(content), Some(blocks)) = (self.data.files.get(digest), self.blocks.remove(digest))
-            else {
-                continue;
-            };
-            let key = self.settings.key("file", &[digest.as_bytes()]);
-            let hole = blocks::Block { length: 0, is_plain: false, check: [0; 16], key };
-            let blocks = blocks.into_iter().map(|block| block.unwrap_or(hole)).collect();
-            self.data.runs.push((key, Run::new(content.start, blocks)));
+            if let Some(content) = self.data.files.get(digest).filter(|content| !content.blocks.is_empty()) {
+                let run = Run::new(content.start, content.blocks.clone());
+                self.data.runs.push((self.settings.key("file", &[digest.as_bytes()]), run));
+            }
         }
         Ok(self.data)
     }

@@ -176,8 +176,9 @@ impl<'a> InodeWriter<'a> {
     ) -> Vec<u8> {
         let kind = listing_kind(&Node::File { digest: cache::BlobDigest::of(b""), size });
         let (fragment, offset) = content.fragment;
+        let holes = content.holes(self.options.block_size);
         let basic = match (u32::try_from(content.start), u32::try_from(size)) {
-            (Ok(start), Ok(size)) if links == 1 && xattrs == xattr::NONE && content.holes == 0 => {
+            (Ok(start), Ok(size)) if links == 1 && xattrs == xattr::NONE && holes == 0 => {
                 Some([start, fragment, offset, size])
             }
             _ => None,
@@ -190,13 +191,13 @@ impl<'a> InodeWriter<'a> {
             }
             None => {
                 bytes = self.header(kind + EXTENDED, meta, number);
-                for long in [content.start, size, content.holes] {
+                for long in [content.start, size, holes] {
                     bytes.extend_from_slice(&long.to_le_bytes());
                 }
                 words(&mut bytes, &[links, fragment, offset, xattrs]);
             }
         }
-        words(&mut bytes, &content.blocks);
+        words(&mut bytes, &content.sizes());
         bytes
     }
 

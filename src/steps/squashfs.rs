@@ -58,7 +58,7 @@ fn make(fields: &Fields<'_>, image: &Image) -> Result<Made, Box<SpecError>> {
         exclude: exclude.iter().map(|(pattern, _)| (*pattern).to_owned()).collect(),
         clamp_mtime: fields.bool("clamp_mtime", true)?,
         epoch: image.timestamp.epoch(),
-        compressors: cache::BlobDigest::of(squashfs::VERSIONS.as_bytes()).to_string(),
+        compressors: squashfs::versions().to_string(),
     };
     Ok(Made::new(step, &["image"]))
 }

@@ -1,31 +1,31 @@
 //! Which ends of files share a fragment.
 //!
-//! That is decided before anything is read, by sizes and paths alone. A fragment ends where the next end does not fit, and in
-//! front of some files whatever it holds, chosen by a hash of their paths: an end that grows moves those behind it only as far as the next of
-//! these, wherever in the tree it is.
+//! That is decided before anything is read, by sizes and paths alone. A fragment ends where the next end does not fit, and
+//! in front of some files whatever it holds, chosen by a hash of their paths: an end that grows moves those behind it only
+//! as far as the next of these, wherever in the tree it is.
 
 use cache::BlobDigest;
-use cache::blocks::{self, Blocks};
+use cache::blocks::Blocks;
 use cache::name::RelPath;
 
-use super::{Settings, found_block};
+use super::{Ready, Settings, found_block};
 use crate::squashfs::WriteError;
 
-/// One file of as many as a block has of these begins a new fragment. With a smaller number the image grows, with a larger one a
-/// change costs more.
+/// One file of as many as a block has of these begins a new fragment. With a smaller number the image grows, with a larger
+/// one a change costs more.
 const BYTES_PER_CUT: u32 = 8192;
 
 /// Small blocks have few files in a fragment anyway.
 const LEAST_CUT: u32 = 4;
 
 /// A fragment of an image.
-struct Fragment {
+pub(super) struct Fragment {
     /// What it is made of.
-    key: BlobDigest,
+    pub(super) key: BlobDigest,
     /// It, where an image has it already.
-    found: Option<(blocks::Block, Vec<u8>)>,
+    pub(super) found: Option<Ready>,
     /// Its content, where it must be made.
-    content: Vec<u8>,
+    pub(super) content: Vec<u8>,
 }
 
 /// All fragments of an image.
@@ -78,7 +78,7 @@ impl Fragments {
     /// Looks for a fragment in the images of the store.
     pub(super) fn look_up(&mut self, fragment: usize, known: &Blocks<'_>) -> Result<(), WriteError> {
         let fragment = &mut self.fragments[fragment];
-        fragment.found = found_block(known, &fragment.key)?.map(|ready| (ready.block, ready.bytes));
+        fragment.found = found_block(known, &fragment.key)?;
         Ok(())
     }
 
@@ -98,14 +98,10 @@ impl Fragments {
         offset
     }
 
-    /// Returns a fragment's key, what was found of it, and its content where nothing was.
-    #[allow(clippy::type_complexity, reason = "three parts of a fragment that goes")]
-    pub(super) fn take(
-        &mut self,
-        fragment: usize,
-    ) -> (BlobDigest, Option<(blocks::Block, Vec<u8>)>, Vec<u8>) {
-        let fragment = &mut self.fragments[fragment];
-        (fragment.key, fragment.found.take(), std::mem::take(&mut fragment.content))
+    /// Returns a fragment, and keeps nothing but its key.
+    pub(super) fn take(&mut self, fragment: usize) -> Fragment {
+        let Fragment { key, found, content } = &mut self.fragments[fragment];
+        Fragment { key: *key, found: found.take(), content: std::mem::take(content) }
     }
 }
 
