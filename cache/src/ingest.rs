@@ -136,11 +136,7 @@ pub fn directory(store: &Store, top: &Path) -> Result<Tree, IngestError> {
                 What::Node(node) => Ok(node),
                 What::Link(first) => Err(first),
                 What::File { size, stat } => {
-                    let path = found.path.below(top);
-                    let digest = match known.get(path.as_os_str().as_bytes(), &stat) {
-                        Some(digest) => digest,
-                        None => store.file_digest(&path)?,
-                    };
+                    let digest = known.digest(store, &found.path.below(top), &stat)?;
                     Ok(Node::File { digest, size })
                 }
             };

@@ -61,9 +61,19 @@ impl Stat {
 pub struct KnownFiles(HashMap<Vec<u8>, (Vec<u8>, BlobDigest)>);
 
 impl KnownFiles {
-    /// Returns the digest of the file at `path`, if it has these stat data still.
-    pub fn get(&self, path: &[u8], stat: &Stat) -> Option<BlobDigest> {
+    fn get(&self, path: &[u8], stat: &Stat) -> Option<BlobDigest> {
         self.0.get(path).filter(|(known, _)| *known == stat.to_bytes()).map(|(_, digest)| *digest)
+    }
+
+    /// Returns the digest of the file at `path`, which is read unless it has the stat data that are remembered.
+    ///
+    /// # Errors
+    /// [`StoreError`]: it cannot be read, or it changed meanwhile.
+    pub fn digest(&self, store: &Store, path: &Path, stat: &Stat) -> Result<BlobDigest, StoreError> {
+        match self.get(path.as_os_str().as_bytes(), stat) {
+            Some(digest) => Ok(digest),
+            None => store.file_digest(path),
+        }
     }
 }
 

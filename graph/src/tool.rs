@@ -254,17 +254,18 @@ fn library(program: &Path, line: &str) -> Result<Option<PathBuf>, ToolError> {
 fn identity(store: &Store, files: &BTreeMap<PathBuf, PathBuf>) -> Result<BlobDigest, ToolError> {
     let mut hasher = BlobHasher::default();
     for (shown, real) in files {
-        hash_entry(store, shown, real, None, &mut hasher)?;
+        let known = if real.is_dir() { store.known_files(real)? } else { KnownFiles::default() };
+        hash_entry(store, shown, real, &known, &mut hasher)?;
     }
     Ok(hasher.finish())
 }
 
-/// `known` are the digests of the files of the folder this is in, looked up at once.
+/// `known` are the digests of the files below the folder this is in.
 fn hash_entry(
     store: &Store,
     shown: &Path,
     real: &Path,
-    known: Option<&KnownFiles>,
+    known: &KnownFiles,
     hasher: &mut BlobHasher,
 ) -> Result<(), ToolError> {
     let read = |source| ToolError::Read { path: real.to_owned(), source };
@@ -285,15 +286,12 @@ fn hash_entry(
             names.push(entry.map_err(read)?.file_name());
         }
         names.sort();
-        let all = if known.is_none() { Some(store.known_files(real)?) } else { None };
         for name in names {
-            hash_entry(store, &shown.join(&name), &real.join(&name), known.or(all.as_ref()), hasher)?;
+            hash_entry(store, &shown.join(&name), &real.join(&name), known, hasher)?;
         }
     } else {
         field(b"file");
-        let digest = known.and_then(|known| known.get(real.as_os_str().as_bytes(), &Stat::of(&found)));
-        let digest = digest.map_or_else(|| store.file_digest(real), Ok)?;
-        field(digest.as_bytes());
+        field(known.digest(store, real, &Stat::of(&found))?.as_bytes());
     }
     Ok(())
 }
