@@ -1,8 +1,8 @@
 #!/bin/sh
-# run.sh PROGRAM : compares stagegraph with the tools one would otherwise run, on one root, in one run.
+# run.sh PROGRAM : compares stagegraph with the tools one would otherwise run, on the image amd64-minimal, in one run.
 #
-# The root is that of the spec amd64-minimal, unpacked into a folder. Every figure is the median of REPEAT runs
-# (5), wall seconds; every row is a ratio within this run. Run it on a quiet machine.
+# Every figure is the median of REPEAT runs (5), wall seconds; every row is a ratio within this run. Run it on a quiet
+# machine. What images of a root cost, from nothing and again, is in rebuild.py.
 set -eu
 program=$1
 repeat=${REPEAT:-5}
@@ -11,28 +11,11 @@ trap 'rm -rf "$work"' EXIT
 cores=$(nproc)
 
 "$program" build amd64-minimal --out "$work/out" > /dev/null
-unsquashfs -q -n -d "$work/root" "$work/out/amd64-minimal/netboot/image.squashfs"
-mkdir "$work/boot"
-cp "$work/out/amd64-minimal/netboot/debian.vmlinuz" "$work/boot/vmlinuz"
-cp "$work/out/amd64-minimal/netboot/debian.initrd" "$work/boot/initrd"
-cat > "$work/bench.toml" <<TEXT
-extends = "livecd"
-[image]
-name = "bench"
-title = "Bench"
-label = "bench"
-volume_id = "BENCH"
-timestamp = "20260101T000000Z"
-[node.stage2]
-step = "import"
-path = "root"
-boot = "boot"
-TEXT
 
 # median COMMAND : runs it REPEAT times, prints the median of the wall seconds.
 median() {
 	for run in $(seq "$repeat"); do
-		rm -rf "$work/store" "$work/image"
+		rm -rf "$work/store"
 		start=$(date +%s.%N)
 		sh -c "$1" > "$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
 		end=$(date +%s.%N)
@@ -41,26 +24,10 @@ median() {
 }
 row() { printf '| %s | %s | %s | %.2f |\n' "$1" "$2" "$3" "$(echo "$2 $3" | awk '{ print $1 / $2 }')"; }
 
-squashfs() { # squashfs COMPRESSOR LEVEL : one row for each tool it is compared with
-	own=$(median "cd $work && $program build ./bench.toml --to squashfs --store $work/store \
-		--set squashfs.compressor=$1 --set squashfs.level=$2")
-	case $1 in
-		xz) make="mksquashfs $work/root $work/image -comp xz" gen="gensquashfs -c xz" ;;
-		*) make="mksquashfs $work/root $work/image -comp $1 -Xcompression-level $2" gen="gensquashfs -c $1 -X level=$2" ;;
-	esac
-	row "squashfs $1 $2, cold, against mksquashfs" "$own" \
-		"$(median "$make -b 131072 -processors $cores -noappend -quiet -no-progress")"
-	row "squashfs $1 $2, cold, against gensquashfs" "$own" \
-		"$(median "$gen -b 131072 -j $cores -x -k -q -D $work/root $work/image")"
-}
-
 echo "Wall seconds on $cores cores, median of $repeat."
 echo
 echo '| what | stagegraph | the other | ratio |'
 echo '|---|---|---|---|'
-squashfs zstd 15
-squashfs xz 6
-squashfs gzip 9
 
 # A second build of everything, against ninja on a graph of as many nodes with nothing to do.
 mkdir "$work/ninja"
