@@ -16,7 +16,7 @@ use graph::dag::{Dag, DagError, Derivation, NodeName, OutputRef};
 
 pub use self::error::SpecError;
 pub use self::fields::Fields;
-pub use self::image::{Image, Timestamp, is_plain_name};
+pub use self::image::{Image, Timestamp, is_plain_name, tokens};
 use self::load::Loaded;
 pub use self::load::{Finder, Overrides};
 pub use self::value::{Item, Origin, Source, Table, Value};

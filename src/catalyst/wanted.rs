@@ -7,12 +7,10 @@ use serde::Deserialize;
 use super::fsops;
 use crate::formats::initramfs::Family;
 use crate::spec::Timestamp;
+use crate::steps::LEAST_PARTITION_KIB;
 
 /// Architectures that GRUB's boot images are made for.
 const BOOTABLE: [&str; 2] = ["amd64", "x86"];
-
-/// catalyst has the partition behind the ISO in KiB; mkfs.xfs refuses less than this.
-const LEAST_PARTITION_KIB: u64 = 300 << 10;
 
 /// What is to be made of catalyst's work.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -159,11 +157,13 @@ impl Wanted {
     fn medium(&self) -> Result<toml::Table, WantedError> {
         let mut medium = table([("verify", self.verify.into())]);
         if let Some(size) = self.extra_partition_kib {
+            // More than fits is more than the step takes as well.
+            let size = i64::try_from(size).unwrap_or(i64::MAX);
             if size < LEAST_PARTITION_KIB {
                 let why = format!("{size} KiB are too few: XFS needs {LEAST_PARTITION_KIB} KiB");
                 return Err(wrong("livecd/iso_extra_partition", why));
             }
-            medium.insert("extra_partition_kib".to_owned(), i64::try_from(size).unwrap_or(i64::MAX).into());
+            medium.insert("extra_partition_kib".to_owned(), size.into());
         }
         // catalyst's menu gives every console the arguments of genkernel's initramfs, so it writes no others.
         let consoles = self

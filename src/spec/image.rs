@@ -109,8 +109,8 @@ impl Image {
             label: filled("label")?,
             volume_id: filled("volume_id")?,
             timestamp,
-            bootargs: tokens(fields.texts("bootargs")?)?,
-            consoles: tokens(fields.texts("consoles")?)?,
+            bootargs: fields.get("bootargs").map_or(Ok(Vec::new()), tokens)?,
+            consoles: fields.get("consoles").map_or(Ok(Vec::new()), tokens)?,
         };
         image.check(&fields)?;
         fields.finish()?;
@@ -160,11 +160,16 @@ impl Image {
     }
 }
 
-fn tokens(texts: Vec<(&str, &Item)>) -> Result<Vec<Token>, Box<SpecError>> {
-    let token = |(text, item): (&str, &Item)| {
-        Token::new(text).map_err(|error| SpecError::at(&item.origin, error.to_string()).label("not one word"))
+/// Reads a list of words for a kernel's command line.
+///
+/// # Errors
+/// It is no list, or one of them cannot stand there.
+pub fn tokens(item: &Item) -> Result<Vec<Token>, Box<SpecError>> {
+    let token = |item: &Item| {
+        Token::new(item.as_text()?)
+            .map_err(|error| SpecError::at(&item.origin, error.to_string()).label("not one word"))
     };
-    texts.into_iter().map(token).collect()
+    item.as_list()?.iter().map(token).collect()
 }
 
 #[cfg(test)]

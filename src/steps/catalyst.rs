@@ -13,12 +13,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use cache::{Blob, Bytes, Object, Output};
+use cache::{Blob, Object, Output};
 use graph::{Job, Resolved, Resolving, Step, StepError};
 use serde::Serialize;
 
 use self::installed::Installed;
-use super::import::boot_files;
+use super::import::{boot_files, read_folder};
 use super::{Inputs, Kind, Made, folder, identity};
 use crate::catalyst::{self, Request, TARGET, Values};
 use crate::spec::{Fields, Image, SpecError};
@@ -107,14 +107,9 @@ impl Catalyst {
     /// Takes what livecd-stage2 left.
     fn take(&self, job: &Job<'_>, request: &Request) -> Result<BTreeMap<String, Output>, StepError> {
         let store = job.store;
-        let latest = self.epoch.into();
-        let read = |path: &Path| {
-            let tree = cache::ingest::directory(store, path).map_err(StepError::environment)?.clamped(latest);
-            Ok::<_, StepError>((store.put_tree(&tree)?, Bytes::Directory { path: path.to_owned() }))
-        };
         job.progress("packing the root", 0, None);
         let packed = |path: &Path| {
-            let (digest, bytes) = read(path)?;
+            let (digest, bytes) = read_folder(store, path, Some(self.epoch))?;
             let tree = store.open_tree(&digest, &bytes)?;
             Ok::<_, StepError>((Output { object: Object::Tree(digest), bytes: tree.pack(store)? }, tree))
         };

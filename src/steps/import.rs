@@ -170,18 +170,9 @@ impl Step for Import {
             resolved.sources.insert(name.to_owned(), digest.to_string());
             resolved.places.insert(name.to_owned(), bytes);
         };
-        let read_folder = |path: &Path| {
-            let path = path.canonicalize().map_err(StepError::spec)?;
-            let mut tree = cache::ingest::directory(store, &path).map_err(StepError::environment)?;
-            if let Some(latest) = self.latest {
-                tree = tree.clamped(latest.into());
-            }
-            let digest = store.put_tree(&tree)?;
-            Ok::<_, StepError>((digest, Bytes::Directory { path }))
-        };
         match self.look()? {
             Found::Folder => {
-                let (digest, bytes) = read_folder(&self.path)?;
+                let (digest, bytes) = read_folder(store, &self.path, self.latest)?;
                 tree("root", digest, bytes);
             }
             Found::Tar(compression) => {
@@ -196,7 +187,7 @@ impl Step for Import {
         }
         for (name, folder) in [("boot", &self.boot), ("medium", &self.medium)] {
             if let Some(folder) = folder {
-                let (digest, bytes) = read_folder(folder)?;
+                let (digest, bytes) = read_folder(store, folder, self.latest)?;
                 resolved.sources.insert(name.to_owned(), digest.to_string());
                 resolved.places.insert(name.to_owned(), bytes);
             }
@@ -251,6 +242,20 @@ fn iso_error(error: IsoError) -> StepError {
         IsoError::Read { .. } => StepError::environment(error),
         IsoError::NotAnIso { .. } | IsoError::Damaged { .. } => StepError::action(error),
     }
+}
+
+/// Reads a folder into a tree, whose bytes stay where they are; times after `latest` become that.
+pub(super) fn read_folder(
+    store: &Store,
+    path: &Path,
+    latest: Option<u32>,
+) -> Result<(TreeDigest, Bytes), StepError> {
+    let path = path.canonicalize().map_err(StepError::spec)?;
+    let mut tree = cache::ingest::directory(store, &path).map_err(StepError::environment)?;
+    if let Some(latest) = latest {
+        tree = tree.clamped(latest.into());
+    }
+    Ok((store.put_tree(&tree)?, Bytes::Directory { path }))
 }
 
 /// Copies the files below `prefix` of a tree into the store.

@@ -47,6 +47,13 @@ struct Iso {
 /// Boot images, by their paths on the ISO.
 pub(super) const ELTORITO: &str = "boot/grub/eltorito.img";
 pub(super) const EFI: &str = "boot/grub/efi.img";
+/// The menu.
+pub(super) const MENU: &str = "boot/grub/grub.cfg";
+
+/// Returns where GRUB finds the kernel and the initrd of a label.
+pub(super) fn paths(label: &str) -> (String, String) {
+    (format!("/boot/{label}"), format!("/boot/{label}.igz"))
+}
 
 /// catalyst counts the boot partition and an HFS+ before it.
 const PARTITION_NUMBER: &str = "3";
@@ -191,7 +198,6 @@ impl Step for Iso {
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
         let kernels = Kernels::given(job)?;
         let medium = Medium::Iso { volume_id: self.volume.volume_id.clone() };
-        let paths = |label: &str| (format!("/boot/{label}"), format!("/boot/{label}.igz"));
         let config = self.menu.grub(&kernels, &medium, Some(&self.volume.volume_id), &paths)?;
 
         let work = job.store.work_dir()?;
@@ -203,22 +209,14 @@ impl Step for Iso {
         };
         for entry in &kernels.0 {
             let label = &entry.label;
-            graft(
-                format!("boot/{label}"),
-                format!("kernel-{label}"),
-                job.store.verified(&entry.kernel.digest)?,
-            );
-            graft(
-                format!("boot/{label}.igz"),
-                format!("initrd-{label}"),
-                job.store.verified(&entry.initrd.digest)?,
-            );
+            let (kernel, initrd) = paths(label);
+            for (on_iso, kind, blob) in [(kernel, "kernel", entry.kernel), (initrd, "initrd", entry.initrd)] {
+                let on_iso = on_iso.trim_start_matches('/').to_owned();
+                graft(on_iso, format!("{kind}-{label}"), job.store.verified(&blob.digest)?);
+            }
         }
-        let written = [
-            ("boot/grub/grub.cfg", config.into_bytes()),
-            ("livecd", Vec::new()),
-            ("README.txt", self.readme().into_bytes()),
-        ];
+        let written =
+            [(MENU, config.into_bytes()), ("livecd", Vec::new()), ("README.txt", self.readme().into_bytes())];
         for (number, (on_iso, bytes)) in written.into_iter().enumerate() {
             let name = format!("own-{number}");
             fs::write(work.path().join(&name), bytes).map_err(StepError::environment)?;

@@ -13,14 +13,15 @@ use cache::Output;
 use graph::{Job, Resolved, Resolving, Step, StepError};
 use serde::Serialize;
 
+pub(crate) use self::partition::LEAST_KIB as LEAST_PARTITION_KIB;
 use self::partition::Partition;
 use super::boot::Kernels;
-use super::iso::{EFI, ELTORITO, Extra, Volume, XORRISO};
+use super::iso::{EFI, ELTORITO, Extra, MENU, Volume, XORRISO, paths};
 use super::menu::{Menu, MenuEntry};
 use super::{Inputs, Kind, Made, identity};
 use crate::cmdline::{self, Choice, SQUASHFS, Token};
 use crate::formats::checksums::hex;
-use crate::spec::{Fields, Image, SpecError};
+use crate::spec::{Fields, Image, SpecError, tokens};
 
 /// Gives `files`, a folder with the ISO under its published name.
 ///
@@ -38,9 +39,6 @@ pub(super) const KIND: Kind = Kind {
 /// The file with the checksums of all others.
 const SUMS: &str = "isoroot_b2sums";
 
-/// The menu.
-const MENU: &str = "boot/grub/grub.cfg";
-
 #[derive(Serialize)]
 struct Medium {
     name: String,
@@ -56,12 +54,7 @@ fn make(fields: &Fields<'_>, image: &Image) -> Result<Made, Box<SpecError>> {
     let mut consoles = BTreeMap::new();
     if let Some(table) = fields.table("consoles")? {
         for (kernel, item) in table.entries()? {
-            let token = |item: &crate::spec::Item| {
-                Token::new(item.as_text()?)
-                    .map_err(|error| SpecError::at(&item.origin, error.to_string()).label("not one word"))
-            };
-            let tokens = item.as_list()?.iter().map(token).collect::<Result<Vec<_>, Box<SpecError>>>()?;
-            consoles.insert(kernel.to_owned(), tokens);
+            consoles.insert(kernel.to_owned(), tokens(item)?);
         }
     }
     let step = Medium {
@@ -71,7 +64,7 @@ fn make(fields: &Fields<'_>, image: &Image) -> Result<Made, Box<SpecError>> {
         verify: fields.bool("verify", false)?,
         consoles,
         partition: fields
-            .integer("extra_partition_kib", partition::LEAST_KIB..=partition::MOST_KIB)?
+            .integer("extra_partition_kib", LEAST_PARTITION_KIB..=partition::MOST_KIB)?
             .map(|kib| Partition::new(kib, image)),
     };
     Ok(Made::new(step, &["files/"]))
@@ -96,7 +89,6 @@ impl Medium {
                 Ok(MenuEntry { kernel, choice: Choice::Default, console: Some(console), line })
             });
             let entries = entries.collect::<Result<Vec<_>, StepError>>()?;
-            let paths = |label: &str| (format!("/boot/{label}"), format!("/boot/{label}.igz"));
             let entries: Vec<&MenuEntry<'_>> = entries.iter().collect();
             text.push_str(&self.menu.grub_consoles(label, &entries, Some(volume_id), &paths));
         }

@@ -126,16 +126,15 @@ pub(super) fn parse(source: &Arc<Source>, fill: &Fill<'_>) -> Result<Keys, Box<S
         // Quotes around the whole of it go, and what earlier keys say is put in, the same key's own words too.
         let inner = value.trim().trim_matches('"');
         let offset = begin + key.len() + 1 + (inner.as_ptr() as usize - value.as_ptr() as usize);
-        let words = split_words(inner).map(|found| word(found, offset));
-        let mut words = words.collect::<Result<Vec<_>, Box<SpecError>>>()?;
-        if inner.contains('%') {
+        let words = if inner.contains('%') {
             let whole = at(offset..offset + inner.len());
             let filled = fill.fill(inner).map_err(|name| unfilled(&whole, &name, &source.text, fill))?;
-            words = substitute(&filled, &keys, &whole)?
-                .into_iter()
-                .map(|text| Word { text, origin: whole.clone() })
-                .collect();
-        }
+            let texts = substitute(&filled, &keys, &whole)?.into_iter();
+            texts.map(|text| Word { text, origin: whole.clone() }).collect()
+        } else {
+            let words = split_words(inner).map(|found| word(found, offset));
+            words.collect::<Result<Vec<_>, Box<SpecError>>>()?
+        };
         // The last of several counts, as for catalyst.
         keys.insert(name.to_owned(), (origin, words));
         last = Some(name.to_owned());

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use cache::{BlobDigest, Store, Tree};
+use cache::stat::Stat;
+use cache::{Store, Tree};
 use graph::{Resolving, StepError};
 use serde::Serialize;
 
@@ -123,10 +124,12 @@ fn code(store: &Store, top: &Path, ends: &[&str]) -> Result<String, StepError> {
             }
         }
     }
+    let known = store.known_files(top)?;
     let mut hasher = cache::digest::BlobHasher::default();
     for path in files {
         let name = path.strip_prefix(top).unwrap_or(&path).display().to_string();
-        let digest: BlobDigest = store.file_digest(&path)?;
+        let stat = Stat::of(&fs::metadata(&path).map_err(StepError::environment)?);
+        let digest = known.digest(store, &path, &stat)?;
         hasher.update(format!("{}\0{name}\0{digest}\n", name.len()).as_bytes());
     }
     Ok(hasher.finish().to_string())

@@ -18,7 +18,7 @@ use serde::Serialize;
 use crate::spec::Image;
 
 /// mkfs.xfs refuses less.
-pub(super) const LEAST_KIB: i64 = 300 << 10;
+pub(crate) const LEAST_KIB: i64 = 300 << 10;
 /// A tebibyte.
 pub(super) const MOST_KIB: i64 = 1 << 30;
 
