@@ -15,7 +15,7 @@ use crate::spec::Spec;
 
 #[derive(Debug, Args)]
 pub(super) struct Build {
-    /// Specs: a name such as `amd64-minimal`, or a path with a slash in it
+    /// Specs: a name such as `amd64-minimal`, a path with a slash in it, or a .spec file of catalyst
     #[arg(required = true, value_name = "SPEC")]
     specs: Vec<String>,
     /// Where images are published: DIR/<spec>/

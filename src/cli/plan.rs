@@ -8,7 +8,7 @@ use crate::spec::Spec;
 
 #[derive(Debug, Args)]
 pub(super) struct Plan {
-    /// The spec
+    /// The spec: a name, a path with a slash in it, or a .spec file of catalyst
     #[arg(value_name = "SPEC")]
     name: String,
     #[command(flatten)]
