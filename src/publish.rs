@@ -1,6 +1,7 @@
 //! Publishes outputs: all of them at once, by a rename, and nothing that is there is lost.
 //!
-//! A published folder holds hard links to the store's objects where the file system lets it, else copies.
+//! A published folder holds hard links to the store's objects where the file system lets it, else copies. What the store
+//! has as a composition is written out for it.
 //! A listing in it says what was published, so that files somebody put there are told from ours and kept.
 
 use std::collections::BTreeMap;
@@ -108,7 +109,8 @@ pub fn publish(store: &Store, spec: &Spec, built: &Built, folder: &Path) -> Resu
         return Ok(published);
     }
     fs::create_dir(&stage).map_err(failed("make", &stage))?;
-    let done = fill(store, &stage, &files, &mut published)
+    let old = before.as_ref().map(|before| (folder, before));
+    let done = fill(store, &stage, &files, &mut published, old)
         .and_then(|()| swap(store, folder, &stage, before.as_ref()));
     if let Err(error) = done {
         // What could not be published is no use to anybody; the error says why.
@@ -146,7 +148,7 @@ pub fn publish_beside(
         fs::remove_dir_all(&stage).map_err(failed("remove", &stage))?;
     }
     fs::create_dir(&stage).map_err(failed("make", &stage))?;
-    let moved = fill(store, &stage, &files, &mut published).and_then(|()| {
+    let moved = fill(store, &stage, &files, &mut published, None).and_then(|()| {
         for path in files.keys() {
             let place = path.below(folder);
             if let Some(parent) = place.parent() {
@@ -239,23 +241,39 @@ fn read_listing(folder: &Path) -> Result<Option<Published>, PublishError> {
     }
 }
 
-/// Fills a fresh folder with links to the objects.
+/// Fills a fresh folder with links to the objects, or to files of the folder that was published before.
 fn fill(
     store: &Store,
     stage: &Path,
     files: &BTreeMap<RelPath, (BlobDigest, u64)>,
     published: &mut Published,
+    old: Option<(&Path, &Published)>,
 ) -> Result<(), PublishError> {
     for (path, (digest, _)) in files {
         let place = path.below(stage);
         if let Some(parent) = place.parent() {
             fs::create_dir_all(parent).map_err(failed("make", parent))?;
         }
-        let object = store.verified(digest)?;
-        // Another file system, or too many links: copied, by reference where the file system can.
-        if fs::hard_link(&object, &place).is_err() {
-            fs::copy(&object, &place).map_err(failed("write", &place))?;
+        let is_kept = match old {
+            // Objects are linked from the store, which hashes them.
+            Some((folder, before)) if !store.object_path(digest).exists() => {
+                keep(store, folder, before, path, digest, &place)?
+            }
+            _ => false,
+        };
+        if !is_kept {
+            let object = store.verified(digest)?;
+            // Another file system, or too many links: copied, by reference where the file system can.
+            if fs::hard_link(&object, &place).is_err() {
+                fs::copy(&object, &place).map_err(failed("write", &place))?;
+            }
         }
+    }
+    for (path, (digest, _)) in files {
+        store.release(digest)?;
+        let place = path.below(stage);
+        // Objects are on the disk already; what was written out or copied is not.
+        File::open(&place).and_then(|file| file.sync_data()).map_err(failed("sync", &place))?;
         let stat = stat(&place).map_err(failed("read", &place))?;
         published.stats.insert(path.to_string(), stat);
     }
@@ -268,6 +286,24 @@ fn fill(
     };
     text.and_then(write).map_err(failed("write", &listing))?;
     finish_folder(stage)
+}
+
+/// Links to the file that was published before under the same name, if it is still that and has these bytes: a
+/// composition is not written out again.
+fn keep(
+    store: &Store,
+    folder: &Path,
+    before: &Published,
+    path: &RelPath,
+    digest: &BlobDigest,
+    place: &Path,
+) -> Result<bool, PublishError> {
+    let name = path.to_string();
+    let published = path.below(folder);
+    if before.files.get(&name) != Some(digest) || !published.is_file() {
+        return Ok(false);
+    }
+    Ok(store.file_digest(&published)? == *digest && fs::hard_link(&published, place).is_ok())
 }
 
 /// Returns what changes when somebody puts another file in place, or writes to it.

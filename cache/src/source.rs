@@ -165,7 +165,7 @@ impl RootTree {
             // What could not be a slice (a sparse member, say) is an object of its own.
             Place::Pack { .. } | Place::Store => {
                 object = Some(*digest);
-                let path = store.object_path(digest);
+                let path = store.located(digest)?;
                 (Arc::new(File::open(&path).map_err(StoreError::io("open", &path))?), 0, path)
             }
             Place::Directory(top) => {

@@ -4,10 +4,10 @@
 //! <store>/
 //!   version                 "stagegraph store 1\n"; a store written by a newer version is left alone
 //!   objects/ab/cdef…        one file an object, named by its BLAKE3, mode 0444, never edited
-//!   index.sqlite (-wal)     objects (size, SHA-256), actions and their results, memos, file digests, uses, roots, and where
-//!                           in which image a compressed block lies
+//!   index.sqlite (-wal)     objects (size, SHA-256), compositions (objects made of pieces of others), actions and their
+//!                           results, memos, file digests, uses, roots, and where in which image a compressed block lies
 //!   locks/<action>          held while that action runs, so that no two processes run it at once
-//!   scratch/<id>/           one process's temporary files and work folders, with a lock it holds
+//!   scratch/<id>/           one process's temporary files, work folders and compositions written out, with a lock it holds
 //!   logs/<action>.log       what a failed action's tools printed
 //! ```
 //! A blob is written to the scratch folder, synced, made read-only, linked to its name, and only then
@@ -18,6 +18,7 @@
 //! Bytes are hashed again when they are read. An object that does not hold what its name says is
 //! taken out of the store at once, so that the next build makes it again.
 
+mod compositions;
 mod error;
 mod gc;
 mod scratch;
@@ -25,7 +26,7 @@ mod usage;
 mod uses;
 mod verify;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, BufRead, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -36,6 +37,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+pub use self::compositions::{Held, Part};
 pub use self::error::StoreError;
 pub use self::gc::{Collected, Limits};
 pub use self::scratch::WorkDir;
@@ -93,6 +95,8 @@ pub struct Store {
     verified: Mutex<HashSet<BlobDigest>>,
     /// Objects whose use this process has noted.
     touched: Mutex<HashSet<BlobDigest>>,
+    /// Where this process has written out compositions.
+    wholes: Mutex<HashMap<BlobDigest, PathBuf>>,
 }
 
 impl Store {
@@ -132,6 +136,7 @@ impl Store {
             counter: AtomicU64::new(0),
             verified: Mutex::default(),
             touched: Mutex::default(),
+            wholes: Mutex::default(),
         })
     }
 
@@ -149,7 +154,7 @@ impl Store {
         query(&index).map_err(|source| StoreError::index(self.dir.join("index.sqlite"), source))
     }
 
-    /// Returns where the object of that name is, or would be.
+    /// Returns where the object of that name is, or would be; a composition has no such file: see [`Store::located`].
     pub fn object_path(&self, digest: &BlobDigest) -> PathBuf {
         let hex = digest.to_string();
         self.dir.join("objects").join(&hex[..2]).join(&hex[2..])
@@ -174,13 +179,17 @@ impl Store {
         self.scratch.join(format!("{kind}-{}", self.counter.fetch_add(1, Ordering::Relaxed)))
     }
 
-    /// Tells whether the object is there and has as many bytes as the index says.
+    /// Tells whether the object is there and has as many bytes as the index says; of a composition, whether all its
+    /// pieces are.
     ///
     /// # Errors
     /// [`StoreError::Index`].
     pub fn contains(&self, digest: &BlobDigest) -> Result<bool, StoreError> {
         let Some((size, _)) = self.row(digest)? else { return Ok(false) };
-        Ok(fs::metadata(self.object_path(digest)).is_ok_and(|found| found.len() == size))
+        match fs::metadata(self.object_path(digest)) {
+            Ok(found) => Ok(found.len() == size),
+            Err(_) => self.is_composed(digest),
+        }
     }
 
     fn row(&self, digest: &BlobDigest) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
@@ -287,6 +296,9 @@ impl Store {
             failure = result.err();
             if failure.is_none() {
                 index
+                    .prepare_cached("DELETE FROM compositions WHERE digest = ?1")?
+                    .execute(params![digest.as_bytes()])?;
+                index
                     .prepare_cached("INSERT OR IGNORE INTO objects(digest, size, sha256) VALUES(?1, ?2, ?3)")?
                     .execute(params![digest.as_bytes(), size as i64, sha256.as_bytes()])?;
                 uses::note(index, digest.as_bytes())?;
@@ -303,14 +315,14 @@ impl Store {
         Ok(Blob { digest, size })
     }
 
-    /// Returns the path of an object after hashing it, once in this process.
+    /// Returns the path of an object after hashing it, once in this process; a composition is written out first.
     ///
     /// # Errors
-    /// [`StoreError::Missing`], or [`StoreError::Damaged`] where it holds something else; it is then
-    /// removed.
+    /// [`StoreError::Missing`], or [`StoreError::Damaged`] where it holds something else; it, or the piece at fault, is
+    /// then removed.
     pub fn verified(&self, digest: &BlobDigest) -> Result<PathBuf, StoreError> {
         self.touch(digest)?;
-        let path = self.object_path(digest);
+        let path = self.located(digest)?;
         if lock(&self.verified).contains(digest) && path.exists() {
             return Ok(path);
         }
@@ -319,10 +331,11 @@ impl Store {
                 lock(&self.verified).insert(*digest);
                 Ok(path)
             }
-            Ok(_) => {
+            Ok(_) if path == self.object_path(digest) => {
                 self.remove(digest)?;
                 Err(StoreError::Damaged(*digest))
             }
+            Ok(_) => Err(self.remove_composed(digest)?),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(StoreError::Missing(*digest)),
             Err(source) => Err(StoreError::Io { what: "read", path, source }),
         }
@@ -355,12 +368,16 @@ impl Store {
     fn read_as_it_is(&self, digest: &BlobDigest) -> Result<Vec<u8>, StoreError> {
         let path = self.object_path(digest);
         match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // A composition, or nothing at all.
+                let whole = self.verified(digest)?;
+                fs::read(&whole).map_err(StoreError::io("read", whole))
+            }
             Ok(bytes) if BlobDigest::of(&bytes) == *digest => Ok(bytes),
             Ok(_) => {
                 self.remove(digest)?;
                 Err(StoreError::Damaged(*digest))
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(StoreError::Missing(*digest)),
             Err(source) => Err(StoreError::Io { what: "read", path, source }),
         }
     }
@@ -376,7 +393,8 @@ impl Store {
 
     fn remove(&self, digest: &BlobDigest) -> Result<(), StoreError> {
         let path = self.object_path(digest);
-        self.index(|index| {
+        self.change(|index| {
+            index.execute("DELETE FROM compositions WHERE digest = ?1", params![digest.as_bytes()])?;
             index.execute("DELETE FROM objects WHERE digest = ?1", params![digest.as_bytes()])
         })?;
         match fs::remove_file(&path) {
@@ -449,6 +467,7 @@ fn open_index(path: &Path) -> Result<Connection, rusqlite::Error> {
     index.pragma_update(None, "journal_mode", "WAL")?;
     index.pragma_update(None, "synchronous", "NORMAL")?;
     index.execute_batch(SCHEMA)?;
+    index.execute_batch(compositions::SCHEMA)?;
     index.execute_batch(crate::blocks::SCHEMA)?;
     Ok(index)
 }

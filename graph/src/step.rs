@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use cache::store::Held;
 use cache::{Bytes, Object, Output, RootTree, Store, StoreError};
 
 use crate::action::Action;
@@ -359,16 +360,34 @@ impl Job<'_> {
     /// # Errors
     /// It is not there, or lies behind a link: a tool that exits 0 without its output has failed.
     pub fn take(&self, work: &Path, name: &str) -> Result<cache::Blob, StepError> {
-        let path = work.join(name);
-        let failed = |error| StepError::action(format!("the tool ended well but left no {name}: {error}"));
-        let found = path.symlink_metadata().map_err(failed)?;
-        let real = path.canonicalize().map_err(failed)?;
-        // A link could lead to any file of the machine.
-        if !found.is_file() || real != work.canonicalize().map_err(failed)?.join(name) {
-            return Err(StepError::action(format!(
-                "the tool's output {name} is not a plain file of its own"
-            )));
-        }
-        Ok(self.store.adopt(&path)?)
+        Ok(self.store.adopt(&left_by_tool(work, name)?)?)
     }
+
+    /// Takes a tool's output file into the store without keeping again what it has of other objects; `held` is asked
+    /// where those are, by the path of the file.
+    ///
+    /// # Errors
+    /// As [`Job::take`], and those of `held`; or the file has other bytes there.
+    pub fn take_composed(
+        &self,
+        work: &Path,
+        name: &str,
+        held: impl FnOnce(&Path) -> Result<Vec<Held>, StepError>,
+    ) -> Result<cache::Blob, StepError> {
+        let path = left_by_tool(work, name)?;
+        Ok(self.store.adopt_composed(&path, &held(&path)?)?)
+    }
+}
+
+/// Returns the path of a file that a tool was to leave.
+fn left_by_tool(work: &Path, name: &str) -> Result<PathBuf, StepError> {
+    let path = work.join(name);
+    let failed = |error| StepError::action(format!("the tool ended well but left no {name}: {error}"));
+    let found = path.symlink_metadata().map_err(failed)?;
+    let real = path.canonicalize().map_err(failed)?;
+    // A link could lead to any file of the machine.
+    if !found.is_file() || real != work.canonicalize().map_err(failed)?.join(name) {
+        return Err(StepError::action(format!("the tool's output {name} is not a plain file of its own")));
+    }
+    Ok(path)
 }

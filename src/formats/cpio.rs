@@ -2,45 +2,43 @@
 //!
 //! The layout is that of the kernel's `Documentation/driver-api/early-userspace/buffer-format.rst`.
 
-use std::io::{self, Write};
+use std::io;
 
 use cpio::newc;
 
 /// The largest file newc can hold: its size field has eight hex digits.
 pub const MAX_FILE: u64 = u32::MAX as u64;
 
-/// Archives appended to a compressed initramfs start on a multiple of this.
-pub const ALIGNMENT: u64 = 4;
+/// Headers and contents of an archive start on a multiple of this, and so does an archive behind another one.
+const ALIGNMENT: u64 = 4;
+
+/// A file's content starts on a multiple of this in the whole initramfs: the kernel skips zeros between archives, and
+/// file systems can give the content the same blocks that the file by itself has.
+const CONTENT_ALIGNMENT: u64 = 4096;
 
 /// The mode of a regular file with read permission for all.
 const MODE: u32 = 0o100_444;
 
-/// Writes an archive with one file of `size` bytes, copied from `content` by `copy`.
+/// Returns what an archive with one file of `size` bytes has before and behind the file's content.
 ///
 /// Inode, owner and time are fixed, so that the bytes depend on name and content alone.
 ///
 /// # Errors
-/// The file is larger than [`MAX_FILE`], `copy` wrote another number of bytes, or writing failed.
-pub fn write_single<W: Write>(
-    out: W,
-    name: &str,
-    size: u64,
-    copy: impl FnOnce(&mut dyn Write) -> io::Result<u64>,
-) -> io::Result<W> {
+/// The file is larger than [`MAX_FILE`].
+pub fn around(name: &str, size: u64) -> io::Result<(Vec<u8>, Vec<u8>)> {
     let length = u32::try_from(size)
         .map_err(|_| io::Error::other(format!("{name} has {size} bytes; cpio holds at most {MAX_FILE}")))?;
-    let mut writer =
-        newc::Builder::new(name).ino(1).nlink(1).mode(MODE).uid(0).gid(0).mtime(0).write(out, length);
-    let copied = copy(&mut writer)?;
-    if copied != size {
-        return Err(io::Error::other(format!("{name} was to have {size} bytes, but {copied} came")));
-    }
-    newc::trailer(writer.finish()?)
+    let entry = newc::Builder::new(name).ino(1).nlink(1).mode(MODE).uid(0).gid(0).mtime(0);
+    // A writer that is given no content leaves the header alone.
+    let before = entry.write(Vec::new(), length).finish()?;
+    let content_padding = size.next_multiple_of(ALIGNMENT) - size;
+    let behind = newc::trailer(vec![0; content_padding as usize])?;
+    Ok((before, behind))
 }
 
-/// Returns how many zero bytes bring `length` to a multiple of [`ALIGNMENT`].
-pub fn padding(length: u64) -> u64 {
-    length.next_multiple_of(ALIGNMENT) - length
+/// Returns how many zero bytes go between an initramfs of `length` bytes and an archive whose header has `header` bytes.
+pub fn padding(length: u64, header: u64) -> u64 {
+    (length + header).next_multiple_of(CONTENT_ALIGNMENT) - header - length
 }
 
 #[cfg(test)]
@@ -50,23 +48,33 @@ mod tests {
     #[test]
     fn an_archive_is_made_of_its_name_and_content_alone() {
         let write = || {
-            let copy = |out: &mut dyn Write| out.write_all(b"content").map(|()| 7);
-            write_single(Vec::new(), "image.squashfs.img", 7, copy).unwrap()
+            let (before, behind) = around("image.squashfs.img", 7).unwrap();
+            [before, b"content".to_vec(), behind].concat()
         };
         let archive = write();
         assert_eq!(archive, write());
         assert!(archive.starts_with(b"070701"));
         assert_eq!(archive.len() % 4, 0);
+        let mut reader = newc::Reader::new(&archive[..]).unwrap();
+        let mut content = String::new();
+        io::Read::read_to_string(&mut reader, &mut content).unwrap();
+        assert_eq!((reader.entry().name(), content.as_str()), ("image.squashfs.img", "content"));
+        assert!(newc::Reader::new(reader.finish().unwrap()).unwrap().entry().is_trailer());
     }
 
     #[test]
     fn a_file_of_4_gib_is_refused_and_not_cut() {
-        let error = write_single(Vec::new(), "x", 1 << 32, |_| Ok(1 << 32)).unwrap_err();
+        let error = around("x", 1 << 32).unwrap_err();
         assert!(error.to_string().contains("at most 4294967295"), "{error}");
     }
 
     #[test]
-    fn padding_ends_on_four_bytes() {
-        assert_eq!([0, 1, 2, 3, 4, 5].map(padding), [0, 3, 2, 1, 0, 3]);
+    fn content_starts_on_a_block_and_the_archive_on_four_bytes() {
+        for (length, header) in [(0, 132), (1, 132), (3964, 132), (3965, 132), (8192, 4)] {
+            let padding = padding(length, header);
+            assert_eq!((length + padding + header) % 4096, 0);
+            assert_eq!((length + padding) % 4, 0);
+            assert!(padding < 4096);
+        }
     }
 }

@@ -50,7 +50,7 @@ impl Step for Audit {
         let mut objects = Vec::new();
         for (input, prefix) in &self.folders {
             for (path, digest, _) in job.tree(input)?.tree.files() {
-                files.insert(format!("{prefix}{path}"), job.store.object_path(&digest));
+                files.insert(format!("{prefix}{path}"), job.store.located(&digest)?);
                 objects.push(digest);
             }
         }

@@ -67,7 +67,7 @@ type Hashes = BTreeMap<Algorithm, String>;
 
 /// Hashes a file with both algorithms in one reading.
 fn hash(store: &Store, blob: &Blob) -> Result<Hashes, StepError> {
-    let mut file = File::open(store.object_path(&blob.digest)).map_err(StepError::environment)?;
+    let mut file = File::open(store.located(&blob.digest)?).map_err(StepError::environment)?;
     let (mut blake2b, mut sha512) = (Blake2b512::new(), Sha512::new());
     let mut check = cache::digest::BlobHasher::default();
     let mut buffer = vec![0; 1 << 20];

@@ -8,8 +8,8 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::PathBuf;
 
-use cache::Output;
-use cache::store::WorkDir;
+use cache::store::{Held, WorkDir};
+use cache::{Blob, Output};
 use graph::sandbox::Invocation;
 use graph::tool::ToolSpec;
 use graph::{Job, Resolved, Resolving, Step, StepError};
@@ -19,6 +19,7 @@ use super::boot::Kernels;
 use super::menu::Menu;
 use super::{Inputs, Kind, Made, folder, identity};
 use crate::cmdline::{Medium, SQUASHFS};
+use crate::formats;
 use crate::spec::Image;
 
 /// Gives `files`, a folder with the ISO under its published name.
@@ -65,6 +66,8 @@ const LINUX_DATA: &str = "0FC63DAF-8483-4772-8E79-3D69D8477DE4";
 pub(super) struct Extra {
     /// More files that the tool may read, below `in/`.
     pub(super) inputs: BTreeMap<String, PathBuf>,
+    /// Files of the ISO that may be objects of the store, by the paths on it.
+    pub(super) objects: BTreeMap<String, Blob>,
     /// A partition behind the ISO, by its name in the work folder.
     pub(super) partition: Option<String>,
 }
@@ -95,11 +98,13 @@ impl Volume {
         name: &str,
         work: &WorkDir,
         mut files: BTreeMap<String, String>,
-        Extra { mut inputs, partition }: Extra,
+        Extra { mut inputs, mut objects, partition }: Extra,
     ) -> Result<BTreeMap<String, Output>, StepError> {
         for (input, on_iso) in [("squashfs", Some(SQUASHFS)), ("efi", Some(EFI)), ("mbr", None)] {
             inputs.insert(input.to_owned(), job.path(input)?);
-            files.extend(on_iso.map(|on_iso| (on_iso.to_owned(), format!("in/{input}"))));
+            let Some(on_iso) = on_iso else { continue };
+            files.insert(on_iso.to_owned(), format!("in/{input}"));
+            objects.insert(on_iso.to_owned(), job.blob(input)?);
         }
         // xorriso writes a table into this one, so it gets a copy.
         let eltorito = job.store.read(&job.blob("eltorito")?.digest)?;
@@ -115,7 +120,10 @@ impl Volume {
             work: work.path(),
             privileged: false,
         })?;
-        let image = job.take(work.path(), "image.iso")?;
+        let image = job.take_composed(work.path(), "image.iso", |path| {
+            let iso = formats::iso9660::Iso::open(path).map_err(StepError::action)?;
+            Ok(objects.iter().filter_map(|(on_iso, blob)| held(&iso, on_iso, *blob)).collect())
+        })?;
         Ok(BTreeMap::from([("files".to_owned(), folder(job.store, [(name.to_owned(), image)])?)]))
     }
 
@@ -177,6 +185,14 @@ impl Volume {
     }
 }
 
+/// Returns where an ISO has the bytes of a file, if they lie in one piece.
+fn held(iso: &formats::iso9660::Iso, on_iso: &str, blob: Blob) -> Option<Held> {
+    let extents = &iso.file(on_iso)?.extents;
+    let (at, _) = *extents.first()?;
+    let is_one_piece = extents.windows(2).all(|pair| pair[0].0 + pair[0].1 == pair[1].0);
+    is_one_piece.then_some(Held { at, blob })
+}
+
 impl Iso {
     fn readme(&self) -> String {
         format!(
@@ -203,16 +219,16 @@ impl Step for Iso {
         let work = job.store.work_dir()?;
         let mut inputs: BTreeMap<String, PathBuf> = BTreeMap::new();
         let mut files: BTreeMap<String, String> = BTreeMap::new();
-        let mut graft = |on_iso: String, name: String, path: PathBuf| {
-            files.insert(on_iso, format!("in/{name}"));
-            inputs.insert(name, path);
-        };
+        let mut objects: BTreeMap<String, Blob> = BTreeMap::new();
         for entry in &kernels.0 {
             let label = &entry.label;
             let (kernel, initrd) = paths(label);
             for (on_iso, kind, blob) in [(kernel, "kernel", entry.kernel), (initrd, "initrd", entry.initrd)] {
                 let on_iso = on_iso.trim_start_matches('/').to_owned();
-                graft(on_iso, format!("{kind}-{label}"), job.store.verified(&blob.digest)?);
+                let name = format!("{kind}-{label}");
+                files.insert(on_iso.clone(), format!("in/{name}"));
+                objects.insert(on_iso, blob);
+                inputs.insert(name, job.store.verified(&blob.digest)?);
             }
         }
         let written =
@@ -222,6 +238,6 @@ impl Step for Iso {
             fs::write(work.path().join(&name), bytes).map_err(StepError::environment)?;
             files.insert(on_iso.to_owned(), name);
         }
-        self.volume.write(job, &self.name, &work, files, Extra { inputs, partition: None })
+        self.volume.write(job, &self.name, &work, files, Extra { inputs, objects, partition: None })
     }
 }

@@ -9,7 +9,7 @@ use std::fs;
 use std::io::{Read, Write};
 
 use blake2::{Blake2b512, Digest};
-use cache::Output;
+use cache::{Blob, Output};
 use graph::{Job, Resolved, Resolving, Step, StepError};
 use serde::Serialize;
 
@@ -112,6 +112,7 @@ impl Step for Medium {
         let work = job.store.work_dir()?;
         let tree = job.tree("tree")?;
         let mut files: BTreeMap<String, String> = BTreeMap::new();
+        let mut objects: BTreeMap<String, Blob> = BTreeMap::new();
         let mut sums: BTreeMap<String, String> = BTreeMap::new();
         for (path, digest, size) in tree.tree.files() {
             let name = path.to_string();
@@ -121,6 +122,9 @@ impl Step for Medium {
             }
             let here = format!("tree-{}", files.len());
             let added = if name == MENU { entries.as_bytes() } else { b"" };
+            if added.is_empty() {
+                objects.insert(name.clone(), Blob { digest, size });
+            }
             let mut reader = tree.open_file(job.store, path, &digest, size)?.chain(added);
             let mut file = fs::File::create(work.path().join(&here)).map_err(StepError::environment)?;
             let sum = copy(&mut reader, &mut file, self.verify)?;
@@ -141,7 +145,7 @@ impl Step for Medium {
             files.insert(SUMS.to_owned(), "sums".to_owned());
         }
         let partition = self.partition.as_ref().map(|partition| partition.make(job, &work)).transpose()?;
-        let extra = Extra { inputs: BTreeMap::new(), partition };
+        let extra = Extra { inputs: BTreeMap::new(), objects, partition };
         self.volume.write(job, &self.name, &work, files, extra)
     }
 }

@@ -1,11 +1,10 @@
 //! `netboot`: the files that boot servers serve.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use cache::store::Part;
 use cache::{Blob, Output};
 use graph::{Job, Resolved, Resolving, Step, StepError};
 use serde::Serialize;
@@ -123,7 +122,7 @@ struct Netboot {
 }
 
 impl Netboot {
-    /// Writes initrd, padding and an archive with the squashfs.
+    /// Puts together initrd, padding and an archive with the squashfs.
     fn combined(job: &Job<'_>, entry: &BootEntry, squashfs: Blob) -> Result<Blob, StepError> {
         if squashfs.size > cpio::MAX_FILE {
             return Err(StepError::action(format!(
@@ -133,15 +132,17 @@ impl Netboot {
             ))
             .with_help("make it smaller, or boot it from the ISO or over HTTP"));
         }
-        let mut writer = job.store.writer()?;
-        let initrd = job.store.open_object(&entry.initrd.digest)?;
-        let length = writer.copy_from(initrd)?;
-        let failed = |error: io::Error| StepError::environment(error);
-        writer.write_all(&vec![0; cpio::padding(length) as usize]).map_err(failed)?;
-        let image = job.store.open_object(&squashfs.digest)?;
-        let copy = |out: &mut dyn Write| copy_with_progress(job, image, out, squashfs.size);
-        cpio::write_single(&mut writer, SQUASHFS_IN_INITRD, squashfs.size, copy).map_err(failed)?;
-        Ok(writer.commit()?)
+        let (before, behind) =
+            cpio::around(SQUASHFS_IN_INITRD, squashfs.size).map_err(StepError::environment)?;
+        let padding = vec![0; cpio::padding(entry.initrd.size, before.len() as u64) as usize];
+        job.progress("combining", 0, None);
+        Ok(job.store.compose(&[
+            Part::Object(entry.initrd),
+            Part::Own(&padding),
+            Part::Own(&before),
+            Part::Object(squashfs),
+            Part::Own(&behind),
+        ])?)
     }
 
     fn pxelinux(&self, kernels: &Kernels, squashfs: Blob) -> Result<String, StepError> {
@@ -177,19 +178,6 @@ impl Netboot {
     }
 }
 
-fn copy_with_progress(job: &Job<'_>, from: File, to: &mut dyn Write, size: u64) -> io::Result<u64> {
-    let mut done = 0;
-    loop {
-        job.check_cancelled().map_err(|error| io::Error::other(error.to_string()))?;
-        let copied = io::copy(&mut (&from).take(16 << 20), to)?;
-        done += copied;
-        job.progress("combining", done, Some(size));
-        if copied == 0 {
-            return Ok(done);
-        }
-    }
-}
-
 /// Returns the version of the package that a file belongs to, as the host's package manager knows it.
 fn package_version(path: &Path) -> Option<String> {
     let output = |program: &str, args: &[&str]| {
@@ -205,7 +193,7 @@ fn package_version(path: &Path) -> Option<String> {
 }
 
 impl Step for Netboot {
-    identity!(version 1);
+    identity!(version 2);
 
     fn resolve(&self, resolving: &Resolving<'_>) -> Result<Resolved, StepError> {
         let mut resolved = Resolved::default();

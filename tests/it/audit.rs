@@ -99,9 +99,7 @@ impl Published {
         bytes.resize(bytes.len().next_multiple_of(4) + padding, 0);
         let squashfs = self.read("netboot/image.squashfs");
         for name in images {
-            let copy =
-                |out: &mut dyn std::io::Write| out.write_all(&squashfs).map(|()| squashfs.len() as u64);
-            bytes = cpio::write_single(bytes, name, squashfs.len() as u64, copy).unwrap();
+            bytes.extend(archive(name, &squashfs));
         }
         self.write("netboot/gentoo.combined", bytes);
     }
@@ -959,8 +957,13 @@ const DAMAGES: &[Damage] = &[
 ];
 
 fn initrd_of_nobody() -> Vec<u8> {
-    let copy = |out: &mut dyn std::io::Write| out.write_all(b"x").map(|()| 1);
-    cpio::write_single(Vec::new(), "init", 1, copy).unwrap()
+    archive("init", b"x")
+}
+
+/// Returns an archive with one file.
+fn archive(name: &str, content: &[u8]) -> Vec<u8> {
+    let (before, behind) = cpio::around(name, content.len() as u64).unwrap();
+    [before, content.to_vec(), behind].concat()
 }
 
 /// Returns a message without what depends on versions of compressors: sizes and hashes.

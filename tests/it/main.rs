@@ -5,6 +5,7 @@
 mod audit;
 mod build;
 mod catalyst;
+mod compositions;
 mod faults;
 mod http;
 mod live;

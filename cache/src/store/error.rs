@@ -53,6 +53,16 @@ pub enum StoreError {
     /// An object does not hold what its name says.
     #[error("object {0} was damaged and has been removed from the store; build again to make it anew")]
     Damaged(BlobDigest),
+    /// A file was said to have an object's bytes in it, and has others.
+    #[error("{path} does not have object {object} at byte {at}")]
+    NotHeld {
+        /// The file.
+        path: PathBuf,
+        /// Where they should be.
+        at: u64,
+        /// Whose bytes they should be.
+        object: BlobDigest,
+    },
     /// An object that should be a tree is none.
     #[error("object {digest} is not a tree")]
     NotATree {

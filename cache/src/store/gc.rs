@@ -48,7 +48,7 @@ pub struct Collected {
     pub running: usize,
 }
 
-/// An object's size and last use.
+/// What removing an object frees, and its last use.
 struct Row {
     size: u64,
     used: i64,
@@ -150,8 +150,11 @@ impl Store {
 
     fn all_objects(&self) -> Result<BTreeMap<BlobDigest, Row>, StoreError> {
         let rows: Vec<(Vec<u8>, i64, Option<i64>)> = self.index(|index| {
-            let mut query = index
-                .prepare("SELECT objects.digest, size, time FROM objects LEFT JOIN uses USING (digest)")?;
+            // The bytes of a composition are those of its pieces.
+            let mut query = index.prepare(
+                "SELECT objects.digest, CASE WHEN pieces IS NULL THEN size ELSE 0 END, time
+                 FROM objects LEFT JOIN compositions USING (digest) LEFT JOIN uses USING (digest)",
+            )?;
             let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
             rows.collect()
         })?;
@@ -257,7 +260,7 @@ impl Store {
         Ok(needed)
     }
 
-    /// Returns all objects that a result needs.
+    /// Returns all objects that a result needs, the pieces of compositions included.
     pub(super) fn objects_of(&self, result: &ActionResult) -> Result<BTreeSet<BlobDigest>, StoreError> {
         let mut needed = BTreeSet::new();
         for output in result.outputs.values() {
@@ -281,6 +284,11 @@ impl Store {
                 }
             }
         }
+        let mut pieces = Vec::new();
+        for digest in &needed {
+            pieces.extend(self.pieces(digest)?.into_iter().flatten().map(|piece| piece.object));
+        }
+        needed.extend(pieces);
         Ok(needed)
     }
 
@@ -301,8 +309,9 @@ impl Store {
                     failure = Some(error);
                     break;
                 }
-                index.execute("DELETE FROM objects WHERE digest = ?1", params![key])?;
-                index.execute("DELETE FROM uses WHERE digest = ?1", params![key])?;
+                for table in ["objects", "compositions", "uses"] {
+                    index.execute(&format!("DELETE FROM {table} WHERE digest = ?1"), params![key])?;
+                }
                 gone.push(*digest);
             }
             Ok(gone)

@@ -42,7 +42,11 @@ impl Store {
     /// [`StoreError`].
     pub fn usage(&self) -> Result<Usage, StoreError> {
         let rows: Vec<(Vec<u8>, i64)> = self.index(|index| {
-            let mut query = index.prepare("SELECT digest, size FROM objects")?;
+            // The bytes of a composition are those of its pieces.
+            let mut query = index.prepare(
+                "SELECT objects.digest, CASE WHEN pieces IS NULL THEN size ELSE 0 END
+                 FROM objects LEFT JOIN compositions USING (digest)",
+            )?;
             query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
         })?;
         let owners: Vec<(Vec<u8>, String, String)> = self.index(|index| {

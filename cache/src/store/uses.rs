@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Transaction, TransactionBehavior, params};
 
+use super::compositions::note_pieces;
 use super::{Store, StoreError, lock};
 use crate::digest::{ActionDigest, BlobDigest};
 
@@ -64,10 +65,13 @@ impl Store {
         run().map_err(|source| StoreError::index(self.dir.join("index.sqlite"), source))
     }
 
-    /// Notes that this process relies on an object; once in its life.
+    /// Notes that this process relies on an object, and on its pieces if it is a composition; once in its life.
     pub(crate) fn touch(&self, digest: &BlobDigest) -> Result<(), StoreError> {
         if lock(&self.touched).insert(*digest) {
-            self.index(|index| note(index, digest.as_bytes()))?;
+            self.index(|index| {
+                note(index, digest.as_bytes())?;
+                note_pieces(index, digest)
+            })?;
         }
         Ok(())
     }

@@ -78,7 +78,7 @@ impl Store {
             let found = match fs::metadata(&path) {
                 Ok(found) => found.len(),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                    return Some(Damage::Missing(*digest));
+                    return self.look_at_composition(digest);
                 }
                 Err(error) => return Some(Damage::Unreadable(*digest, error.to_string())),
             };
@@ -120,6 +120,20 @@ impl Store {
         Ok(Verified { objects: rows.len(), bytes, actions: actions.len(), damages })
     }
 
+    /// Compares what a composition's pieces give with its name; a piece that is missing or damaged is told of itself.
+    fn look_at_composition(&self, digest: &BlobDigest) -> Option<Damage> {
+        let is_whole = self.is_composed(digest).map(|whole| whole.then(|| self.pieces(digest)));
+        let pieces = match is_whole.and_then(Option::transpose) {
+            Ok(pieces) => pieces.flatten(),
+            Err(error) => return Some(Damage::Unreadable(*digest, error.to_string())),
+        };
+        let Some(pieces) = pieces else { return Some(Damage::Missing(*digest)) };
+        match self.composed_digest(&pieces) {
+            Ok(hashed) => (hashed != *digest).then_some(Damage::Bytes(*digest)),
+            Err(error) => Some(Damage::Unreadable(*digest, error.to_string())),
+        }
+    }
+
     fn repair(&self, damages: &[Damage]) -> Result<(), StoreError> {
         for damage in damages {
             match damage {
@@ -128,9 +142,9 @@ impl Store {
                     self.remove(digest)?;
                 }
                 Damage::Missing(digest) => self.change(|index| {
-                    index
-                        .execute("DELETE FROM objects WHERE digest = ?1", params![digest.as_bytes()])
-                        .map(drop)
+                    let key = params![digest.as_bytes()];
+                    index.execute("DELETE FROM compositions WHERE digest = ?1", key)?;
+                    index.execute("DELETE FROM objects WHERE digest = ?1", key).map(drop)
                 })?,
                 Damage::Result(action) => self.change(|index| {
                     index

@@ -1,0 +1,570 @@
+//! Compositions: objects made of pieces of other objects, whose bytes are not kept a second time.
+//!
+//! An ISO holds a squashfs, and so does an initrd that carries one. A row of the index says which pieces of which objects
+//! give such an object, one behind the other; what no other object has (headers, folders, a menu) is an object of its
+//! own, the frame. The whole is written out where a path is asked for: once in a process, to its scratch folder, and the
+//! bytes are hashed like those of any object.
+//!
+//! A composition counts only while all its pieces are there; they are used where it is used, and kept as long.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{Blob, BlobWriter, Store, StoreError, lock, uses};
+use crate::digest::{BlobDigest, BlobHasher, ObjectHasher};
+
+/// The table of the index.
+pub(super) const SCHEMA: &str = "
+    CREATE TABLE IF NOT EXISTS compositions(
+        digest BLOB PRIMARY KEY, pieces BLOB NOT NULL) WITHOUT ROWID;
+";
+
+/// Bytes of a piece in a row: the object's digest, where the piece begins in it, how long it is.
+const ROW: usize = 32 + 8 + 8;
+
+/// Bytes that are read at once.
+const BUFFER: usize = 1 << 20;
+
+/// Part of an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Piece {
+    pub(super) object: BlobDigest,
+    start: u64,
+    length: u64,
+}
+
+fn encode(pieces: &[Piece]) -> Vec<u8> {
+    let row = |piece: &Piece| {
+        let mut row = piece.object.as_bytes().to_vec();
+        row.extend_from_slice(&piece.start.to_le_bytes());
+        row.extend_from_slice(&piece.length.to_le_bytes());
+        row
+    };
+    pieces.iter().flat_map(row).collect()
+}
+
+fn decode(bytes: &[u8]) -> Option<Vec<Piece>> {
+    let (rows, rest) = bytes.as_chunks::<ROW>();
+    let piece = |row: &[u8; ROW]| {
+        let (object, numbers) = row.split_at(32);
+        let (start, length) = numbers.split_first_chunk::<8>()?;
+        Some(Piece {
+            object: BlobDigest::from_slice(object)?,
+            start: u64::from_le_bytes(*start),
+            length: u64::from_le_bytes(length.try_into().ok()?),
+        })
+    };
+    rest.is_empty().then(|| rows.iter().map(piece).collect())?
+}
+
+/// What a composition is made of, in order.
+#[derive(Debug, Clone, Copy)]
+pub enum Part<'a> {
+    /// Bytes that no other object has.
+    Own(&'a [u8]),
+    /// All of an object.
+    Object(Blob),
+}
+
+/// Where a file has all the bytes of an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// Offset in the file, in bytes.
+    pub at: u64,
+    /// The object.
+    pub blob: Blob,
+}
+
+/// A composition being put together: what is its own goes into the frame.
+struct Composer<'a> {
+    frame: BlobWriter<'a>,
+    own: u64,
+    hasher: ObjectHasher,
+    /// Pieces in order; those of the frame have no object yet.
+    pieces: Vec<(Option<BlobDigest>, u64, u64)>,
+}
+
+impl<'a> Composer<'a> {
+    fn new(store: &'a Store) -> Result<Self, StoreError> {
+        Ok(Self { frame: store.writer()?, own: 0, hasher: ObjectHasher::default(), pieces: Vec::new() })
+    }
+
+    fn own(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.hasher.update(bytes);
+        self.frame.write_all(bytes).map_err(StoreError::io("write", &self.frame.path))?;
+        let length = bytes.len() as u64;
+        match self.pieces.last_mut() {
+            Some((None, _, so_far)) => *so_far += length,
+            _ => self.pieces.push((None, self.own, length)),
+        }
+        self.own += length;
+        Ok(())
+    }
+
+    /// Enters the composition in the index, with the uses of all it is made of.
+    fn commit(self, store: &Store) -> Result<Blob, StoreError> {
+        let frame = self.frame.commit()?.digest;
+        let piece = |(object, start, length): (Option<BlobDigest>, u64, u64)| Piece {
+            object: object.unwrap_or(frame),
+            start,
+            length,
+        };
+        let pieces: Vec<Piece> =
+            self.pieces.into_iter().map(piece).filter(|piece| piece.length > 0).collect();
+        let (digest, sha256, size) = self.hasher.finish();
+        store.change(|index| {
+            // One that lies in the store as a file needs no pieces.
+            if !store.object_path(&digest).exists() {
+                index
+                    .prepare_cached("INSERT OR REPLACE INTO compositions(digest, pieces) VALUES(?1, ?2)")?
+                    .execute(params![digest.as_bytes(), encode(&pieces)])?;
+            }
+            index
+                .prepare_cached("INSERT OR IGNORE INTO objects(digest, size, sha256) VALUES(?1, ?2, ?3)")?
+                .execute(params![digest.as_bytes(), size as i64, sha256.as_bytes()])?;
+            uses::note(index, digest.as_bytes())
+        })?;
+        lock(&store.touched).insert(digest);
+        Ok(Blob { digest, size })
+    }
+}
+
+impl Store {
+    /// Stores what `parts` give, one behind the other; the objects among them are not kept a second time.
+    ///
+    /// # Errors
+    /// [`StoreError`]: an object is missing or damaged, or the frame could not be written.
+    pub fn compose(&self, parts: &[Part<'_>]) -> Result<Blob, StoreError> {
+        let mut composer = Composer::new(self)?;
+        for part in parts {
+            match part {
+                Part::Own(bytes) => composer.own(bytes)?,
+                Part::Object(blob) => {
+                    let mut file = self.open_object(&blob.digest)?;
+                    let mut read = 0;
+                    let mut buffer = vec![0; BUFFER];
+                    let path = || self.object_path(&blob.digest);
+                    loop {
+                        let got = file.read(&mut buffer).map_err(StoreError::io("read", path()))?;
+                        if got == 0 {
+                            break;
+                        }
+                        composer.hasher.update(&buffer[..got]);
+                        read += got as u64;
+                    }
+                    let pieces = match self.pieces(&blob.digest)? {
+                        // Pieces are of files: a composition within another one is taken apart.
+                        Some(inner) => inner,
+                        None => vec![Piece { object: blob.digest, start: 0, length: read }],
+                    };
+                    composer.pieces.extend(
+                        pieces.into_iter().map(|piece| (Some(piece.object), piece.start, piece.length)),
+                    );
+                }
+            }
+        }
+        composer.commit(self)
+    }
+
+    /// Takes the file at `path` into the store, as [`Store::adopt`] does, but keeps no second time what it has of other
+    /// objects. The file becomes the whole that [`Store::verified`] gives in this process.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`], and [`StoreError::NotHeld`] where the file has other bytes than the object where that is said
+    /// to be.
+    pub fn adopt_composed(&self, path: &Path, held: &[Held]) -> Result<Blob, StoreError> {
+        let mut held = held.to_vec();
+        held.sort_by_key(|held| held.at);
+        let failed = |source| StoreError::io("read", path)(source);
+        let mut file = File::open(path).map_err(failed)?;
+        let size = file.metadata().map_err(failed)?.len();
+        let mut composer = Composer::new(self)?;
+        let mut buffer = vec![0; BUFFER];
+        let mut at = 0;
+        let mut read = |length: u64, each: &mut dyn FnMut(&[u8]) -> Result<(), StoreError>| {
+            let mut left = length;
+            while left > 0 {
+                let wanted = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+                file.read_exact(&mut buffer[..wanted]).map_err(failed)?;
+                each(&buffer[..wanted])?;
+                left -= wanted as u64;
+            }
+            Ok::<(), StoreError>(())
+        };
+        for Held { at: start, blob } in held {
+            // What lies in another one's bytes, or is no file of the store, is taken for the file's own.
+            self.touch(&blob.digest)?;
+            if start < at || !self.object_path(&blob.digest).exists() {
+                continue;
+            }
+            read(start - at, &mut |bytes| composer.own(bytes))?;
+            let mut check = BlobHasher::default();
+            read(blob.size, &mut |bytes| {
+                composer.hasher.update(bytes);
+                check.update(bytes);
+                Ok(())
+            })?;
+            if check.finish() != blob.digest {
+                return Err(StoreError::NotHeld { path: path.to_owned(), at: start, object: blob.digest });
+            }
+            composer.pieces.push((Some(blob.digest), 0, blob.size));
+            at = start + blob.size;
+        }
+        read(size.saturating_sub(at), &mut |bytes| composer.own(bytes))?;
+        let blob = composer.commit(self)?;
+        let whole = self.scratch_name("whole");
+        fs::rename(path, &whole).map_err(StoreError::io("name", &whole))?;
+        read_only(&whole)?;
+        lock(&self.wholes).insert(blob.digest, whole);
+        lock(&self.verified).insert(blob.digest);
+        Ok(blob)
+    }
+
+    /// Returns the pieces of a composition; `None` for an object that is none.
+    pub(super) fn pieces(&self, digest: &BlobDigest) -> Result<Option<Vec<Piece>>, StoreError> {
+        let row: Option<Vec<u8>> = self.index(|index| {
+            index
+                .prepare_cached("SELECT pieces FROM compositions WHERE digest = ?1")?
+                .query_row(params![digest.as_bytes()], |row| row.get(0))
+                .optional()
+        })?;
+        let Some(row) = row else { return Ok(None) };
+        decode(&row).map(Some).ok_or_else(|| StoreError::Row(digest.to_string()))
+    }
+
+    /// Tells whether an object without a file of its own is a composition all of whose pieces are there.
+    pub(super) fn is_composed(&self, digest: &BlobDigest) -> Result<bool, StoreError> {
+        let Some(pieces) = self.pieces(digest)? else { return Ok(false) };
+        for piece in &pieces {
+            let is_file = |size| fs::metadata(self.object_path(&piece.object)).is_ok_and(|f| f.len() == size);
+            if !self.row(&piece.object)?.is_some_and(|(size, _)| is_file(size)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Returns a path at which the bytes of an object can be read, as they are; a composition is written out first.
+    /// For who compares what is read with the digest.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`], or the whole could not be written.
+    pub fn located(&self, digest: &BlobDigest) -> Result<PathBuf, StoreError> {
+        let path = self.object_path(digest);
+        if path.exists() {
+            return Ok(path);
+        }
+        // Asked for by two at once, it is written once.
+        let mut wholes = lock(&self.wholes);
+        if let Some(known) = wholes.get(digest).filter(|whole| whole.exists()) {
+            return Ok(known.clone());
+        }
+        let pieces = self.pieces(digest)?.ok_or(StoreError::Missing(*digest))?;
+        self.touch(digest)?;
+        let whole = self.scratch_name("whole");
+        self.write_out(&pieces, &whole)?;
+        wholes.insert(*digest, whole.clone());
+        Ok(whole)
+    }
+
+    /// Writes a composition out in one pass: within the kernel, and by reference where the file system can.
+    fn write_out(&self, pieces: &[Piece], whole: &Path) -> Result<(), StoreError> {
+        let mut out = File::create_new(whole).map_err(StoreError::io("make", whole))?;
+        for Piece { object, start, length } in pieces {
+            let path = self.object_path(object);
+            let mut file = match File::open(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return Err(StoreError::Missing(*object));
+                }
+                opened => opened.map_err(StoreError::io("open", &path))?,
+            };
+            file.seek(SeekFrom::Start(*start)).map_err(StoreError::io("read", &path))?;
+            let copied =
+                io::copy(&mut file.take(*length), &mut out).map_err(StoreError::io("write", whole))?;
+            if copied != *length {
+                self.verified_again(object)?;
+                return Err(StoreError::Damaged(*object));
+            }
+        }
+        read_only(whole)
+    }
+
+    /// Hashes the bytes that the pieces give, without writing them out.
+    pub(super) fn composed_digest(&self, pieces: &[Piece]) -> io::Result<BlobDigest> {
+        let mut hasher = BlobHasher::default();
+        let mut buffer = vec![0; BUFFER];
+        for Piece { object, start, length } in pieces {
+            let mut file = File::open(self.object_path(object))?;
+            file.seek(SeekFrom::Start(*start))?;
+            let mut piece = file.take(*length);
+            loop {
+                let read = piece.read(&mut buffer)?;
+                if read == 0 {
+                    break;
+                }
+                hasher.update(&buffer[..read]);
+            }
+        }
+        Ok(hasher.finish())
+    }
+
+    /// Finds out why a composition has other bytes than its name says, and takes out what is damaged.
+    pub(super) fn remove_composed(&self, digest: &BlobDigest) -> Result<StoreError, StoreError> {
+        if let Some(whole) = lock(&self.wholes).remove(digest) {
+            fs::remove_file(&whole).map_err(StoreError::io("remove", &whole))?;
+        }
+        for piece in self.pieces(digest)?.unwrap_or_default() {
+            if let Err(error) = self.verified_again(&piece.object) {
+                return Ok(error);
+            }
+        }
+        // All pieces are what they should be: then the row is not.
+        self.remove(digest)?;
+        Ok(StoreError::Damaged(*digest))
+    }
+
+    /// Gives up the file that a composition was written out to; it has another name now, and stays under that.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn release(&self, digest: &BlobDigest) -> Result<(), StoreError> {
+        match lock(&self.wholes).remove(digest) {
+            Some(whole) => fs::remove_file(&whole).map_err(StoreError::io("remove", &whole)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Notes a use of all pieces of a composition within a transaction.
+pub(super) fn note_pieces(index: &Connection, digest: &BlobDigest) -> Result<(), rusqlite::Error> {
+    let row: Option<Vec<u8>> = index
+        .prepare_cached("SELECT pieces FROM compositions WHERE digest = ?1")?
+        .query_row(params![digest.as_bytes()], |row| row.get(0))
+        .optional()?;
+    // A row nobody can read is reported by whoever needs it.
+    for piece in row.as_deref().and_then(decode).unwrap_or_default() {
+        uses::note(index, piece.object.as_bytes())?;
+    }
+    Ok(())
+}
+
+fn read_only(path: &Path) -> Result<(), StoreError> {
+    fs::set_permissions(path, fs::Permissions::from_mode(0o444)).map_err(StoreError::io("chmod", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::actions::{ActionResult, Output};
+    use crate::digest::ActionDigest;
+    use crate::store::{Damage, Limits};
+
+    struct World {
+        dir: tempfile::TempDir,
+        store: Store,
+        image: Blob,
+    }
+
+    const IMAGE: &[u8] = b"a squashfs";
+
+    fn world() -> World {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("store")).unwrap();
+        let image = store.put(IMAGE).unwrap();
+        World { dir, store, image }
+    }
+
+    impl World {
+        /// head, the image, tail.
+        fn composed(&self) -> Blob {
+            self.store
+                .compose(&[Part::Own(b"he"), Part::Own(b"ad"), Part::Object(self.image), Part::Own(b"tail")])
+                .unwrap()
+        }
+
+        fn adopt(&self, bytes: &[u8], held: &[Held]) -> Result<Blob, StoreError> {
+            let work = self.store.work_dir().unwrap();
+            fs::write(work.path().join("file"), bytes).unwrap();
+            self.store.adopt_composed(&work.path().join("file"), held)
+        }
+
+        fn bytes_kept(&self) -> u64 {
+            self.store.usage().unwrap().all.bytes
+        }
+
+        fn damage(&self, digest: &BlobDigest, bytes: &[u8]) {
+            let path = self.store.object_path(digest);
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+            fs::write(&path, bytes).unwrap();
+        }
+
+        /// The store as another process sees it.
+        fn again(&self) -> Store {
+            Store::open(&self.dir.path().join("store")).unwrap()
+        }
+    }
+
+    const WHOLE: &[u8] = b"heada squashfstail";
+
+    #[test]
+    fn a_composition_reads_like_any_object_and_keeps_its_own_bytes_alone() {
+        let world = world();
+        let blob = world.composed();
+        assert_eq!(blob, Blob { digest: BlobDigest::of(WHOLE), size: WHOLE.len() as u64 });
+        let plain = Store::open(&world.dir.path().join("other")).unwrap();
+        plain.put(WHOLE).unwrap();
+        assert_eq!(world.store.sha256(&blob.digest).unwrap(), plain.sha256(&blob.digest).unwrap());
+        assert_eq!(world.bytes_kept(), (IMAGE.len() + "headtail".len()) as u64);
+        assert!(!world.store.object_path(&blob.digest).exists());
+        assert!(world.store.contains(&blob.digest).unwrap());
+        let other = world.again();
+        assert_eq!(other.read(&blob.digest).unwrap(), WHOLE);
+        let path = other.verified(&blob.digest).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), WHOLE);
+        assert_eq!(other.verified(&blob.digest).unwrap(), path, "written out once");
+        other.release(&blob.digest).unwrap();
+        assert!(!path.exists());
+        assert_eq!(fs::read(other.verified(&blob.digest).unwrap()).unwrap(), WHOLE);
+    }
+
+    #[test]
+    fn a_file_that_holds_objects_is_taken_in_without_them() {
+        let world = world();
+        let held = Held { at: 4, blob: world.image };
+        // Within another one's bytes, and of an object that is not there.
+        let inner = Held { at: 6, blob: world.store.put(b"squash").unwrap() };
+        let unknown = Held { at: 14, blob: Blob { digest: BlobDigest::of(b"tail"), size: 4 } };
+        let before = world.bytes_kept();
+        let blob = world.adopt(WHOLE, &[unknown, inner, held]).unwrap();
+        assert_eq!(blob.digest, BlobDigest::of(WHOLE));
+        assert_eq!(world.bytes_kept() - before, "headtail".len() as u64);
+        assert_eq!(world.again().read(&blob.digest).unwrap(), WHOLE);
+        assert_eq!(world.composed(), blob, "the same, whichever way it is made");
+    }
+
+    #[test]
+    fn a_file_that_does_not_hold_what_is_said_is_refused() {
+        let world = world();
+        let held = Held { at: 3, blob: world.image };
+        let error = world.adopt(WHOLE, &[held]).unwrap_err();
+        assert!(matches!(error, StoreError::NotHeld { at: 3, .. }), "{error}");
+        assert!(!world.store.contains(&BlobDigest::of(WHOLE)).unwrap());
+    }
+
+    #[test]
+    fn a_composition_within_another_one_is_taken_apart() {
+        let world = world();
+        let inner = world.composed();
+        let outer = world.store.compose(&[Part::Own(b"<"), Part::Object(inner), Part::Own(b">")]).unwrap();
+        world.damage(&world.image.digest, b"b squashfs");
+        assert!(
+            matches!(world.again().read(&outer.digest), Err(StoreError::Damaged(digest)) if digest == world.image.digest)
+        );
+        world.store.put(IMAGE).unwrap();
+        assert_eq!(world.again().read(&outer.digest).unwrap(), [b"<", WHOLE, b">"].concat());
+    }
+
+    #[test]
+    fn a_damaged_piece_is_taken_out_and_the_composition_counts_again_when_it_is_back() {
+        for damaged in [b"b squashfs".as_slice(), b"cut"] {
+            let world = world();
+            let blob = world.composed();
+            world.damage(&world.image.digest, damaged);
+            let other = world.again();
+            let error = other.verified(&blob.digest).unwrap_err();
+            assert!(matches!(error, StoreError::Damaged(digest) if digest == world.image.digest), "{error}");
+            assert!(!other.contains(&blob.digest).unwrap());
+            assert!(matches!(other.verified(&blob.digest), Err(StoreError::Missing(_))));
+            other.put(IMAGE).unwrap();
+            assert!(other.contains(&blob.digest).unwrap());
+            assert_eq!(other.read(&blob.digest).unwrap(), WHOLE);
+        }
+    }
+
+    #[test]
+    fn a_row_that_is_wrong_is_found_and_dropped() {
+        let world = world();
+        let blob = world.composed();
+        assert_eq!(world.store.verify(false, &|_| ()).unwrap().damages, []);
+        let pieces = encode(&[Piece { object: world.image.digest, start: 0, length: 3 }]);
+        let set = |pieces: &[u8]| {
+            let change = "UPDATE compositions SET pieces = ?1";
+            world.store.index(|index| index.execute(change, params![pieces])).unwrap();
+        };
+        set(&pieces);
+        let error = world.again().verified(&blob.digest).unwrap_err();
+        assert!(matches!(error, StoreError::Damaged(digest) if digest == blob.digest), "{error}");
+        assert!(!world.store.contains(&blob.digest).unwrap());
+
+        let blob = world.composed();
+        set(&pieces);
+        assert_eq!(world.store.verify(true, &|_| ()).unwrap().damages, [Damage::Bytes(blob.digest)]);
+        assert!(!world.store.contains(&blob.digest).unwrap());
+
+        let blob = world.composed();
+        set(b"short");
+        assert!(matches!(world.again().contains(&blob.digest), Err(StoreError::Row(_))));
+    }
+
+    #[test]
+    fn verify_tells_of_what_a_composition_lacks() {
+        let world = world();
+        let blob = world.composed();
+        fs::remove_file(world.store.object_path(&world.image.digest)).unwrap();
+        let damages = world.store.verify(true, &|_| ()).unwrap().damages;
+        let missing = |digest| damages.contains(&Damage::Missing(digest));
+        assert!(missing(world.image.digest) && missing(blob.digest), "{damages:?}");
+        assert_eq!(world.store.verify(false, &|_| ()).unwrap().damages, []);
+    }
+
+    #[test]
+    fn what_is_stored_as_a_file_needs_no_pieces() {
+        let world = world();
+        let blob = world.composed();
+        world.store.put(WHOLE).unwrap();
+        assert!(world.store.pieces(&blob.digest).unwrap().is_none());
+        world.composed();
+        assert!(world.store.pieces(&blob.digest).unwrap().is_none());
+        assert!(world.store.object_path(&blob.digest).exists());
+    }
+
+    #[test]
+    fn the_collector_keeps_the_pieces_of_what_a_root_or_a_process_needs() {
+        let world = world();
+        let blob = world.composed();
+        let action = ActionDigest::of_encoding(b"iso");
+        let outputs = BTreeMap::from([("iso".to_owned(), Output::from(blob))]);
+        world.store.set_action(&action, &ActionResult { outputs, ..ActionResult::default() }).unwrap();
+        let out = world.dir.path().join("out");
+        fs::create_dir(&out).unwrap();
+        world.store.set_root(&out, "spec", &[action]).unwrap();
+        let World { dir, store, image } = world;
+        drop(store);
+        let tick = || std::thread::sleep(std::time::Duration::from_millis(5));
+        let open = || Store::open(&dir.path().join("store")).unwrap();
+        tick();
+        assert_eq!(open().collect(&Limits::default()).unwrap().objects, 0);
+        fs::remove_dir(&out).unwrap();
+
+        // The root is gone, but a process read it.
+        let running = open();
+        tick();
+        running.verified(&blob.digest).unwrap();
+        tick();
+        let collector = open();
+        collector.collect(&Limits::default()).unwrap();
+        assert!(collector.contains(&blob.digest).unwrap() && collector.contains(&image.digest).unwrap());
+        drop(running);
+        tick();
+        let collected = collector.collect(&Limits::default()).unwrap();
+        assert_eq!(collected.objects, 3, "the composition, its frame and the image");
+        assert_eq!(collected.bytes, (IMAGE.len() + "headtail".len()) as u64);
+        assert_eq!(collector.usage().unwrap().all.objects, 0);
+    }
+}
