@@ -96,7 +96,7 @@ pub struct Store {
     /// Objects whose use this process has noted.
     touched: Mutex<HashSet<BlobDigest>>,
     /// Where this process has written out compositions.
-    wholes: Mutex<HashMap<BlobDigest, PathBuf>>,
+    wholes: Mutex<HashMap<BlobDigest, compositions::Whole>>,
 }
 
 impl Store {
@@ -256,18 +256,27 @@ impl Store {
     /// [`StoreError::Io`].
     pub fn adopt(&self, path: &Path) -> Result<Blob, StoreError> {
         let file = File::open(path).map_err(StoreError::io("open", path))?;
-        let mut hasher = ObjectHasher::default();
-        let mut reader = io::BufReader::with_capacity(1 << 20, &file);
-        loop {
-            let piece = reader.fill_buf().map_err(StoreError::io("read", path))?;
-            if piece.is_empty() {
-                break;
+        let hash = || {
+            let mut hasher = ObjectHasher::default();
+            let mut reader = io::BufReader::with_capacity(1 << 20, &file);
+            loop {
+                let piece = reader.fill_buf().map_err(StoreError::io("read", path))?;
+                if piece.is_empty() {
+                    return Ok(hasher);
+                }
+                hasher.update(piece);
+                let length = piece.len();
+                reader.consume(length);
             }
-            hasher.update(piece);
-            let length = piece.len();
-            reader.consume(length);
-        }
-        self.enter(&file, path, hasher)
+        };
+        // The disk is busy with it while it is hashed.
+        let (hasher, synced) = std::thread::scope(|scope| {
+            let sync = scope.spawn(|| file.sync_data());
+            let hasher = hash();
+            (hasher, sync.join().unwrap_or_else(|_| Err(io::Error::other("the thread that syncs it failed"))))
+        });
+        synced.map_err(StoreError::io("sync", path))?;
+        self.enter(&file, path, hasher?)
     }
 
     /// Syncs a finished file, gives it its name and enters it in the index.

@@ -65,8 +65,31 @@ struct Digests {
 /// The hashes of one file, in hex: all of [`HASHES`].
 type Hashes = BTreeMap<Algorithm, String>;
 
-/// Hashes a file with both algorithms in one reading.
+/// Where the store remembers hashes by the digest of the object.
+const MEMO: &str = "blake2b sha512";
+
+/// Hashes a file with both algorithms in one reading, once for all lists that name it.
 fn hash(store: &Store, blob: &Blob) -> Result<Hashes, StepError> {
+    let key = blob.digest.to_string();
+    let known = store.memo(MEMO, &key)?;
+    let (blake2b, sha512) = match known.as_deref().and_then(|known| known.split_once(' ')) {
+        Some((blake2b, sha512)) => (blake2b.to_owned(), sha512.to_owned()),
+        None => {
+            let (blake2b, sha512) = read(store, blob)?;
+            store.set_memo(MEMO, &key, &format!("{blake2b} {sha512}"))?;
+            (blake2b, sha512)
+        }
+    };
+    Ok(BTreeMap::from([
+        (Algorithm::Blake2b, blake2b),
+        (Algorithm::Sha512, sha512),
+        // The store has it already.
+        (Algorithm::Sha256, store.sha256(&blob.digest)?.to_string()),
+    ]))
+}
+
+/// Returns BLAKE2b and SHA-512 of a file, in hex.
+fn read(store: &Store, blob: &Blob) -> Result<(String, String), StepError> {
     let mut file = File::open(store.located(&blob.digest)?).map_err(StepError::environment)?;
     let (mut blake2b, mut sha512) = (Blake2b512::new(), Sha512::new());
     let mut check = cache::digest::BlobHasher::default();
@@ -77,20 +100,20 @@ fn hash(store: &Store, blob: &Blob) -> Result<Hashes, StepError> {
             break;
         }
         let piece = &buffer[..read];
-        blake2b.update(piece);
-        sha512.update(piece);
-        check.update(piece);
+        rayon::join(
+            || sha512.update(piece),
+            || {
+                blake2b.update(piece);
+                check.update(piece);
+            },
+        );
     }
     if check.finish() != blob.digest {
         // Takes the damaged object out, so that the next build makes it again.
-        store.verified(&blob.digest)?;
+        store.verified_again(&blob.digest)?;
+        return Err(cache::StoreError::Damaged(blob.digest).into());
     }
-    Ok(BTreeMap::from([
-        (Algorithm::Blake2b, hex(&blake2b.finalize())),
-        (Algorithm::Sha512, hex(&sha512.finalize())),
-        // The store has it already.
-        (Algorithm::Sha256, store.sha256(&blob.digest)?.to_string()),
-    ]))
+    Ok((hex(&blake2b.finalize()), hex(&sha512.finalize())))
 }
 
 impl Digests {

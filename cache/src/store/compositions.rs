@@ -11,6 +11,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -77,6 +78,24 @@ pub struct Held {
     pub at: u64,
     /// The object.
     pub blob: Blob,
+}
+
+/// A composition that this process has written out.
+#[derive(Debug)]
+pub(super) struct Whole {
+    path: PathBuf,
+    /// Brings it to the disk meanwhile: who publishes it waits for that.
+    sync: JoinHandle<io::Result<()>>,
+}
+
+impl Whole {
+    /// Takes a file that nobody writes to any more.
+    fn new(path: PathBuf) -> Result<Self, StoreError> {
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o444))
+            .map_err(StoreError::io("chmod", &path))?;
+        let file = File::open(&path).map_err(StoreError::io("open", &path))?;
+        Ok(Self { path, sync: std::thread::spawn(move || file.sync_data()) })
+    }
 }
 
 /// A composition being put together: what is its own goes into the frame.
@@ -218,8 +237,7 @@ impl Store {
         let blob = composer.commit(self)?;
         let whole = self.scratch_name("whole");
         fs::rename(path, &whole).map_err(StoreError::io("name", &whole))?;
-        read_only(&whole)?;
-        lock(&self.wholes).insert(blob.digest, whole);
+        lock(&self.wholes).insert(blob.digest, Whole::new(whole)?);
         lock(&self.verified).insert(blob.digest);
         Ok(blob)
     }
@@ -260,14 +278,14 @@ impl Store {
         }
         // Asked for by two at once, it is written once.
         let mut wholes = lock(&self.wholes);
-        if let Some(known) = wholes.get(digest).filter(|whole| whole.exists()) {
-            return Ok(known.clone());
+        if let Some(known) = wholes.get(digest).filter(|whole| whole.path.exists()) {
+            return Ok(known.path.clone());
         }
         let pieces = self.pieces(digest)?.ok_or(StoreError::Missing(*digest))?;
         self.touch(digest)?;
         let whole = self.scratch_name("whole");
         self.write_out(&pieces, &whole)?;
-        wholes.insert(*digest, whole.clone());
+        wholes.insert(*digest, Whole::new(whole.clone())?);
         Ok(whole)
     }
 
@@ -290,7 +308,7 @@ impl Store {
                 return Err(StoreError::Damaged(*object));
             }
         }
-        read_only(whole)
+        Ok(())
     }
 
     /// Hashes the bytes that the pieces give, without writing them out.
@@ -315,7 +333,7 @@ impl Store {
     /// Finds out why a composition has other bytes than its name says, and takes out what is damaged.
     pub(super) fn remove_composed(&self, digest: &BlobDigest) -> Result<StoreError, StoreError> {
         if let Some(whole) = lock(&self.wholes).remove(digest) {
-            fs::remove_file(&whole).map_err(StoreError::io("remove", &whole))?;
+            fs::remove_file(&whole.path).map_err(StoreError::io("remove", &whole.path))?;
         }
         for piece in self.pieces(digest)?.unwrap_or_default() {
             if let Err(error) = self.verified_again(&piece.object) {
@@ -327,15 +345,16 @@ impl Store {
         Ok(StoreError::Damaged(*digest))
     }
 
-    /// Gives up the file that a composition was written out to; it has another name now, and stays under that.
+    /// Waits until the file that a composition was written out to is on the disk, and gives it up; it has another name
+    /// now, and stays under that.
     ///
     /// # Errors
-    /// [`StoreError::Io`].
+    /// [`StoreError::Io`]: it could not be brought to the disk, or not be removed.
     pub fn release(&self, digest: &BlobDigest) -> Result<(), StoreError> {
-        match lock(&self.wholes).remove(digest) {
-            Some(whole) => fs::remove_file(&whole).map_err(StoreError::io("remove", &whole)),
-            None => Ok(()),
-        }
+        let Some(Whole { path, sync }) = lock(&self.wholes).remove(digest) else { return Ok(()) };
+        let synced = sync.join().unwrap_or_else(|_| Err(io::Error::other("the thread that syncs it failed")));
+        synced.map_err(StoreError::io("sync", &path))?;
+        fs::remove_file(&path).map_err(StoreError::io("remove", &path))
     }
 }
 
@@ -350,10 +369,6 @@ pub(super) fn note_pieces(index: &Connection, digest: &BlobDigest) -> Result<(),
         uses::note(index, piece.object.as_bytes())?;
     }
     Ok(())
-}
-
-fn read_only(path: &Path) -> Result<(), StoreError> {
-    fs::set_permissions(path, fs::Permissions::from_mode(0o444)).map_err(StoreError::io("chmod", path))
 }
 
 #[cfg(test)]
