@@ -7,7 +7,8 @@ use std::fs::{File, TryLockError};
 use std::time::Duration;
 
 use rusqlite::{OptionalExtension, params};
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::digest::{ActionDigest, TreeDigest};
 use crate::source::Bytes;
@@ -51,11 +52,77 @@ impl From<Blob> for Output {
     }
 }
 
+/// Outputs by name. There are a few, and of results there are many: so it is a list, in order of name.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Outputs(Box<[(String, Output)]>);
+
+impl Outputs {
+    /// Returns the output of that name.
+    pub fn get(&self, name: &str) -> Option<&Output> {
+        self.iter().find(|(known, _)| *known == name).map(|(_, output)| output)
+    }
+
+    /// Returns the output of that name, to be changed.
+    pub fn get_mut(&mut self, name: &str) -> Option<&mut Output> {
+        self.0.iter_mut().find(|(known, _)| known == name).map(|(_, output)| output)
+    }
+
+    /// Returns names and outputs, in order of name.
+    pub fn iter(&self) -> impl Iterator<Item = (&String, &Output)> {
+        self.0.iter().map(|(name, output)| (name, output))
+    }
+
+    /// Returns the outputs, in order of name.
+    pub fn values(&self) -> impl Iterator<Item = &Output> {
+        self.0.iter().map(|(_, output)| output)
+    }
+}
+
+impl From<BTreeMap<String, Output>> for Outputs {
+    fn from(outputs: BTreeMap<String, Output>) -> Self {
+        Self(outputs.into_iter().collect())
+    }
+}
+
+impl Serialize for Outputs {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.iter())
+    }
+}
+
+impl<'de> Deserialize<'de> for Outputs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(OutputsVisitor)
+    }
+}
+
+struct OutputsVisitor;
+
+impl<'de> Visitor<'de> for OutputsVisitor {
+    type Value = Outputs;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("outputs by name")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Outputs, A::Error> {
+        let mut outputs = Vec::with_capacity(1);
+        while let Some(entry) = map.next_entry::<String, Output>()? {
+            outputs.push(entry);
+        }
+        outputs.sort_by(|(one, _), (other, _)| one.cmp(other));
+        if outputs.windows(2).any(|pair| pair[0].0 == pair[1].0) {
+            return Err(A::Error::custom("two outputs of one name"));
+        }
+        Ok(Outputs(outputs.into()))
+    }
+}
+
 /// All that an action yielded.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ActionResult {
     /// The outputs by name.
-    pub outputs: BTreeMap<String, Output>,
+    pub outputs: Outputs,
     /// What the action had to say to people.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub remarks: Vec<String>,
@@ -89,9 +156,19 @@ impl Store {
         let Some(text) = text else { return Ok(None) };
         let result: ActionResult =
             serde_json::from_str(&text).map_err(|_| StoreError::Row(digest.to_string()))?;
+        let there = self.has_objects(&result, |blob| self.contains(&blob.digest))?;
+        Ok(there.then_some(result))
+    }
+
+    /// Tells whether all objects of a result are there; `has_blob` tells it of a blob.
+    pub(crate) fn has_objects(
+        &self,
+        result: &ActionResult,
+        has_blob: impl Fn(&Blob) -> Result<bool, StoreError>,
+    ) -> Result<bool, StoreError> {
         for output in result.outputs.values() {
             let there = match &output.object {
-                Object::Blob(blob) => self.contains(&blob.digest),
+                Object::Blob(blob) => has_blob(blob),
                 Object::Tree(tree) => self.has_bytes(tree, &output.bytes),
             };
             match there {
@@ -99,12 +176,12 @@ impl Store {
                 // What is damaged is made again.
                 Ok(false)
                 | Err(StoreError::Missing(_) | StoreError::Damaged(_) | StoreError::NotATree { .. }) => {
-                    return Ok(None);
+                    return Ok(false);
                 }
                 Err(error) => return Err(error),
             }
         }
-        Ok(Some(result))
+        Ok(true)
     }
 
     /// Records what an action yielded; its objects must be in the store.
@@ -160,7 +237,7 @@ mod tests {
         assert_eq!(store.action(&action).unwrap(), None);
         let blob = store.put(b"bytes").unwrap();
         let result = ActionResult {
-            outputs: BTreeMap::from([("image".to_owned(), blob.into())]),
+            outputs: BTreeMap::from([("image".to_owned(), blob.into())]).into(),
             ..ActionResult::default()
         };
         store.set_action(&action, &result).unwrap();

@@ -37,6 +37,16 @@ fn parse_hex(text: &str) -> Result<[u8; 32], ParseDigestError> {
     Ok(bytes)
 }
 
+/// Writes bytes as lower-case hex digits.
+fn to_hex(bytes: &[u8; 32]) -> [u8; 64] {
+    let mut hex = [0; 64];
+    for (pair, byte) in hex.chunks_exact_mut(2).zip(bytes) {
+        let digit = |nibble: u8| b"0123456789abcdef"[usize::from(nibble)];
+        (pair[0], pair[1]) = (digit(byte >> 4), digit(byte & 15));
+    }
+    hex
+}
+
 macro_rules! digest_type {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -62,7 +72,7 @@ macro_rules! digest_type {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+                f.write_str(std::str::from_utf8(&to_hex(&self.0)).map_err(|_| fmt::Error)?)
             }
         }
 
@@ -113,6 +123,15 @@ digest_type! {
 }
 
 impl BlobDigest {
+    /// Returns the object's path below the folder of objects.
+    pub(crate) fn place(&self) -> [u8; 65] {
+        let hex = to_hex(&self.0);
+        let mut place = [b'/'; 65];
+        place[..2].copy_from_slice(&hex[..2]);
+        place[3..].copy_from_slice(&hex[2..]);
+        place
+    }
+
     /// Hashes `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
         Self(blake3::hash(bytes).into())

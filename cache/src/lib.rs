@@ -11,14 +11,16 @@ pub mod blocks;
 pub mod digest;
 pub mod ingest;
 pub mod name;
+pub mod rolls;
 pub mod source;
 pub mod stat;
 pub mod store;
 pub mod tree;
 
-pub use actions::{ActionResult, Object, Output};
+pub use actions::{ActionResult, Object, Output, Outputs};
 pub use digest::{ActionDigest, BlobDigest, Sha256, TreeDigest};
 pub use name::{FileName, RelPath};
+pub use rolls::{Roll, RollWriter};
 pub use source::{Bytes, RootTree};
 pub use store::{Blob, Store, StoreError};
 pub use tree::{Entry, Meta, Node, Tree};

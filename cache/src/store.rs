@@ -36,14 +36,15 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
+use rustix::fs::{AtFlags, statat};
 
 pub use self::compositions::{Held, Part};
 pub use self::error::StoreError;
 pub use self::gc::{Collected, Limits};
 pub use self::scratch::WorkDir;
 pub use self::usage::{Amount, Usage};
-pub(crate) use self::uses::note;
 pub use self::uses::{Owner, Root};
+pub(crate) use self::uses::{note, now};
 pub use self::verify::{Damage, Verified};
 use crate::digest::{BlobDigest, BlobHasher, ObjectHasher, Sha256, TreeDigest};
 use crate::tree::Tree;
@@ -86,6 +87,8 @@ pub struct Blob {
 #[derive(Debug)]
 pub struct Store {
     dir: PathBuf,
+    /// The folder of objects.
+    objects: File,
     index: Mutex<Connection>,
     scratch: PathBuf,
     /// Held for as long as the scratch folder is in use.
@@ -128,8 +131,11 @@ impl Store {
         let path = dir.join("index.sqlite");
         let index = open_index(&path).map_err(|source| StoreError::index(path, source))?;
         drop(alone);
+        let path = dir.join("objects");
+        let objects = File::open(&path).map_err(StoreError::io("open", &path))?;
         Ok(Store {
             dir,
+            objects,
             index: Mutex::new(index),
             scratch,
             _scratch_lock: lock,
@@ -190,6 +196,13 @@ impl Store {
             Ok(found) => Ok(found.len() == size),
             Err(_) => self.is_composed(digest),
         }
+    }
+
+    /// Tells whether a blob of which there is a row is there, with as many bytes as it should have.
+    pub(crate) fn has_file(&self, blob: &Blob) -> Result<bool, StoreError> {
+        let found = statat(&self.objects, &blob.digest.place()[..], AtFlags::empty());
+        let there = found.is_ok_and(|found| u64::try_from(found.st_size) == Ok(blob.size));
+        if there { Ok(true) } else { self.contains(&blob.digest) }
     }
 
     fn row(&self, digest: &BlobDigest) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
@@ -478,6 +491,7 @@ fn open_index(path: &Path) -> Result<Connection, rusqlite::Error> {
     index.execute_batch(SCHEMA)?;
     index.execute_batch(compositions::SCHEMA)?;
     index.execute_batch(crate::blocks::SCHEMA)?;
+    index.execute_batch(crate::rolls::SCHEMA)?;
     Ok(index)
 }
 

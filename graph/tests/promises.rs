@@ -135,7 +135,7 @@ fn objects(built: &Built) -> BTreeMap<NodeName, Object> {
     built
         .nodes
         .keys()
-        .filter_map(|n| Some((n.clone(), built.done(n)?.result.outputs["out"].object)))
+        .filter_map(|n| Some((n.clone(), built.done(n)?.result.outputs.get("out")?.object)))
         .collect()
 }
 

@@ -150,7 +150,7 @@ impl Build {
         if !self.to.is_empty() {
             for node in self.to.iter().filter_map(|name| NodeName::new(name)) {
                 let Some(Outcome::Done(done)) = built.nodes.get(&node) else { continue };
-                for (name, output) in &done.result.outputs {
+                for (name, output) in done.result.outputs.iter() {
                     reporter.say(&format!("{node}.{name}: {}", output.object));
                 }
             }

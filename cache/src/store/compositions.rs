@@ -554,7 +554,7 @@ mod tests {
         let world = world();
         let blob = world.composed();
         let action = ActionDigest::of_encoding(b"iso");
-        let outputs = BTreeMap::from([("iso".to_owned(), Output::from(blob))]);
+        let outputs = BTreeMap::from([("iso".to_owned(), Output::from(blob))]).into();
         world.store.set_action(&action, &ActionResult { outputs, ..ActionResult::default() }).unwrap();
         let out = world.dir.path().join("out");
         fs::create_dir(&out).unwrap();

@@ -11,6 +11,7 @@ use super::uses::now;
 use super::{Store, StoreError};
 use crate::actions::{ActionResult, Object};
 use crate::digest::{ActionDigest, BlobDigest};
+use crate::rolls;
 use crate::source::Bytes;
 
 /// Objects that are removed while the index is locked; others wait that long.
@@ -66,6 +67,7 @@ impl Store {
             File::options().create(true).append(true).open(&path).map_err(StoreError::io("make", &path))?;
         file.lock().map_err(StoreError::io("lock", &path))?;
         let mut collected = Collected::default();
+        self.change(|index| rolls::note_uses(index))?;
         let age = limits.older_than.map_or(0, |age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
         let (oldest, running) = self.oldest_process()?;
         collected.running = running;
@@ -211,6 +213,7 @@ impl Store {
             let is_gone = limits.dry_run
                 || self.change(|index| {
                     // Used since it was looked at: then it stays.
+                    rolls::note_uses(index)?;
                     let used: Option<i64> = index
                         .query_row(
                             "SELECT time FROM uses WHERE digest = ?1",
@@ -297,6 +300,7 @@ impl Store {
         let mut failure = None;
         let gone = self.change(|index| {
             let mut gone = Vec::new();
+            rolls::note_uses(index)?;
             for digest in objects {
                 let key = digest.as_bytes();
                 let used: Option<i64> = index
@@ -426,7 +430,7 @@ mod tests {
     fn result(store: &Store, name: &str) -> (ActionDigest, BlobDigest) {
         let blob = store.put(name.as_bytes()).unwrap();
         let action = ActionDigest::of_encoding(name.as_bytes());
-        let outputs = BTreeMap::from([("x".to_owned(), blob.into())]);
+        let outputs = BTreeMap::from([("x".to_owned(), blob.into())]).into();
         store.set_action(&action, &ActionResult { outputs, ..ActionResult::default() }).unwrap();
         (action, blob.digest)
     }

@@ -180,7 +180,8 @@ mod tests {
         overwrite(&store.object_path(&size), b"si");
         fs::remove_file(store.object_path(&missing)).unwrap();
         let action = ActionDigest::of_encoding(b"action");
-        let outputs = [("x".to_owned(), crate::Blob { digest: bytes, size: 5 }.into())].into();
+        let outputs = [("x".to_owned(), crate::Blob { digest: bytes, size: 5 }.into())];
+        let outputs = std::collections::BTreeMap::from(outputs).into();
         store.set_action(&action, &crate::ActionResult { outputs, ..Default::default() }).unwrap();
         let found = store.verify(true, &|_| ()).unwrap();
         let mut expected =

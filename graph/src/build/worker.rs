@@ -158,7 +158,7 @@ fn run(
     }
     let milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     let remarks = remarks.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let result = ActionResult { outputs, remarks, milliseconds };
+    let result = ActionResult { outputs: outputs.into(), remarks, milliseconds };
     match known {
         Some(known) => compare(&known, &result)?,
         None => store.set_action(&task.digest, &result)?,
@@ -168,7 +168,7 @@ fn run(
 
 /// Compares what an action gave with what it gave before.
 fn compare(before: &ActionResult, after: &ActionResult) -> Result<(), StepError> {
-    for (name, output) in &after.outputs {
+    for (name, output) in after.outputs.iter() {
         let old = before.outputs.get(name).map(|output| output.object);
         if old != Some(output.object) {
             let old = old.map_or_else(|| "nothing".to_owned(), |object| object.to_string());
