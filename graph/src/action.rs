@@ -1,7 +1,7 @@
 //! Actions: derivations whose inputs are known by content.
 //!
 //! Whatever can change what an action yields is a field of it, and every field goes through the one
-//! walk, [`Action::fields`]: hashing, explaining and the manifest all read it, so that nothing can be
+//! walk, `Sketch::walk`: hashing, explaining and the manifest all read it, so that nothing can be
 //! part of the key and missing from the explanation.
 
 use std::collections::BTreeMap;
@@ -44,44 +44,103 @@ pub struct Action {
     pub sandboxed: bool,
 }
 
-impl Action {
-    /// The only walk over an action: every field, in a fixed order.
-    pub fn fields(&self) -> Vec<Field> {
-        let mut fields = Vec::new();
-        let mut field = |kind: &str, name: &str, value: String| {
-            fields.push(Field { kind: kind.to_owned(), name: name.to_owned(), value });
-        };
-        field("step", "kind", self.step.clone());
-        field("step", "version", self.version.to_string());
-        field("sandbox", "tools", if self.sandboxed { "sandboxed" } else { "not sandboxed" }.to_owned());
-        for (name, value) in &self.params {
-            field("param", name, value.clone());
+/// An action as borrowed parts: of most, only the digest is wanted. Lists are in order of name.
+#[derive(Debug)]
+pub(crate) struct Sketch<'a> {
+    pub(crate) step: &'a str,
+    pub(crate) version: u32,
+    pub(crate) params: &'a BTreeMap<String, String>,
+    pub(crate) inputs: Vec<(&'a str, Object)>,
+    pub(crate) sources: &'a BTreeMap<String, String>,
+    pub(crate) tools: Vec<(&'a str, BlobDigest)>,
+    pub(crate) provenance: Vec<(&'a str, ActionDigest)>,
+    pub(crate) sandboxed: bool,
+}
+
+impl Sketch<'_> {
+    /// The only walk over an action: kind, name and value of every field, in a fixed order.
+    fn walk(&self, field: &mut dyn FnMut(&str, &str, &str)) {
+        field("step", "kind", self.step);
+        field("step", "version", &self.version.to_string());
+        field("sandbox", "tools", if self.sandboxed { "sandboxed" } else { "not sandboxed" });
+        for (name, value) in self.params {
+            field("param", name, value);
         }
         for (name, object) in &self.inputs {
-            field("input", name, object.to_string());
+            field("input", name, &object.to_string());
         }
-        for (name, value) in &self.sources {
-            field("source", name, value.clone());
+        for (name, value) in self.sources {
+            field("source", name, value);
         }
         for (name, identity) in &self.tools {
-            field("tool", name, identity.to_string());
+            field("tool", name, &identity.to_string());
         }
         for (name, action) in &self.provenance {
-            field("provenance", name, action.to_string());
+            field("provenance", name, &action.to_string());
         }
+    }
+
+    /// Returns the key under which the result is kept: the hash of all fields.
+    pub(crate) fn digest(&self) -> ActionDigest {
+        let mut encoding = Vec::with_capacity(1024);
+        encoding.extend_from_slice(MAGIC);
+        self.walk(&mut |kind, name, value| {
+            for text in [kind, name, value] {
+                encoding.extend_from_slice(&(text.len() as u64).to_le_bytes());
+                encoding.extend_from_slice(text.as_bytes());
+            }
+        });
+        ActionDigest::of_encoding(&encoding)
+    }
+
+    /// Returns the action itself.
+    pub(crate) fn to_action(&self) -> Action {
+        fn owned<T: Copy>(list: &[(&str, T)]) -> BTreeMap<String, T> {
+            list.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect()
+        }
+        Action {
+            step: self.step.to_owned(),
+            version: self.version,
+            params: self.params.clone(),
+            inputs: owned(&self.inputs),
+            sources: self.sources.clone(),
+            tools: owned(&self.tools),
+            provenance: owned(&self.provenance),
+            sandboxed: self.sandboxed,
+        }
+    }
+}
+
+impl Action {
+    fn sketch(&self) -> Sketch<'_> {
+        fn borrowed<T: Copy>(map: &BTreeMap<String, T>) -> Vec<(&str, T)> {
+            map.iter().map(|(name, value)| (name.as_str(), *value)).collect()
+        }
+        Sketch {
+            step: &self.step,
+            version: self.version,
+            params: &self.params,
+            inputs: borrowed(&self.inputs),
+            sources: &self.sources,
+            tools: borrowed(&self.tools),
+            provenance: borrowed(&self.provenance),
+            sandboxed: self.sandboxed,
+        }
+    }
+
+    /// Returns every field, in the order of the walk.
+    pub fn fields(&self) -> Vec<Field> {
+        let mut fields = Vec::new();
+        self.sketch().walk(&mut |kind, name, value| {
+            let [kind, name, value] = [kind, name, value].map(str::to_owned);
+            fields.push(Field { kind, name, value });
+        });
         fields
     }
 
     /// Returns the key under which the result is kept: the hash of all fields.
     pub fn digest(&self) -> ActionDigest {
-        let mut encoding = MAGIC.to_vec();
-        for field in self.fields() {
-            for text in [&field.kind, &field.name, &field.value] {
-                encoding.extend_from_slice(&(text.len() as u64).to_le_bytes());
-                encoding.extend_from_slice(text.as_bytes());
-            }
-        }
-        ActionDigest::of_encoding(&encoding)
+        self.sketch().digest()
     }
 }
 

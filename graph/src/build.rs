@@ -4,29 +4,33 @@
 //! A node goes from waiting to resolving (its tools and sources are pinned), to running on a miss,
 //! and ends as done, failed or skipped. Two nodes that resolve to one action run it once; so do two
 //! processes, which take turns at the action's lock. A failure stops the nodes that need the failed
-//! one and no others.
+//! one and no others. What all nodes gave last time is read at once, and written at once in the end.
 
+mod queue;
 mod worker;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use cache::store::Owner;
-use cache::{ActionDigest, ActionResult, Bytes, Object, Output, Store, StoreError};
+use cache::{ActionDigest, ActionResult, Bytes, Object, RollWriter, Store, StoreError};
 
-use self::worker::{Message, Ran, RunTask, Task, work};
+use self::worker::{Message, Ran, RunTask, Task, Workshop, work};
 use crate::action::Action;
 use crate::dag::{Dag, NodeName};
 use crate::event::Event;
 use crate::explain::{self, Last, Reason};
-use crate::sandbox::{Mode, Sandbox};
-use crate::step::{Cancel, Fault, Provenance, Resolved, StepError};
+use crate::sandbox::Sandbox;
+use crate::step::{Cancel, Fault, Provenance, StepError};
 use crate::tool::Tools;
 
 /// How often the loop looks whether it should stop.
 const CANCEL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long messages may gather while there is plenty to do.
+const GATHER_INTERVAL: Duration = Duration::from_millis(1);
 
 /// What a build uses.
 pub struct Backend<'a> {
@@ -58,8 +62,10 @@ pub struct Options {
 /// A node's outputs are there.
 #[derive(Debug, Clone)]
 pub struct Done {
-    /// What it was.
-    pub action: Arc<Action>,
+    /// The step's kind.
+    pub step: &'static str,
+    /// What it was, in a build where a node reports on others.
+    pub action: Option<Arc<Action>>,
     /// The key.
     pub digest: ActionDigest,
     /// What it gave.
@@ -119,6 +125,7 @@ impl Built {
 }
 
 enum State {
+    Unwanted,
     Waiting(usize),
     Working,
     Ended(Outcome),
@@ -134,29 +141,50 @@ pub fn build(
     backend: &Backend<'_>,
     options: &Options,
 ) -> Result<Built, StoreError> {
-    let closure = dag.closure(wanted);
+    let closure = dag.closure_of(wanted.iter().filter_map(|node| dag.number(node)));
     (backend.listener)(Event::Planned { nodes: closure.len() });
-    let (task_sender, tasks) = channel();
-    let (messages, inbox) = channel();
-    let tasks = Mutex::new(tasks);
+    let roll = backend.store.roll(&options.graph)?;
+    let nodes: Vec<_> = dag.nodes().iter().collect();
+    let wants_provenance = |node: usize| nodes[node].1.step.wants_provenance();
+    let workshop = Workshop {
+        keeps_actions: closure.iter().any(|node| wants_provenance(*node)),
+        nodes,
+        backend,
+        options,
+        roll,
+        tasks: Default::default(),
+        messages: Default::default(),
+    };
+    let mut states: Vec<State> = workshop.nodes.iter().map(|_| State::Unwanted).collect();
+    for node in &closure {
+        states[*node] = State::Waiting(dag.count_givers(*node));
+    }
+    let ready = closure.into_iter().filter(|node| dag.count_givers(*node) == 0).map(Reverse).collect();
     std::thread::scope(|scope| {
         for _ in 0..options.jobs.max(1) {
-            let (tasks, messages) = (&tasks, messages.clone());
-            scope.spawn(move || work(dag, backend, options, tasks, &messages));
+            scope.spawn(|| work(&workshop));
         }
-        // Dropping the loop drops the only sender of tasks, and the workers end.
-        Loop {
+        let _closing = workshop.tasks.closing();
+        let in_flight = BTreeMap::new();
+        let table = Loop {
             dag,
             backend,
             options,
-            states: closure.iter().map(|node| (node.clone(), State::Waiting(dag.givers(node)))).collect(),
-            ready: closure.iter().filter(|node| dag.givers(node) == 0).cloned().collect(),
-            in_flight: BTreeMap::new(),
+            workshop: &workshop,
+            states,
+            ready,
+            in_flight,
             working: 0,
-            tasks: task_sender,
-        }
-        .run(&inbox)
+            news: false,
+        };
+        table.run()
     })
+}
+
+/// A running action, and the nodes that wait for it: the first one is the one that runs.
+struct InFlight {
+    action: Arc<Action>,
+    nodes: Vec<(usize, Reason)>,
 }
 
 /// The owner of the state table.
@@ -164,137 +192,160 @@ struct Loop<'a> {
     dag: &'a Dag,
     backend: &'a Backend<'a>,
     options: &'a Options,
-    states: BTreeMap<NodeName, State>,
-    ready: BTreeSet<NodeName>,
-    /// Running actions, and the nodes that wait for them: the first one is the one that runs.
-    in_flight: BTreeMap<ActionDigest, Vec<(NodeName, Arc<Action>, Reason)>>,
+    workshop: &'a Workshop<'a>,
+    /// By the node's number.
+    states: Vec<State>,
+    ready: BinaryHeap<Reverse<usize>>,
+    in_flight: BTreeMap<ActionDigest, InFlight>,
     working: usize,
-    tasks: Sender<Task>,
+    /// Whether a node gave something else than the roll says.
+    news: bool,
 }
 
 impl Loop<'_> {
-    fn run(mut self, inbox: &Receiver<Message>) -> Result<Built, StoreError> {
+    fn run(mut self) -> Result<Built, StoreError> {
         loop {
-            while !self.backend.cancel.is_cancelled()
-                && let Some(node) = self.ready.pop_first()
-            {
-                let inputs = self.inputs(&node);
-                self.states.insert(node.clone(), State::Working);
-                self.send(Task::Resolve { node, inputs });
+            if !self.backend.cancel.is_cancelled() {
+                self.hand_out();
             }
             if self.working == 0 {
                 break;
             }
-            match inbox.recv_timeout(CANCEL_INTERVAL) {
-                Ok(Message::Resolved { node, inputs, resolved }) => {
-                    self.working -= 1;
-                    self.resolved(node, inputs, resolved)?;
+            let patience = if self.workshop.is_busy() { GATHER_INTERVAL } else { CANCEL_INTERVAL };
+            for message in self.workshop.messages.take(patience) {
+                self.working -= 1;
+                match message {
+                    Message::Known { node, action, digest, result } => {
+                        self.known(node, action, digest, result);
+                    }
+                    Message::Resolved(task) => self.resolved(task)?,
+                    Message::Failed { node, error } => self.failed(node, &error, None),
+                    Message::Broken(error) => return Err(error),
+                    Message::Ran { node, digest, result } => self.ran(node, digest, result)?,
                 }
-                Ok(Message::Ran { node, digest, result }) => {
-                    self.working -= 1;
-                    self.ran(&node, digest, result)?;
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        let outcome = |state| match state {
-            State::Ended(outcome) => outcome,
-            State::Waiting(_) | State::Working => Outcome::Stopped,
+        if self.news {
+            self.write_roll()?;
+        }
+        let ended = |(node, state): (&NodeName, State)| match state {
+            State::Unwanted => None,
+            State::Ended(outcome) => Some((node.clone(), outcome)),
+            State::Waiting(_) | State::Working => Some((node.clone(), Outcome::Stopped)),
         };
-        Ok(Built { nodes: self.states.into_iter().map(|(node, state)| (node, outcome(state))).collect() })
+        Ok(Built { nodes: self.dag.nodes().keys().zip(self.states).filter_map(ended).collect() })
+    }
+
+    /// Has all nodes resolved whose givers are done.
+    fn hand_out(&mut self) {
+        let mut tasks = Vec::new();
+        while let Some(Reverse(node)) = self.ready.pop() {
+            let of = |giver| self.done(giver).map(|done| Arc::clone(&done.result));
+            let givers = self.dag.sources_of(node).map(of).collect();
+            let wants = self.workshop.nodes[node].1.step.wants_provenance();
+            let provenance = if wants { self.provenance(node) } else { BTreeMap::new() };
+            self.states[node] = State::Working;
+            tasks.push(Task::Resolve { node, givers, provenance });
+        }
+        self.working += tasks.len();
+        self.workshop.tasks.push(tasks, true);
+    }
+
+    /// Writes down what every node gave, for the next time.
+    fn write_roll(&self) -> Result<(), StoreError> {
+        let mut writer = RollWriter::default();
+        for (number, name) in self.dag.nodes().keys().enumerate() {
+            match self.done(number) {
+                Some(done) => writer.add(name.as_str(), &done.digest, &done.result)?,
+                // What this build did not want is still what it was.
+                None => writer.keep(&self.workshop.roll, name.as_str()),
+            }
+        }
+        self.backend.store.set_roll(&self.options.graph, &self.workshop.roll, writer)
     }
 
     fn tell(&self, event: Event) {
         (self.backend.listener)(event);
     }
 
-    fn send(&mut self, task: Task) {
-        if self.tasks.send(task).is_ok() {
-            self.working += 1;
-        }
+    fn name(&self, node: usize) -> NodeName {
+        self.dag.name(node).clone()
     }
 
-    fn done(&self, node: &NodeName) -> Option<&Done> {
+    fn done(&self, node: usize) -> Option<&Done> {
         match self.states.get(node)? {
             State::Ended(Outcome::Done(done)) => Some(done),
             _ => None,
         }
     }
 
-    /// Returns the inputs of a node whose givers are all done.
-    fn inputs(&self, node: &NodeName) -> BTreeMap<String, Output> {
-        let wanted = &self.dag.nodes()[node].inputs;
-        wanted
-            .iter()
-            .filter_map(|(name, from)| {
-                let output = self.done(&from.node)?.result.outputs.get(&from.output)?;
-                Some((name.clone(), output.clone()))
-            })
-            .collect()
+    fn make_done(
+        &self,
+        node: usize,
+        action: Option<&Arc<Action>>,
+        digest: ActionDigest,
+        result: Arc<ActionResult>,
+        reason: Reason,
+    ) -> Done {
+        let step = self.workshop.nodes[node].1.step.kind();
+        let action = action.filter(|_| self.workshop.keeps_actions).cloned();
+        Done { step, action, digest, result, reason, ran: false }
     }
 
-    fn resolved(
+    /// Takes in a node that is what the roll says it was.
+    fn known(
         &mut self,
-        node: NodeName,
-        inputs: BTreeMap<String, Output>,
-        resolved: Result<Resolved, StepError>,
-    ) -> Result<(), StoreError> {
-        let resolved = match resolved {
-            Ok(resolved) => resolved,
-            Err(error) => {
-                self.failed(&node, &error, None);
-                return Ok(());
-            }
-        };
-        let step = &self.dag.nodes()[&node].step;
-        let provenance = if step.wants_provenance() { self.provenance(&node) } else { BTreeMap::new() };
-        let action = Arc::new(Action {
-            step: step.kind().to_owned(),
-            version: step.version(),
-            params: step.params(),
-            inputs: inputs.iter().map(|(name, output)| (name.clone(), output.object)).collect(),
-            sources: resolved.sources.clone(),
-            tools: resolved.tools.iter().map(|(name, tool)| (name.clone(), tool.identity)).collect(),
-            provenance: provenance
-                .iter()
-                .map(|(node, below)| (node.as_str().to_owned(), below.action.digest()))
-                .collect(),
-            sandboxed: self.backend.sandbox.mode() == Mode::On,
-        });
-        let digest = action.digest();
-        let known = self.backend.store.action(&digest)?.map(|known| relocated(known, &resolved.places));
+        node: usize,
+        action: Option<Arc<Action>>,
+        digest: ActionDigest,
+        result: Arc<ActionResult>,
+    ) {
+        tracing::debug!(node = %self.dag.name(node), action = %digest, "known");
+        if let Some(running) = self.in_flight.get_mut(&digest) {
+            running.nodes.push((node, Reason::Cached));
+            return;
+        }
+        let done = self.make_done(node, action.as_ref(), digest, result, Reason::Cached);
+        self.finished(node, done, None);
+    }
+
+    fn resolved(&mut self, task: Box<RunTask>) -> Result<(), StoreError> {
+        let digest = task.digest;
+        let places = &task.resolved.places;
+        let known = self.backend.store.action(&digest)?.map(|known| relocated(known, places));
         let hit = known.is_some();
-        tracing::debug!(%node, action = %digest, hit, "resolved");
-        let reason = self.reason(&node, &action, digest, hit)?;
-        if let Some(followers) = self.in_flight.get_mut(&digest) {
-            followers.push((node, action, Reason::Cached));
+        let name = self.name(task.node);
+        tracing::debug!(node = %name, action = %digest, hit, "resolved");
+        let reason = self.reason(&name, &task.action, digest, hit)?;
+        if let Some(running) = self.in_flight.get_mut(&digest) {
+            running.nodes.push((task.node, Reason::Cached));
         } else if let Some(result) = known.filter(|_| !self.options.check) {
-            self.finished(node, action, digest, Arc::new(result), reason, None)?;
+            let done = self.make_done(task.node, Some(&task.action), digest, Arc::new(result), reason);
+            self.remember(task.node, &task.action, &done)?;
+            self.finished(task.node, done, None);
         } else {
-            self.tell(Event::Started { node: node.clone(), reason: reason.clone(), action: digest });
-            self.in_flight.insert(digest, vec![(node.clone(), Arc::clone(&action), reason)]);
-            let task = RunTask { node, digest, action, inputs, resolved, provenance };
-            self.send(Task::Run(Box::new(task)));
+            self.tell(Event::Started { node: name, reason: reason.clone(), action: digest });
+            let running = InFlight { action: Arc::clone(&task.action), nodes: vec![(task.node, reason)] };
+            self.in_flight.insert(digest, running);
+            self.working += 1;
+            self.workshop.tasks.push([Task::Run(task)], true);
         }
         Ok(())
     }
 
     /// Returns what every node below `node` did.
-    fn provenance(&self, node: &NodeName) -> BTreeMap<NodeName, Provenance> {
-        let mut below = self.dag.closure([node]);
-        below.remove(node);
+    fn provenance(&self, node: usize) -> BTreeMap<NodeName, Provenance> {
+        let below = self.dag.closure_of([node]).into_iter().filter(|below| *below != node);
         below
-            .into_iter()
-            .filter_map(|name| {
-                let done = self.done(&name)?;
+            .filter_map(|below| {
+                let done = self.done(below)?;
                 let outputs = &done.result.outputs;
                 let provenance = Provenance {
-                    action: Arc::clone(&done.action),
+                    action: Arc::clone(done.action.as_ref()?),
                     outputs: outputs.iter().map(|(name, output)| (name.clone(), output.object)).collect(),
                     remarks: done.result.remarks.clone(),
                 };
-                Some((name, provenance))
+                Some((self.name(below), provenance))
             })
             .collect()
     }
@@ -328,87 +379,92 @@ impl Loop<'_> {
 
     fn ran(
         &mut self,
-        node: &NodeName,
+        node: usize,
         digest: ActionDigest,
         result: Result<Ran, (StepError, Vec<u8>)>,
     ) -> Result<(), StoreError> {
-        let followers = self.in_flight.remove(&digest).unwrap_or_default();
+        let Some(InFlight { action, nodes }) = self.in_flight.remove(&digest) else { return Ok(()) };
         match result {
             Ok(ran) => {
                 let milliseconds = ran.here.then_some(ran.result.milliseconds);
                 let result = Arc::new(ran.result);
-                for (follower, action, reason) in followers {
-                    let milliseconds = milliseconds.filter(|_| follower == *node);
-                    self.finished(follower, action, digest, Arc::clone(&result), reason, milliseconds)?;
+                for (follower, reason) in nodes {
+                    let milliseconds = milliseconds.filter(|_| follower == node);
+                    let result = Arc::clone(&result);
+                    let done = self.make_done(follower, Some(&action), digest, result, reason);
+                    let done = Done { ran: milliseconds.is_some(), ..done };
+                    self.remember(follower, &action, &done)?;
+                    self.finished(follower, done, milliseconds);
                 }
             }
             Err((error, log)) => {
                 let path = self.backend.store.log_path(&digest);
                 let kept = !log.is_empty() && std::fs::write(&path, &log).is_ok();
-                for (follower, _, _) in followers {
-                    self.failed(&follower, &error, kept.then(|| path.clone()));
+                for (follower, _) in nodes {
+                    self.failed(follower, &error, kept.then(|| path.clone()));
                 }
             }
         }
         Ok(())
     }
 
-    fn finished(
-        &mut self,
-        node: NodeName,
-        action: Arc<Action>,
-        digest: ActionDigest,
-        result: Arc<ActionResult>,
-        reason: Reason,
-        milliseconds: Option<u64>,
-    ) -> Result<(), StoreError> {
-        if milliseconds.is_none() {
-            for text in &result.remarks {
-                self.tell(Event::Remark { node: node.clone(), text: text.clone() });
-            }
+    /// Remembers why a node ran, and for whom.
+    fn remember(&mut self, node: usize, action: &Action, done: &Done) -> Result<(), StoreError> {
+        let (store, graph, node) = (self.backend.store, &self.options.graph, self.name(node));
+        if !std::mem::replace(&mut self.news, true) {
+            // Its nodes are what they were last time; from here on, they may not be.
+            store.void_roll(graph)?;
         }
-        let (store, graph) = (self.backend.store, &self.options.graph);
-        let known = explain::last(store, graph, &node)?.is_some_and(|last| last.action == digest);
+        let known = explain::last(store, graph, &node)?.is_some_and(|last| last.action == done.digest);
         // What is remembered is why the node last ran, not that nothing has changed since.
-        if !known || matches!(reason, Reason::Gone) {
-            let last = Last { action: digest, fields: action.fields(), reason: reason.clone() };
+        if !known || matches!(done.reason, Reason::Gone) {
+            let last = Last { action: done.digest, fields: action.fields(), reason: done.reason.clone() };
             explain::remember(store, graph, &node, &last)?;
             let kind = action.step.clone();
-            store.note_owner(&digest, &Owner { spec: graph.clone(), node: node.to_string(), kind })?;
+            store.note_owner(&done.digest, &Owner { spec: graph.clone(), node: node.to_string(), kind })?;
         }
-        self.tell(Event::Finished {
-            node: node.clone(),
-            reason: reason.clone(),
-            action: digest,
-            milliseconds,
-        });
-        for taker in self.dag.takers(&node) {
-            if let Some(State::Waiting(left)) = self.states.get_mut(taker) {
-                *left -= 1;
-                if *left == 0 {
-                    self.ready.insert(taker.clone());
-                }
-            }
-        }
-        let done = Done { action, digest, result, reason, ran: milliseconds.is_some() };
-        self.states.insert(node, State::Ended(Outcome::Done(done)));
         Ok(())
     }
 
-    fn failed(&mut self, node: &NodeName, error: &StepError, log: Option<std::path::PathBuf>) {
+    fn finished(&mut self, node: usize, done: Done, milliseconds: Option<u64>) {
+        let name = self.name(node);
+        if milliseconds.is_none() {
+            for text in &done.result.remarks {
+                self.tell(Event::Remark { node: name.clone(), text: text.clone() });
+            }
+        }
+        self.tell(Event::Finished {
+            node: name,
+            reason: done.reason.clone(),
+            action: done.digest,
+            milliseconds,
+        });
+        for taker in self.dag.takers_of(node) {
+            if let State::Waiting(left) = &mut self.states[taker] {
+                *left -= 1;
+                if *left == 0 {
+                    self.ready.push(Reverse(taker));
+                }
+            }
+        }
+        self.states[node] = State::Ended(Outcome::Done(done));
+    }
+
+    fn failed(&mut self, node: usize, error: &StepError, log: Option<std::path::PathBuf>) {
+        let name = self.name(node);
         self.tell(Event::Failed {
-            node: node.clone(),
+            node: name.clone(),
             causes: error.causes(),
             help: error.help.clone(),
             log,
         });
-        self.states.insert(node.clone(), State::Ended(Outcome::Failed(error.fault)));
-        let mut left: Vec<NodeName> = self.dag.takers(node).cloned().collect();
+        self.states[node] = State::Ended(Outcome::Failed(error.fault));
+        let mut left: Vec<usize> = self.dag.takers_of(node).collect();
         while let Some(taker) = left.pop() {
-            if let Some(state @ State::Waiting(_)) = self.states.get_mut(&taker) {
-                *state = State::Ended(Outcome::Skipped(node.clone()));
-                self.tell(Event::Skipped { node: taker.clone(), because: node.clone() });
-                left.extend(self.dag.takers(&taker).cloned());
+            if matches!(self.states[taker], State::Waiting(_)) {
+                self.states[taker] = State::Ended(Outcome::Skipped(name.clone()));
+                self.tell(Event::Skipped { node: self.name(taker), because: name.clone() });
+                left.extend(self.dag.takers_of(taker));
             }
         }
     }

@@ -2,13 +2,10 @@
 //!
 //! It is checked once, when it is made. It does no I/O.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::fmt;
 use std::sync::Arc;
-
-use petgraph::Direction;
-use petgraph::algo::tarjan_scc;
-use petgraph::graph::{DiGraph, NodeIndex};
 
 use crate::step::Step;
 
@@ -92,12 +89,15 @@ pub enum DagError {
     Cycle(Vec<NodeName>),
 }
 
-/// A checked graph. An edge goes from a node to one that takes its output.
+/// A checked graph. Inside, a node is its number in order of name.
 #[derive(Clone)]
 pub struct Dag {
     nodes: BTreeMap<NodeName, Derivation>,
-    graph: DiGraph<NodeName, ()>,
-    index: BTreeMap<NodeName, NodeIndex>,
+    names: Vec<NodeName>,
+    /// The giver of each input, in the order of the inputs' names.
+    sources: Edges,
+    givers: Edges,
+    takers: Edges,
 }
 
 impl Dag {
@@ -106,30 +106,43 @@ impl Dag {
     /// # Errors
     /// [`DagError`], which names the node and the input.
     pub fn new(nodes: BTreeMap<NodeName, Derivation>) -> Result<Dag, DagError> {
-        let mut graph = DiGraph::new();
-        let index: BTreeMap<_, _> =
-            nodes.keys().map(|name| (name.clone(), graph.add_node(name.clone()))).collect();
+        let numbers: HashMap<&NodeName, (usize, &Derivation)> = nodes
+            .iter()
+            .enumerate()
+            .map(|(number, (name, derivation))| (name, (number, derivation)))
+            .collect();
+        let (mut sources, mut givers) = (Edges::default(), Edges::default());
+        let mut own = Vec::new();
         for (node, derivation) in &nodes {
+            own.clear();
             for (input, wanted) in &derivation.inputs {
-                let Some(giver) = nodes.get(&wanted.node) else {
+                let Some((giver, given)) = numbers.get(&wanted.node) else {
                     let (node, input, wanted) = (node.clone(), input.clone(), wanted.clone());
                     return Err(DagError::UnknownNode { node, input, wanted });
                 };
-                if !giver.outputs.contains(&wanted.output) {
+                if !given.outputs.contains(&wanted.output) {
                     return Err(DagError::UnknownOutput {
                         node: node.clone(),
                         input: input.clone(),
                         wanted: wanted.clone(),
-                        has: giver.outputs.iter().cloned().collect(),
+                        has: given.outputs.iter().cloned().collect(),
                     });
                 }
-                graph.update_edge(index[&wanted.node], index[node], ());
+                own.push(*giver);
             }
+            sources.push(&own);
+            own.sort_unstable();
+            own.dedup();
+            givers.push(&own);
         }
-        if let Some(cycle) = find_cycle(&graph) {
-            return Err(DagError::Cycle(cycle));
+        drop(numbers);
+        let takers = givers.reversed();
+        let names = nodes.keys().cloned().collect();
+        let dag = Dag { nodes, names, sources, givers, takers };
+        match dag.find_circle() {
+            Some(circle) => Err(DagError::Cycle(circle)),
+            None => Ok(dag),
         }
-        Ok(Dag { nodes, graph, index })
     }
 
     /// Returns every node.
@@ -137,70 +150,147 @@ impl Dag {
         &self.nodes
     }
 
-    /// Returns `wanted` and every node they need, directly or not; unknown names are left out.
-    pub fn closure<'a>(&self, wanted: impl IntoIterator<Item = &'a NodeName>) -> BTreeSet<NodeName> {
-        let mut left: Vec<_> = wanted.into_iter().filter_map(|name| self.index.get(name)).copied().collect();
-        let mut seen = BTreeSet::new();
+    /// Returns the number of a node.
+    pub(crate) fn number(&self, node: &NodeName) -> Option<usize> {
+        self.names.binary_search(node).ok()
+    }
+
+    /// Returns the name of a node.
+    pub(crate) fn name(&self, node: usize) -> &NodeName {
+        &self.names[node]
+    }
+
+    /// Returns the giver of each input of a node, in the order of the inputs' names.
+    pub(crate) fn sources_of(&self, node: usize) -> impl Iterator<Item = usize> {
+        self.sources.of(node)
+    }
+
+    /// Returns how many distinct nodes give to a node.
+    pub(crate) fn count_givers(&self, node: usize) -> usize {
+        self.givers.of(node).len()
+    }
+
+    /// Returns the nodes that take an output of a node.
+    pub(crate) fn takers_of(&self, node: usize) -> impl Iterator<Item = usize> {
+        self.takers.of(node)
+    }
+
+    /// Returns `wanted` and every node they need, in order.
+    pub(crate) fn closure_of(&self, wanted: impl IntoIterator<Item = usize>) -> Vec<usize> {
+        let mut left: Vec<usize> = wanted.into_iter().collect();
+        let mut seen = vec![false; self.names.len()];
         while let Some(node) = left.pop() {
-            if seen.insert(self.graph[node].clone()) {
-                left.extend(self.graph.neighbors_directed(node, Direction::Incoming));
+            if !std::mem::replace(&mut seen[node], true) {
+                left.extend(self.givers.of(node));
             }
         }
-        seen
+        (0..seen.len()).filter(|node| seen[*node]).collect()
+    }
+
+    /// Returns `wanted` and every node they need, directly or not; unknown names are left out.
+    pub fn closure<'a>(&self, wanted: impl IntoIterator<Item = &'a NodeName>) -> BTreeSet<NodeName> {
+        let wanted = wanted.into_iter().filter_map(|name| self.number(name));
+        self.closure_of(wanted).into_iter().map(|node| self.names[node].clone()).collect()
     }
 
     /// Returns the nodes that take an output of `node`.
     pub fn takers<'a>(&'a self, node: &NodeName) -> impl Iterator<Item = &'a NodeName> + use<'a> {
-        let index = self.index.get(node).copied();
-        index
-            .into_iter()
-            .flat_map(|index| self.graph.neighbors_directed(index, Direction::Outgoing))
-            .map(|taker| &self.graph[taker])
+        let takers = self.number(node).into_iter().flat_map(|node| self.takers.of(node));
+        takers.map(|taker| &self.names[taker])
     }
 
     /// Returns the number of distinct nodes whose outputs `node` takes.
     pub fn givers(&self, node: &NodeName) -> usize {
-        self.index
-            .get(node)
-            .map_or(0, |index| self.graph.neighbors_directed(*index, Direction::Incoming).count())
+        self.number(node).map_or(0, |node| self.count_givers(node))
     }
 
     /// Returns every node after those it needs; among those that could be next, in order of name.
     pub fn order(&self) -> Vec<NodeName> {
-        let mut left: BTreeMap<&NodeName, usize> =
-            self.nodes.keys().map(|name| (name, self.givers(name))).collect();
-        let mut ready: BTreeSet<&NodeName> =
-            left.iter().filter(|(_, count)| **count == 0).map(|(name, _)| *name).collect();
-        let mut order = Vec::with_capacity(self.nodes.len());
-        while let Some(node) = ready.pop_first() {
-            order.push(node.clone());
-            for taker in self.takers(node) {
-                if let Some(count) = left.get_mut(taker) {
-                    *count -= 1;
-                    if *count == 0 {
-                        ready.insert(taker);
-                    }
+        let (order, _) = self.peeled();
+        order.into_iter().map(|node| self.names[node].clone()).collect()
+    }
+
+    /// Takes away nodes that nothing is left to give to, in order; returns them, and how many givers the others wait for.
+    fn peeled(&self) -> (Vec<usize>, Vec<usize>) {
+        let mut waits: Vec<usize> = (0..self.names.len()).map(|node| self.count_givers(node)).collect();
+        let mut ready: BinaryHeap<_> =
+            (0..waits.len()).filter(|node| waits[*node] == 0).map(Reverse).collect();
+        let mut order = Vec::with_capacity(waits.len());
+        while let Some(Reverse(node)) = ready.pop() {
+            order.push(node);
+            for taker in self.takers.of(node) {
+                waits[taker] -= 1;
+                if waits[taker] == 0 {
+                    ready.push(Reverse(taker));
                 }
             }
         }
-        order
+        (order, waits)
+    }
+
+    /// Returns the nodes of a circle in the order of their edges, the first one again at the end.
+    fn find_circle(&self) -> Option<Vec<NodeName>> {
+        let (_, waits) = self.peeled();
+        // What still waits is in a circle or behind one: whoever goes back from giver to giver must come round.
+        let mut last = (0..waits.len()).find(|node| waits[*node] > 0)?;
+        let mut walk = Vec::new();
+        let mut place = vec![None; waits.len()];
+        while place[last].is_none() {
+            place[last] = Some(walk.len());
+            walk.push(last);
+            last = self.givers.of(last).find(|giver| waits[*giver] > 0)?;
+        }
+        let mut circle = walk.split_off(place[last]?);
+        circle.reverse();
+        let first = circle.iter().enumerate().min_by_key(|(_, node)| **node).map_or(0, |(at, _)| at);
+        circle.rotate_left(first);
+        circle.push(circle[0]);
+        Some(circle.into_iter().map(|node| self.names[node].clone()).collect())
     }
 }
 
-/// Returns the nodes of a circle in the order of their edges, the first one again at the end.
-fn find_cycle(graph: &DiGraph<NodeName, ()>) -> Option<Vec<NodeName>> {
-    let group = tarjan_scc(graph)
-        .into_iter()
-        .find(|group| group.len() > 1 || group.iter().any(|node| graph.contains_edge(*node, *node)))?;
-    // Inside a strongly connected group every node has a successor in it: walking on must repeat one.
-    let mut walk: Vec<NodeIndex> = vec![*group.iter().min_by_key(|node| &graph[**node])?];
-    loop {
-        let last = *walk.last()?;
-        let next = graph.neighbors(last).filter(|node| group.contains(node)).min_by_key(|n| &graph[*n])?;
-        if let Some(start) = walk.iter().position(|node| *node == next) {
-            walk.push(next);
-            return Some(walk[start..].iter().map(|node| graph[*node].clone()).collect());
+/// The neighbours of each node, one list after the other.
+#[derive(Clone)]
+struct Edges {
+    /// Where each node's list starts, and where the last one ends.
+    starts: Vec<usize>,
+    ends: Vec<usize>,
+}
+
+impl Default for Edges {
+    fn default() -> Self {
+        Self { starts: vec![0], ends: Vec::new() }
+    }
+}
+
+impl Edges {
+    /// Adds the list of the next node.
+    fn push(&mut self, neighbours: &[usize]) {
+        self.ends.extend_from_slice(neighbours);
+        self.starts.push(self.ends.len());
+    }
+
+    /// Returns the neighbours of a node.
+    fn of(&self, node: usize) -> impl ExactSizeIterator<Item = usize> {
+        self.ends[self.starts[node]..self.starts[node + 1]].iter().copied()
+    }
+
+    /// Returns the same edges, seen from the other ends.
+    fn reversed(&self) -> Self {
+        let mut starts = vec![0; self.starts.len()];
+        for end in &self.ends {
+            starts[end + 1] += 1;
         }
-        walk.push(next);
+        for node in 1..starts.len() {
+            starts[node] += starts[node - 1];
+        }
+        let (mut next, mut ends) = (starts.clone(), vec![0; self.ends.len()]);
+        for node in 0..self.starts.len() - 1 {
+            for end in self.of(node) {
+                ends[next[end]] = node;
+                next[end] += 1;
+            }
+        }
+        Self { starts, ends }
     }
 }

@@ -102,7 +102,10 @@ impl Build {
                 None => self.publish(&store, spec, &built, &reporter)?.max(refused(spec.refused.as_deref())),
                 Some(fault) => machine::code(fault),
             });
+            // The process ends soon: nobody needs the memory back.
+            std::mem::forget(built);
         }
+        std::mem::forget(specs);
         Ok(code)
     }
 
@@ -167,7 +170,7 @@ impl Build {
     /// Repeats from the manifest how much memory each way to boot needs.
     fn say_memory(&self, store: &cache::Store, built: &Built, reporter: &Reporter, folder: &Path) {
         let manifests = built.nodes.values().filter_map(|outcome| match outcome {
-            Outcome::Done(done) if done.action.step == "manifest" => done.result.outputs.get("files"),
+            Outcome::Done(done) if done.step == "manifest" => done.result.outputs.get("files"),
             _ => None,
         });
         for output in manifests {

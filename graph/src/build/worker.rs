@@ -3,27 +3,53 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use cache::{ActionDigest, ActionResult, Output};
+use cache::{ActionDigest, ActionResult, Output, Roll, StoreError};
 
+use super::queue::Queue;
 use super::{Backend, Options};
-use crate::action::Action;
-use crate::dag::{Dag, NodeName};
+use crate::action::{Action, Sketch};
+use crate::dag::{Derivation, NodeName};
 use crate::event::Event;
-use crate::sandbox::SandboxError;
+use crate::sandbox::{Mode, SandboxError};
 use crate::step::{Job, Provenance, Report, Resolved, Resolving, StepError};
+
+/// What the workers share.
+pub(super) struct Workshop<'a> {
+    /// By the node's number.
+    pub(super) nodes: Vec<(&'a NodeName, &'a Derivation)>,
+    pub(super) backend: &'a Backend<'a>,
+    pub(super) options: &'a Options,
+    /// What the nodes gave last time.
+    pub(super) roll: Roll,
+    /// Whether a node reports on the actions of others.
+    pub(super) keeps_actions: bool,
+    pub(super) tasks: Queue<Task>,
+    pub(super) messages: Queue<Message>,
+}
+
+impl Workshop<'_> {
+    /// Tells whether waiting tasks keep the workers busy for a while.
+    pub(super) fn is_busy(&self) -> bool {
+        self.tasks.len() >= self.options.jobs.saturating_mul(8)
+    }
+}
 
 /// Work for a worker.
 pub(super) enum Task {
-    Resolve { node: NodeName, inputs: BTreeMap<String, Output> },
+    /// `givers` are the results that the node's inputs come from, in the order of their names.
+    Resolve {
+        node: usize,
+        givers: Vec<Option<Arc<ActionResult>>>,
+        provenance: BTreeMap<NodeName, Provenance>,
+    },
     Run(Box<RunTask>),
 }
 
 pub(super) struct RunTask {
-    pub(super) node: NodeName,
+    pub(super) node: usize,
     pub(super) digest: ActionDigest,
     pub(super) action: Arc<Action>,
     pub(super) inputs: BTreeMap<String, Output>,
@@ -33,8 +59,16 @@ pub(super) struct RunTask {
 
 /// What a worker has to say.
 pub(super) enum Message {
-    Resolved { node: NodeName, inputs: BTreeMap<String, Output>, resolved: Result<Resolved, StepError> },
-    Ran { node: NodeName, digest: ActionDigest, result: Result<Ran, (StepError, Vec<u8>)> },
+    /// The node is what it was last time, and so is its result.
+    Known { node: usize, action: Option<Arc<Action>>, digest: ActionDigest, result: Arc<ActionResult> },
+    /// The node's action is known.
+    Resolved(Box<RunTask>),
+    /// The node's action could not be found out.
+    Failed { node: usize, error: StepError },
+    /// The store failed.
+    Broken(StoreError),
+    /// The action ran.
+    Ran { node: usize, digest: ActionDigest, result: Result<Ran, (StepError, Vec<u8>)> },
 }
 
 pub(super) struct Ran {
@@ -44,43 +78,77 @@ pub(super) struct Ran {
 }
 
 /// Takes tasks until there are no more.
-pub(super) fn work(
-    dag: &Dag,
-    backend: &Backend<'_>,
-    options: &Options,
-    tasks: &Mutex<Receiver<Task>>,
-    messages: &Sender<Message>,
-) {
-    loop {
-        let task = tasks.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(task) = task else { return };
+pub(super) fn work(workshop: &Workshop<'_>) {
+    while let Some(task) = workshop.tasks.pop() {
+        let is_run = matches!(task, Task::Run(_));
         let message = match task {
-            Task::Resolve { node, inputs } => {
-                let report = |report| tell(backend, &node, report, None);
-                let resolving = Resolving {
-                    store: backend.store,
-                    tools: backend.tools,
-                    offline: options.offline,
-                    cancel: backend.cancel,
-                    report: &report,
-                };
-                let step = &dag.nodes()[&node].step;
-                let resolved = caught(|| step.resolve(&resolving));
-                Message::Resolved { node, inputs, resolved }
+            Task::Resolve { node, givers, provenance } => {
+                resolve(workshop, node, &givers, provenance).unwrap_or_else(Message::Broken)
             }
             Task::Run(task) => {
                 let log = Mutex::default();
-                let result = run(dag, backend, options, &task, &log);
+                let result = run(workshop, &task, &log);
                 let result = result.map_err(|error| {
                     (error, std::mem::take(&mut *log.lock().unwrap_or_else(PoisonError::into_inner)))
                 });
                 Message::Ran { node: task.node, digest: task.digest, result }
             }
         };
-        if messages.send(message).is_err() {
-            return;
-        }
+        // As long as there is plenty to do, nobody need be woken for what is done.
+        workshop.messages.push([message], is_run || !workshop.is_busy());
     }
+}
+
+/// Finds out a node's action, and whether it is what it was last time.
+fn resolve(
+    workshop: &Workshop<'_>,
+    node: usize,
+    givers: &[Option<Arc<ActionResult>>],
+    provenance: BTreeMap<NodeName, Provenance>,
+) -> Result<Message, StoreError> {
+    let backend = workshop.backend;
+    let (name, derivation) = workshop.nodes[node];
+    let report = |report| tell(backend, name, report, None);
+    let resolving = Resolving {
+        store: backend.store,
+        tools: backend.tools,
+        offline: workshop.options.offline,
+        cancel: backend.cancel,
+        report: &report,
+    };
+    let step = &derivation.step;
+    let resolved = match caught(|| step.resolve(&resolving)) {
+        Ok(resolved) => resolved,
+        Err(error) => return Ok(Message::Failed { node, error }),
+    };
+    let given = || {
+        let of_giver = derivation.inputs.iter().zip(givers);
+        of_giver
+            .filter_map(|((input, from), giver)| Some((input, giver.as_ref()?.outputs.get(&from.output)?)))
+    };
+    let params = step.params();
+    let below = provenance.iter().map(|(node, below)| (node.as_str(), below.action.digest()));
+    let sketch = Sketch {
+        step: step.kind(),
+        version: step.version(),
+        params: &params,
+        inputs: given().map(|(input, output)| (input.as_str(), output.object)).collect(),
+        sources: &resolved.sources,
+        tools: resolved.tools.iter().map(|(name, tool)| (name.as_str(), tool.identity)).collect(),
+        provenance: below.collect(),
+        sandboxed: backend.sandbox.mode() == Mode::On,
+    };
+    let digest = sketch.digest();
+    if !workshop.options.check
+        && let Some(result) = backend.store.result_in(&workshop.roll, name.as_str(), node, &digest)?
+    {
+        let result = Arc::new(super::relocated(result, &resolved.places));
+        let action = workshop.keeps_actions.then(|| Arc::new(sketch.to_action()));
+        return Ok(Message::Known { node, action, digest, result });
+    }
+    let action = Arc::new(sketch.to_action());
+    let inputs = given().map(|(input, output)| (input.clone(), output.clone())).collect();
+    Ok(Message::Resolved(Box::new(RunTask { node, digest, action, inputs, resolved, provenance })))
 }
 
 /// Passes on what a step tells; remarks are also kept with the result.
@@ -111,13 +179,9 @@ fn caught<T>(step: impl FnOnce() -> Result<T, StepError>) -> Result<T, StepError
     })
 }
 
-fn run(
-    dag: &Dag,
-    backend: &Backend<'_>,
-    options: &Options,
-    task: &RunTask,
-    log: &Mutex<Vec<u8>>,
-) -> Result<Ran, StepError> {
+fn run(workshop: &Workshop<'_>, task: &RunTask, log: &Mutex<Vec<u8>>) -> Result<Ran, StepError> {
+    let Workshop { backend, options, .. } = workshop;
+    let (name, derivation) = workshop.nodes[task.node];
     let (store, cancel) = (backend.store, backend.cancel);
     let lock = store.lock_action(&task.digest, &|| cancel.is_cancelled())?;
     let _lock = lock.ok_or(SandboxError::Cancelled)?;
@@ -129,10 +193,10 @@ fn run(
         return Ok(Ran { result, here: false });
     }
     let remarks = Mutex::default();
-    let report = |report| tell(backend, &task.node, report, Some(&remarks));
+    let report = |report| tell(backend, name, report, Some(&remarks));
     let job = Job {
         store,
-        node: &task.node,
+        node: name,
         action: &task.action,
         inputs: &task.inputs,
         resolved: &task.resolved,
@@ -144,7 +208,6 @@ fn run(
         report: &report,
         log,
     };
-    let derivation = &dag.nodes()[&task.node];
     let started = Instant::now();
     let outputs = caught(|| derivation.step.run(&job))?;
     job.check_cancelled()?;
