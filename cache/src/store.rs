@@ -35,6 +35,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension, params};
 use rustix::fs::{AtFlags, statat};
 
@@ -54,6 +55,9 @@ const VERSION: &str = "stagegraph store 1\n";
 
 /// How long a process waits for another one's transaction before it gives up.
 const BUSY: Duration = Duration::from_secs(60);
+
+/// The size of a log of the index that is left to the next process.
+const SMALL_LOG: u64 = 128 << 10;
 
 /// What `index.sqlite` holds. Digests are their raw 32 bytes.
 const SCHEMA: &str = "
@@ -457,6 +461,11 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
+        // Moving a few rows from the log to the index waits for the disk twice; it can wait for a process that has more.
+        let log = fs::metadata(self.dir.join("index.sqlite-wal")).map_or(0, |found| found.len());
+        if log < SMALL_LOG {
+            let _ = lock(&self.index).set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+        }
         // What stays is swept by whoever opens the store next. The lock goes last: it says whose the folder is.
         if fs::remove_dir_all(&self.scratch).is_ok() {
             let _ = fs::remove_file(self.scratch.with_extension("lock"));
