@@ -10,6 +10,7 @@ pub mod actions;
 pub mod blocks;
 pub mod digest;
 pub mod ingest;
+pub mod look;
 pub mod name;
 pub mod rolls;
 pub mod source;
@@ -19,6 +20,7 @@ pub mod tree;
 
 pub use actions::{ActionResult, Object, Output, Outputs};
 pub use digest::{ActionDigest, BlobDigest, Sha256, TreeDigest};
+pub use look::Look;
 pub use name::{FileName, RelPath};
 pub use rolls::{Roll, RollWriter};
 pub use source::{Bytes, RootTree};

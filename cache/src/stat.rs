@@ -37,6 +37,19 @@ impl Stat {
         ])
     }
 
+    /// Returns the same of what the system itself gives.
+    pub(crate) fn of_raw(found: &rustix::fs::Stat) -> Self {
+        Self([
+            found.st_size,
+            found.st_mtime,
+            found.st_mtime_nsec as i64,
+            found.st_ctime,
+            found.st_ctime_nsec as i64,
+            found.st_ino as i64,
+            found.st_dev as i64,
+        ])
+    }
+
     /// Returns the fields as bytes.
     pub fn to_bytes(self) -> Vec<u8> {
         self.0.iter().flat_map(|field| field.to_le_bytes()).collect()

@@ -14,7 +14,7 @@ use std::process::Command;
 
 use cache::digest::BlobHasher;
 use cache::stat::{KnownFiles, Stat};
-use cache::{BlobDigest, Store, StoreError};
+use cache::{BlobDigest, Look, Store, StoreError};
 
 /// Where the paths of libraries are looked up again when it changes.
 const LINKER_CACHE: &str = "/etc/ld.so.cache";
@@ -133,7 +133,7 @@ impl Tools {
     /// # Errors
     /// [`ToolError`]: it, a library or a data file is not there.
     pub fn find(&self, store: &Store, spec: &ToolSpec<'_>) -> Result<Tool, ToolError> {
-        let mut files = BTreeMap::new();
+        let mut files = Files::default();
         let program = self.add_program(store, spec.name, spec.package, &mut files)?;
         for name in spec.programs {
             self.add_program(store, name, spec.package, &mut files)?;
@@ -147,12 +147,13 @@ impl Tools {
                     package: spec.package.to_owned(),
                 });
             }
-            add_file(path, &mut files)?;
+            files.add(path)?;
         }
         for path in spec.data_places.iter().map(Path::new).filter(|path| path.exists()) {
-            add_file(path, &mut files)?;
+            files.add(path)?;
         }
-        let identity = identity(store, &files)?;
+        let files = files.shown;
+        let identity = known_identity(store, &files)?;
         Ok(Tool { program, files, identity })
     }
 
@@ -161,14 +162,14 @@ impl Tools {
         store: &Store,
         name: &str,
         package: &str,
-        files: &mut BTreeMap<PathBuf, PathBuf>,
+        files: &mut Files,
     ) -> Result<PathBuf, ToolError> {
         let path = self.locate(name).ok_or_else(|| ToolError::Missing {
             name: name.to_owned(),
             searched: self.search.iter().map(|folder| folder.display().to_string()).collect(),
             package: package.to_owned(),
         })?;
-        let shown = add_file(&path, files)?;
+        let shown = files.add(&path)?;
         let mut start = Vec::new();
         let read = |source| ToolError::Read { path: path.clone(), source };
         fs::File::open(&path).and_then(|file| file.take(256).read_to_end(&mut start)).map_err(read)?;
@@ -184,29 +185,54 @@ impl Tools {
                 self.add_program(store, &String::from_utf8_lossy(name), package, files)?;
             }
         } else if start.starts_with(b"\x7fELF") {
-            for library in libraries(store, &path)? {
-                add_file(&library, files)?;
+            for library in libraries(store, &path, files)? {
+                files.add(&library)?;
             }
         }
         Ok(shown)
     }
 }
 
-/// Adds a file under the path at which a program would look for it; returns that path.
-fn add_file(path: &Path, files: &mut BTreeMap<PathBuf, PathBuf>) -> Result<PathBuf, ToolError> {
-    let read = |source| ToolError::Read { path: path.to_owned(), source };
-    let real = path.canonicalize().map_err(read)?;
-    // `/lib` is a link to `/usr/lib` on merged systems; the sandbox has the same links.
-    let shown = match (path.parent(), path.file_name()) {
-        (Some(folder), Some(name)) => folder.canonicalize().map_err(read)?.join(name),
-        _ => real.clone(),
-    };
-    files.insert(shown.clone(), real);
-    Ok(shown)
+/// The files of a tool being gathered.
+#[derive(Default)]
+struct Files {
+    /// The path inside, and the path outside with links followed.
+    shown: BTreeMap<PathBuf, PathBuf>,
+    /// Folders with links followed.
+    folders: BTreeMap<PathBuf, PathBuf>,
+    /// What was added, and the path inside of each.
+    added: BTreeMap<PathBuf, PathBuf>,
+}
+
+impl Files {
+    /// Adds a file under the path at which a program would look for it; returns that path.
+    fn add(&mut self, path: &Path) -> Result<PathBuf, ToolError> {
+        if let Some(shown) = self.added.get(path) {
+            return Ok(shown.clone());
+        }
+        let read = |source| ToolError::Read { path: path.to_owned(), source };
+        // `/lib` is a link to `/usr/lib` on merged systems; the sandbox has the same links.
+        let shown = match (path.parent(), path.file_name()) {
+            (Some(folder), Some(name)) => match self.folders.get(folder) {
+                Some(real) => real.join(name),
+                None => {
+                    let real = folder.canonicalize().map_err(read)?;
+                    self.folders.entry(folder.to_owned()).or_insert(real).join(name)
+                }
+            },
+            _ => path.canonicalize().map_err(read)?,
+        };
+        // Links in the folder's own path are followed already.
+        let is_link = fs::symlink_metadata(&shown).map_err(read)?.is_symlink();
+        let real = if is_link { shown.canonicalize().map_err(read)? } else { shown.clone() };
+        self.shown.insert(shown.clone(), real);
+        self.added.insert(path.to_owned(), shown.clone());
+        Ok(shown)
+    }
 }
 
 /// Returns what the dynamic linker would load for `program`, from memory where nothing changed.
-fn libraries(store: &Store, program: &Path) -> Result<Vec<PathBuf>, ToolError> {
+fn libraries(store: &Store, program: &Path, files: &Files) -> Result<Vec<PathBuf>, ToolError> {
     let read = |source| ToolError::Read { path: program.to_owned(), source };
     let stamp = |path: &Path| match fs::metadata(path) {
         Ok(found) => format!("{:?}", cache::stat::Stat::of(&found)),
@@ -215,7 +241,7 @@ fn libraries(store: &Store, program: &Path) -> Result<Vec<PathBuf>, ToolError> {
     let key = format!("{} {} {}", program.display(), stamp(program), stamp(Path::new(LINKER_CACHE)));
     if let Some(known) = store.memo("libraries", &key)? {
         let paths: Vec<PathBuf> = known.lines().map(PathBuf::from).collect();
-        if paths.iter().all(|path| path.exists()) {
+        if paths.iter().all(|path| files.added.contains_key(path) || path.exists()) {
             return Ok(paths);
         }
     }
@@ -248,6 +274,34 @@ fn library(program: &Path, line: &str) -> Result<Option<PathBuf>, ToolError> {
     }
     let path = found.rsplit_once(" (").map_or(found, |(path, _)| path);
     Ok(path.starts_with('/').then(|| PathBuf::from(path)))
+}
+
+/// Returns the hash of the paths and contents of files and folders, from memory where a look shows no change.
+fn known_identity(store: &Store, files: &BTreeMap<PathBuf, PathBuf>) -> Result<BlobDigest, ToolError> {
+    let places: Vec<&Path> = files.values().map(PathBuf::as_path).collect();
+    let look = || Look::at(&places).ok();
+    let before = look();
+    let mut paths = BlobHasher::default();
+    for path in files.iter().flat_map(|(shown, real)| [shown, real]) {
+        paths.update(path.as_os_str().as_bytes());
+        paths.update(&[0]);
+    }
+    let key = paths.finish().to_string();
+    if let (Some(look), Some(known)) = (&before, store.memo("tools", &key)?)
+        && let Some((seen, identity)) = known.split_once(' ')
+        && seen == look.digest.to_string()
+        && let Ok(identity) = identity.parse()
+    {
+        return Ok(identity);
+    }
+    let identity = identity(store, files)?;
+    // What changed meanwhile, or just before, is looked at again.
+    if let Some(before) = before.filter(|before| before.is_settled)
+        && look() == Some(before)
+    {
+        store.set_memo("tools", &key, &format!("{} {identity}", before.digest))?;
+    }
+    Ok(identity)
 }
 
 /// Hashes the paths and contents of files and folders.
