@@ -90,7 +90,7 @@ fn a_build_killed_at_any_moment_harms_nothing() {
     let expected = hashes(&live.out());
     let began = Instant::now();
     live.build(&["--set", "image.title=timed"]);
-    let whole = began.elapsed().as_millis() as u64;
+    let mut whole = began.elapsed().as_millis() as u64;
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let mut killed = 0;
     for round in 0..200 {
@@ -99,7 +99,10 @@ fn a_build_killed_at_any_moment_harms_nothing() {
         let mut build = start(&live, &["--set", &title]);
         std::thread::sleep(Duration::from_millis(random.below(whole)));
         build.kill().unwrap();
-        killed += usize::from(build.wait().unwrap().signal() == Some(9));
+        let was_killed = build.wait().unwrap().signal() == Some(9);
+        killed += usize::from(was_killed);
+        // How long a build takes depends on what else the machine does.
+        whole = if was_killed { whole * 51 / 50 } else { whole * 19 / 20 }.max(20);
         assert_whole(&live.out(), &title);
     }
     assert!(killed > 100, "only {killed} of 200 builds were killed before they ended");
