@@ -7,6 +7,9 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
+use petgraph::Directed;
+use petgraph::csr::Csr;
+
 use crate::step::Step;
 
 /// A node's name: lower-case letters, digits and dashes.
@@ -95,10 +98,14 @@ pub struct Dag {
     nodes: BTreeMap<NodeName, Derivation>,
     names: Vec<NodeName>,
     /// The giver of each input, in the order of the inputs' names.
-    sources: Edges,
+    sources: Vec<Box<[usize]>>,
+    /// Distinct neighbours: from a node to those it takes from, and to those that take from it.
     givers: Edges,
     takers: Edges,
 }
+
+/// Neighbours by number, one list behind the other: nothing is looked for when an edge is added.
+type Edges = Csr<(), (), Directed, usize>;
 
 impl Dag {
     /// Checks the derivations and makes the graph of them.
@@ -111,10 +118,9 @@ impl Dag {
             .enumerate()
             .map(|(number, (name, derivation))| (name, (number, derivation)))
             .collect();
-        let (mut sources, mut givers) = (Edges::default(), Edges::default());
-        let mut own = Vec::new();
+        let mut sources: Vec<Box<[usize]>> = Vec::with_capacity(nodes.len());
         for (node, derivation) in &nodes {
-            own.clear();
+            let mut own = Vec::with_capacity(derivation.inputs.len());
             for (input, wanted) in &derivation.inputs {
                 let Some((giver, given)) = numbers.get(&wanted.node) else {
                     let (node, input, wanted) = (node.clone(), input.clone(), wanted.clone());
@@ -130,13 +136,16 @@ impl Dag {
                 }
                 own.push(*giver);
             }
-            sources.push(&own);
-            own.sort_unstable();
-            own.dedup();
-            givers.push(&own);
+            sources.push(own.into());
         }
         drop(numbers);
-        let takers = givers.reversed();
+        let mut edges: Vec<(usize, usize)> = Vec::new();
+        for (node, own) in sources.iter().enumerate() {
+            edges.extend(own.iter().map(|giver| (node, *giver)));
+        }
+        let givers = neighbours(nodes.len(), &mut edges);
+        edges.iter_mut().for_each(|(node, giver)| std::mem::swap(node, giver));
+        let takers = neighbours(nodes.len(), &mut edges);
         let names = nodes.keys().cloned().collect();
         let dag = Dag { nodes, names, sources, givers, takers };
         match dag.find_circle() {
@@ -162,17 +171,17 @@ impl Dag {
 
     /// Returns the giver of each input of a node, in the order of the inputs' names.
     pub(crate) fn sources_of(&self, node: usize) -> impl Iterator<Item = usize> {
-        self.sources.of(node)
+        self.sources[node].iter().copied()
     }
 
     /// Returns how many distinct nodes give to a node.
     pub(crate) fn count_givers(&self, node: usize) -> usize {
-        self.givers.of(node).len()
+        self.givers.out_degree(node)
     }
 
     /// Returns the nodes that take an output of a node.
     pub(crate) fn takers_of(&self, node: usize) -> impl Iterator<Item = usize> {
-        self.takers.of(node)
+        self.takers.neighbors_slice(node).iter().copied()
     }
 
     /// Returns `wanted` and every node they need, in order.
@@ -181,7 +190,7 @@ impl Dag {
         let mut seen = vec![false; self.names.len()];
         while let Some(node) = left.pop() {
             if !std::mem::replace(&mut seen[node], true) {
-                left.extend(self.givers.of(node));
+                left.extend(self.givers.neighbors_slice(node));
             }
         }
         (0..seen.len()).filter(|node| seen[*node]).collect()
@@ -195,7 +204,7 @@ impl Dag {
 
     /// Returns the nodes that take an output of `node`.
     pub fn takers<'a>(&'a self, node: &NodeName) -> impl Iterator<Item = &'a NodeName> + use<'a> {
-        let takers = self.number(node).into_iter().flat_map(|node| self.takers.of(node));
+        let takers = self.number(node).into_iter().flat_map(|node| self.takers_of(node));
         takers.map(|taker| &self.names[taker])
     }
 
@@ -218,7 +227,7 @@ impl Dag {
         let mut order = Vec::with_capacity(waits.len());
         while let Some(Reverse(node)) = ready.pop() {
             order.push(node);
-            for taker in self.takers.of(node) {
+            for taker in self.takers_of(node) {
                 waits[taker] -= 1;
                 if waits[taker] == 0 {
                     ready.push(Reverse(taker));
@@ -238,7 +247,7 @@ impl Dag {
         while place[last].is_none() {
             place[last] = Some(walk.len());
             walk.push(last);
-            last = self.givers.of(last).find(|giver| waits[*giver] > 0)?;
+            last = *self.givers.neighbors_slice(last).iter().find(|giver| waits[**giver] > 0)?;
         }
         let mut circle = walk.split_off(place[last]?);
         circle.reverse();
@@ -249,48 +258,13 @@ impl Dag {
     }
 }
 
-/// The neighbours of each node, one list after the other.
-#[derive(Clone)]
-struct Edges {
-    /// Where each node's list starts, and where the last one ends.
-    starts: Vec<usize>,
-    ends: Vec<usize>,
-}
-
-impl Default for Edges {
-    fn default() -> Self {
-        Self { starts: vec![0], ends: Vec::new() }
+/// Returns the neighbours of each of `count` nodes.
+fn neighbours(count: usize, edges: &mut Vec<(usize, usize)>) -> Edges {
+    edges.sort_unstable();
+    edges.dedup();
+    let mut graph = Edges::from_sorted_edges(edges).unwrap_or_else(|_| unreachable!("they were sorted"));
+    while graph.node_count() < count {
+        graph.add_node(());
     }
-}
-
-impl Edges {
-    /// Adds the list of the next node.
-    fn push(&mut self, neighbours: &[usize]) {
-        self.ends.extend_from_slice(neighbours);
-        self.starts.push(self.ends.len());
-    }
-
-    /// Returns the neighbours of a node.
-    fn of(&self, node: usize) -> impl ExactSizeIterator<Item = usize> {
-        self.ends[self.starts[node]..self.starts[node + 1]].iter().copied()
-    }
-
-    /// Returns the same edges, seen from the other ends.
-    fn reversed(&self) -> Self {
-        let mut starts = vec![0; self.starts.len()];
-        for end in &self.ends {
-            starts[end + 1] += 1;
-        }
-        for node in 1..starts.len() {
-            starts[node] += starts[node - 1];
-        }
-        let (mut next, mut ends) = (starts.clone(), vec![0; self.ends.len()]);
-        for node in 0..self.starts.len() - 1 {
-            for end in self.of(node) {
-                ends[next[end]] = node;
-                next[end] += 1;
-            }
-        }
-        Self { starts, ends }
-    }
+    graph
 }
