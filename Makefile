@@ -16,7 +16,7 @@ TEST_PACKAGES  := squashfs-tools squashfs-tools-ng genisoimage cpio zstd xz-util
 	qemu-system-x86 ovmf ipxe-qemu nginx-light openssl e2fsprogs procps python3-minimal xfsprogs fdisk
 CATALYST_PACKAGES := lbzip2 rsync busybox-static git squashfs-tools-ng squashfs-tools libcap2-bin cpio xfsprogs fdisk \
 	genisoimage procps python3-venv qemu-system-x86 ipxe-qemu
-BENCH_PACKAGES := squashfs-tools squashfs-tools-ng ninja-build cpio python3-minimal
+BENCH_PACKAGES := squashfs-tools squashfs-tools-ng ninja-build cpio python3-minimal genisoimage time
 
 .PHONY: help program image test test-boot test-fast test-catalyst bench install
 .PHONY: packages-image packages-test packages-bench packages-catalyst
@@ -93,7 +93,6 @@ test-catalyst:
 bench: packages-bench
 	$(MAKE) program
 	sh benches/run.sh $(abspath $(PROGRAM))
-	python3 benches/rebuild.py $(abspath $(PROGRAM))
 
 install: program
 	install -D -m 755 $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/stagegraph
