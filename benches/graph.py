@@ -89,11 +89,17 @@ def graph(size):
     return nodes
 
 
-def write_ninja(nodes, folder):
-    folder.mkdir()
+def others(nodes, folder):
+    """Has ninja and n2 make every node, each in a folder of its own; returns what builds nothing from then on."""
     edges = "".join(f"build {name}: touch {' '.join(takes)}\n" for name, takes in nodes.items())
-    (folder / "build.ninja").write_text("rule touch\n  command = touch $out\n" + edges)
-    subprocess.run(["ninja", "--quiet"], cwd=folder, check=True)
+    commands = {}
+    for tool in filter(shutil.which, ("ninja", "n2")):
+        own = folder.with_name(f"{folder.name}-{tool}")
+        own.mkdir()
+        (own / "build.ninja").write_text("rule touch\n  command = touch $out\n" + edges)
+        commands[tool] = [tool, "-C", own]
+        subprocess.run(commands[tool], check=True, stdout=subprocess.DEVNULL)
+    return commands
 
 
 def write_spec(nodes, path):
@@ -127,15 +133,6 @@ def table(title, own, rows):
         print("| " + " | ".join(cells) + " |", flush=True)
 
 
-def others(folder):
-    tools = {"ninja": ["ninja", "-C", folder]}
-    if shutil.which("n2"):
-        tools["n2"] = ["n2", "-C", folder]
-        # It keeps a log of its own.
-        subprocess.run(["n2", "-C", folder], check=True, stdout=subprocess.DEVNULL)
-    return tools
-
-
 def engine(work):
     told = subprocess.run(["cargo", "build", "--release", "--quiet", "--package", "stagegraph-graph", "--example", "scale",
                            "--message-format", "json"], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
@@ -149,8 +146,7 @@ def engine(work):
         with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as memory:
             measure([scale, pathlib.Path(memory) / "store", file], work)
             shutil.copytree(pathlib.Path(memory) / "store", store, ignore=shutil.ignore_patterns("locks", "scratch"))
-        write_ninja(nodes, work / f"ninja-{size}")
-        rows.append((len(nodes), medians({"engine": [scale, store, file], **others(work / f"ninja-{size}")}, work)))
+        rows.append((len(nodes), medians({"engine": [scale, store, file], **others(nodes, work / f"graph-{size}")}, work)))
     table("nodes", "engine", rows)
 
 
@@ -164,10 +160,8 @@ def program(stagegraph, work):
     for size in RUNS:
         nodes = graph(size)
         write_spec(nodes, work / f"run{size}.toml")
-        folder = work / f"ninja-run-{size}"
-        write_ninja(nodes, folder)
         words = [stagegraph, "build", f"./run{size}.toml", "--store", "store", "--to", next(reversed(nodes))]
-        rows.append((len(nodes), medians({"build": words, **others(folder)}, work)))
+        rows.append((len(nodes), medians({"build": words, **others(nodes, work / f"run-{size}")}, work)))
     table("`run` nodes", "build", rows)
 
 
@@ -181,8 +175,8 @@ def image(stagegraph, work):
     events = [json.loads(line) for line in first.stdout.splitlines()]
     count = next(event["nodes"] for event in events if event["event"] == "planned")
     names = [f"n{number}" for number in range(count)]
-    write_ninja({name: names[at - 1:at] if at else [] for at, name in enumerate(names)}, work / "ninja-image")
-    table("amd64-minimal, nodes", "build", [(count, medians({"build": words, **others(work / "ninja-image")}, work))])
+    chain = {name: names[at - 1:at] if at else [] for at, name in enumerate(names)}
+    table("amd64-minimal, nodes", "build", [(count, medians({"build": words, **others(chain, work / "image")}, work))])
 
 
 def main():

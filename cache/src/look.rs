@@ -1,6 +1,6 @@
 //! Looks at files and folders outside, to tell whether anything about them changed since.
 //!
-//! A look is a hash over the name, the mode and the stat data of everything below some paths. It costs a call for each
+//! A look is a hash over the name, the mode and the stat data of every file below some paths. It costs a call for each
 //! file, relative to its folder, and reads no bytes. What was found out from the bytes can be remembered under a look
 //! that is settled: no file was changed so shortly before it that a later change might not show.
 
@@ -66,12 +66,11 @@ impl Looker {
 
     fn entry(&mut self, folder: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
         let found = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        // A name ends in a byte that none holds, and what follows has a fixed length.
-        self.hasher.update(name.to_bytes_with_nul());
-        self.hasher.update(&found.st_mode.to_le_bytes());
         if FileType::from_raw_mode(found.st_mode) == FileType::Directory {
             return self.folder(folder, name);
         }
+        self.hasher.update(name.to_bytes_with_nul());
+        self.hasher.update(&found.st_mode.to_le_bytes());
         let stat = Stat::of_raw(&found);
         self.is_settled &= stat.is_settled(self.now);
         self.hasher.update(&stat.to_bytes());
@@ -79,10 +78,14 @@ impl Looker {
     }
 
     /// Of a folder, what is in it counts: its own times change without that, and not always with it.
+    ///
+    /// Its name is after the mark of a folder, which is no name; a name ends in a byte that none holds.
     fn folder(&mut self, above: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let folder = openat(above, name, flags, Mode::empty())?;
         let listing = Listing::of(&folder)?;
+        self.hasher.update(b"/");
+        self.hasher.update(name.to_bytes_with_nul());
         self.hasher.update(&(listing.starts.len() as u64).to_le_bytes());
         let (folders, others): (Vec<_>, Vec<_>) =
             listing.starts.iter().copied().partition(|(_, is_folder)| *is_folder);
@@ -91,7 +94,7 @@ impl Looker {
         }
         let of_folder = |(start, _)| {
             let mut looker = Looker::new(self.now);
-            looker.entry(folder.as_fd(), listing.name(start)?)?;
+            looker.folder(folder.as_fd(), listing.name(start)?)?;
             Ok(looker)
         };
         let parts: io::Result<Vec<Looker>> = folders.into_par_iter().map(of_folder).collect();
