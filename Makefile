@@ -73,7 +73,7 @@ test-boot: packages-test
 test-fast: packages-test
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
-	STAGEGRAPH_NO_SKIP=1 cargo nextest run --locked --workspace -E 'not binary(boot)'
+	STAGEGRAPH_NO_SKIP=1 cargo nextest run --locked --workspace -E 'not binary(boot) | test(/^vm::/)'
 	cargo test --locked --workspace --doc
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
 	command -v cargo-deny >/dev/null || cargo install --locked cargo-deny

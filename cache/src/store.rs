@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <store>/
-//!   version                 "stagegraph store 1\n"; a store written by a newer version is left alone
+//!   version                 "stagegraph store 2\n"; a store written by a newer version is left alone, one of version 1 is taken over
 //!   objects/ab/cdef…        one file an object, named by its BLAKE3, mode 0444, never edited
 //!   index.sqlite (-wal)     objects (size, SHA-256), compositions (objects made of pieces of others), actions and their
 //!                           results, memos, file digests, uses, roots, and where in which image a compressed block lies
@@ -51,7 +51,10 @@ use crate::digest::{BlobDigest, BlobHasher, ObjectHasher, Sha256, TreeDigest};
 use crate::tree::Tree;
 
 /// What `version` holds; a change of the layout changes it.
-const VERSION: &str = "stagegraph store 1\n";
+const VERSION: &str = "stagegraph store 2\n";
+
+/// A store without compositions and rolls, whose collector would not keep what they need. This version reads all of it.
+const FORMER: &str = "stagegraph store 1\n";
 
 /// How long a process waits for another one's transaction before it gives up.
 const BUSY: Duration = Duration::from_secs(60);
@@ -482,13 +485,15 @@ fn check_version(dir: &Path) -> Result<(), StoreError> {
     let path = dir.join("version");
     match fs::read_to_string(&path) {
         Ok(found) if found == VERSION => Ok(()),
-        Ok(found) => Err(StoreError::Version { path, found }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+        Ok(found) if found != FORMER => Err(StoreError::Version { path, found }),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(StoreError::Io { what: "read", path, source: error })
+        }
+        _ => {
             let fresh = dir.join(format!("version.{}", std::process::id()));
             fs::write(&fresh, VERSION).map_err(StoreError::io("write", &fresh))?;
             fs::rename(&fresh, &path).map_err(StoreError::io("write", &path))
         }
-        Err(source) => Err(StoreError::Io { what: "read", path, source }),
     }
 }
 
@@ -605,6 +610,16 @@ mod tests {
         let error = Store::open(dir.path()).unwrap_err();
         assert!(error.to_string().contains("store 99"), "{error}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_store_of_the_former_version_is_taken_over() {
+        let (dir, store) = store();
+        let blob = store.put(b"old").unwrap();
+        drop(store);
+        fs::write(dir.path().join("version"), FORMER).unwrap();
+        assert_eq!(Store::open(dir.path()).unwrap().read(&blob.digest).unwrap(), b"old");
+        assert_eq!(fs::read_to_string(dir.path().join("version")).unwrap(), VERSION);
     }
 
     #[test]

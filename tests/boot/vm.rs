@@ -178,7 +178,7 @@ fn plain(bytes: &[u8]) -> (String, usize) {
 
 #[test]
 fn escapes_are_taken_out_even_where_they_come_in_pieces() {
-    assert_eq!(plain(b"a\x1b[0;1mb\x1b(Bc"), ("abc".to_owned(), 11));
+    assert_eq!(plain(b"a\x1b[0;1mb\x1b(Bc"), ("abc".to_owned(), 12));
     assert_eq!(plain(b"a\x1b[0;"), ("a".to_owned(), 1));
     assert_eq!(plain(b"a\x1b"), ("a".to_owned(), 1));
 }
