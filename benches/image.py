@@ -151,7 +151,7 @@ def readers(program, live, work):
         ("audit with lists, against b2sum, sha512sum and sha256sum of all they name", f"{program} audit copies",
          f"cd copies && b2sum {all_of} && sha512sum {all_of} && sha256sum {all_of}"),
         ("extract, against xorriso, cat, cpio and sums by hand",
-         f"rm -rf set && {program} extract {iso} set --store store-of-extract && rm -rf store-of-extract",
+         f"rm -rf set && {program} extract {iso} set",
          f"rm -rf hand && mkdir hand && cd hand && {{ {extract}; }} > /dev/null 2>&1"),
     ]:
         for script in (own, other):

@@ -96,11 +96,11 @@ class Bench:
         time.sleep(4)
 
 
-def compare(bench, compressor, block, repeat=REPEAT):
+def compare(bench, compressor, block):
     """Prints the row of an image from nothing; returns what the other tools take at least, wall and CPU."""
     # In turns, so that a slow minute of the machine is everybody's.
     own, others, sizes = [], {"mksquashfs": [], "gensquashfs": []}, []
-    for _ in range(repeat):
+    for _ in range(REPEAT):
         own.append(bench.cold(compressor, block))
         own_size = bench.image_size()
         for tool, runs in others.items():
@@ -110,8 +110,7 @@ def compare(bench, compressor, block, repeat=REPEAT):
     own, medians = median(own), {tool: median(runs) for tool, runs in others.items()}
     best = [min(seconds[column] for seconds in medians.values()) for column in range(2)]
     shown = [f"{wall:.1f} / {cpu:.1f}" for wall, cpu in medians.values()]
-    runs = "" if repeat == REPEAT else " (one run)"
-    row(f"{compressor} {LEVELS[compressor]}, {block >> 10} KiB{runs}", f"{own[0]:.1f} / {own[1]:.1f}", *shown, f"{own[0] / best[0]:.2f}",
+    row(f"{compressor} {LEVELS[compressor]}, {block >> 10} KiB", f"{own[0]:.1f} / {own[1]:.1f}", *shown, f"{own[0] / best[0]:.2f}",
         f"{own[1] / best[1]:.2f}", f"{own_size / min(sizes):.4f}", f"{bench.memory(compressor, block):.0f}")
     return medians["mksquashfs"]
 
@@ -171,7 +170,8 @@ def main():
         head("from nothing", "stagegraph", "mksquashfs", "gensquashfs", "wall, against the faster", "CPU, against the lesser",
              "size, against the smaller", "stagegraph's memory, MB")
         full = {compressor: compare(bench, compressor, BLOCK) for compressor in LEVELS}
-        compare(bench, "xz", 1 << 20, 1)
+        print(f"\nWith blocks of 1 MiB, stagegraph takes {bench.memory('xz', 1 << 20):.0f} MB for xz and "
+              f"{bench.memory('zstd', 1 << 20):.0f} MB for zstd.")
         rebuilt(bench, full)
         growth(bench.program, work)
 
