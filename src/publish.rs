@@ -288,8 +288,8 @@ fn fill(
     finish_folder(stage)
 }
 
-/// Links to the file that was published before under the same name, if it is still that and has these bytes: a
-/// composition is not written out again.
+/// Links to the file that was published before under the same name, if it is still that and has these bytes, as far as its
+/// stat data tell: a composition is not written out again.
 fn keep(
     store: &Store,
     folder: &Path,

@@ -113,8 +113,16 @@ impl Store {
                 }
                 Ok(true)
             }
-            Bytes::Pack { pack, index } => Ok(self.contains(pack)? && self.contains(index)?),
-            Bytes::Tar { path, index } => Ok(path.is_file() && self.contains(index)?),
+            // Of two results of one tree, the collector may keep the other's.
+            Bytes::Pack { pack, index } => {
+                self.touch(pack)?;
+                self.touch(index)?;
+                Ok(self.contains(pack)? && self.contains(index)?)
+            }
+            Bytes::Tar { path, index } => {
+                self.touch(index)?;
+                Ok(path.is_file() && self.contains(index)?)
+            }
             Bytes::Directory { path } => Ok(path.is_dir()),
         }
     }

@@ -15,6 +15,7 @@ use std::thread::JoinHandle;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::gc::remove_if_there;
 use super::{Blob, BlobWriter, Store, StoreError, lock, uses};
 use crate::digest::{BlobDigest, BlobHasher, ObjectHasher};
 
@@ -124,8 +125,9 @@ impl<'a> Composer<'a> {
         Ok(())
     }
 
-    /// Enters the composition in the index, with the uses of all it is made of.
-    fn commit(self, store: &Store) -> Result<Blob, StoreError> {
+    /// Enters the composition in the index, with a use of it; those of its pieces are noted. Tells as well whether it is
+    /// one: what lies in the store as a file needs no pieces.
+    fn commit(self, store: &Store) -> Result<(Blob, bool), StoreError> {
         let frame = self.frame.commit()?.digest;
         let piece = |(object, start, length): (Option<BlobDigest>, u64, u64)| Piece {
             object: object.unwrap_or(frame),
@@ -135,9 +137,13 @@ impl<'a> Composer<'a> {
         let pieces: Vec<Piece> =
             self.pieces.into_iter().map(piece).filter(|piece| piece.length > 0).collect();
         let (digest, sha256, size) = self.hasher.finish();
-        store.change(|index| {
-            // One that lies in the store as a file needs no pieces.
-            if !store.object_path(&digest).exists() {
+        let path = store.object_path(&digest);
+        let mut failure = None;
+        let is_composed = store.change(|index| {
+            // As for any object: a file of another size is none of it.
+            let is_file = fs::metadata(&path).is_ok_and(|found| found.len() == size);
+            if !is_file {
+                failure = remove_if_there(&path).err();
                 index
                     .prepare_cached("INSERT OR REPLACE INTO compositions(digest, pieces) VALUES(?1, ?2)")?
                     .execute(params![digest.as_bytes(), encode(&pieces)])?;
@@ -145,10 +151,14 @@ impl<'a> Composer<'a> {
             index
                 .prepare_cached("INSERT OR IGNORE INTO objects(digest, size, sha256) VALUES(?1, ?2, ?3)")?
                 .execute(params![digest.as_bytes(), size as i64, sha256.as_bytes()])?;
-            uses::note(index, digest.as_bytes())
+            uses::note(index, digest.as_bytes())?;
+            Ok(!is_file)
         })?;
+        if let Some(error) = failure {
+            return Err(error);
+        }
         lock(&store.touched).insert(digest);
-        Ok(Blob { digest, size })
+        Ok((Blob { digest, size }, is_composed))
     }
 }
 
@@ -186,7 +196,7 @@ impl Store {
                 }
             }
         }
-        composer.commit(self)
+        composer.commit(self).map(|(blob, _)| blob)
     }
 
     /// Takes the file at `path` into the store, as [`Store::adopt`] does, but keeps no second time what it has of other
@@ -217,7 +227,7 @@ impl Store {
         for Held { at: start, blob } in held {
             // What lies in another one's bytes, or is no file of the store, is taken for the file's own.
             self.touch(&blob.digest)?;
-            if start < at || !self.object_path(&blob.digest).exists() {
+            if start < at || !self.contains(&blob.digest)? || !self.object_path(&blob.digest).exists() {
                 continue;
             }
             read(start - at, &mut |bytes| composer.own(bytes))?;
@@ -234,7 +244,11 @@ impl Store {
             at = start + blob.size;
         }
         read(size.saturating_sub(at), &mut |bytes| composer.own(bytes))?;
-        let blob = composer.commit(self)?;
+        let (blob, is_composed) = composer.commit(self)?;
+        if !is_composed {
+            fs::remove_file(path).map_err(StoreError::io("remove", path))?;
+            return Ok(blob);
+        }
         let whole = self.scratch_name("whole");
         fs::rename(path, &whole).map_err(StoreError::io("name", &whole))?;
         lock(&self.wholes).insert(blob.digest, Whole::new(whole)?);
@@ -242,7 +256,8 @@ impl Store {
         Ok(blob)
     }
 
-    /// Returns the pieces of a composition; `None` for an object that is none.
+    /// Returns the pieces of a composition; `None` for an object that is none, and where nobody can read its row: then it
+    /// is made again.
     pub(super) fn pieces(&self, digest: &BlobDigest) -> Result<Option<Vec<Piece>>, StoreError> {
         let row: Option<Vec<u8>> = self.index(|index| {
             index
@@ -250,8 +265,7 @@ impl Store {
                 .query_row(params![digest.as_bytes()], |row| row.get(0))
                 .optional()
         })?;
-        let Some(row) = row else { return Ok(None) };
-        decode(&row).map(Some).ok_or_else(|| StoreError::Row(digest.to_string()))
+        Ok(row.as_deref().and_then(decode))
     }
 
     /// Tells whether an object without a file of its own is a composition all of whose pieces are there.
@@ -283,14 +297,25 @@ impl Store {
         }
         let pieces = self.pieces(digest)?.ok_or(StoreError::Missing(*digest))?;
         self.touch(digest)?;
+        // What was hashed before was another file.
+        lock(&self.verified).remove(digest);
         let whole = self.scratch_name("whole");
-        self.write_out(&pieces, &whole)?;
+        let written = self.write_out(&pieces, &whole);
+        if !matches!(written, Ok(None)) {
+            remove_if_there(&whole)?;
+        }
+        if let Some(cut_off) = written? {
+            drop(wholes);
+            self.verified_again(&cut_off)?;
+            return Err(StoreError::Damaged(cut_off));
+        }
         wholes.insert(*digest, Whole::new(whole.clone())?);
         Ok(whole)
     }
 
-    /// Writes a composition out in one pass: within the kernel, and by reference where the file system can.
-    fn write_out(&self, pieces: &[Piece], whole: &Path) -> Result<(), StoreError> {
+    /// Writes a composition out in one pass: within the kernel, and by reference where the file system can. Returns the
+    /// first object that is shorter than its piece.
+    fn write_out(&self, pieces: &[Piece], whole: &Path) -> Result<Option<BlobDigest>, StoreError> {
         let mut out = File::create_new(whole).map_err(StoreError::io("make", whole))?;
         for Piece { object, start, length } in pieces {
             let path = self.object_path(object);
@@ -304,11 +329,10 @@ impl Store {
             let copied =
                 io::copy(&mut file.take(*length), &mut out).map_err(StoreError::io("write", whole))?;
             if copied != *length {
-                self.verified_again(object)?;
-                return Err(StoreError::Damaged(*object));
+                return Ok(Some(*object));
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Hashes the bytes that the pieces give, without writing them out.
@@ -524,7 +548,10 @@ mod tests {
 
         let blob = world.composed();
         set(b"short");
-        assert!(matches!(world.again().contains(&blob.digest), Err(StoreError::Row(_))));
+        assert!(!world.again().contains(&blob.digest).unwrap());
+        assert_eq!(world.store.verify(true, &|_| ()).unwrap().damages, [Damage::Missing(blob.digest)]);
+        assert_eq!(world.composed(), blob);
+        assert_eq!(world.again().read(&blob.digest).unwrap(), WHOLE);
     }
 
     #[test]
@@ -547,6 +574,42 @@ mod tests {
         world.composed();
         assert!(world.store.pieces(&blob.digest).unwrap().is_none());
         assert!(world.store.object_path(&blob.digest).exists());
+    }
+
+    #[test]
+    fn a_file_of_another_size_under_the_same_name_gives_way() {
+        let world = world();
+        let blob = world.store.put(WHOLE).unwrap();
+        world.damage(&blob.digest, b"cut off");
+        assert!(!world.store.contains(&blob.digest).unwrap());
+        let held = Held { at: 4, blob: world.image };
+        assert_eq!(world.adopt(WHOLE, &[held]).unwrap(), blob);
+        assert!(!world.store.object_path(&blob.digest).exists());
+        assert_eq!(world.again().read(&blob.digest).unwrap(), WHOLE);
+    }
+
+    #[test]
+    fn what_is_written_out_again_is_hashed_again() {
+        let world = world();
+        let blob = world.composed();
+        world.store.verified(&blob.digest).unwrap();
+        world.store.release(&blob.digest).unwrap();
+        world.damage(&world.image.digest, b"b squashfs");
+        assert!(matches!(world.store.verified(&blob.digest), Err(StoreError::Damaged(_))));
+        let left = fs::read_dir(&world.store.scratch).unwrap().count();
+        assert_eq!(left, 0, "nothing stays of what was damaged");
+    }
+
+    #[test]
+    fn with_a_limit_of_size_a_composition_goes_before_its_pieces() {
+        let world = world();
+        world.composed();
+        let World { dir, store, .. } = world;
+        drop(store);
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        let store = Store::open(&dir.path().join("store")).unwrap();
+        store.collect(&Limits { max_size: Some(IMAGE.len() as u64), ..Limits::default() }).unwrap();
+        assert_eq!(store.verify(false, &|_| ()).unwrap().damages, []);
     }
 
     #[test]

@@ -69,9 +69,11 @@ impl Store {
         let mut collected = Collected::default();
         self.change(|index| rolls::note_uses(index))?;
         let age = limits.older_than.map_or(0, |age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
+        // A process that begins after this is younger than anything that is removed.
+        let began = now();
         let (oldest, running) = self.oldest_process()?;
         collected.running = running;
-        let cutoff = oldest.min(now()).saturating_sub(age);
+        let cutoff = oldest.min(began).saturating_sub(age);
         let mut rooted: BTreeSet<ActionDigest> = BTreeSet::new();
         for root in self.roots()? {
             // A medium that is not mounted now is lost as well: the next build makes it again.
@@ -87,14 +89,15 @@ impl Store {
         let mut to_free = limits.max_size.map_or(u64::MAX, |size| total.saturating_sub(size));
         let live = self.collect_actions(limits, cutoff, &rooted, to_free, &mut collected)?;
         let needed = self.needed_by(&live)?;
-        let mut dead: Vec<(i64, BlobDigest, u64)> = objects
+        // Compositions first: they free nothing, and would be left without their pieces.
+        let mut dead: Vec<(bool, i64, BlobDigest, u64)> = objects
             .iter()
             .filter(|(digest, row)| !needed.contains(*digest) && row.used < cutoff)
-            .map(|(digest, row)| (row.used, *digest, row.size))
+            .map(|(digest, row)| (row.size > 0, row.used, *digest, row.size))
             .collect();
         dead.sort_unstable();
         let mut wanted = Vec::new();
-        for (_, digest, size) in dead {
+        for (_, _, digest, size) in dead {
             if to_free == 0 {
                 break;
             }
@@ -408,7 +411,7 @@ impl Store {
     }
 }
 
-fn remove_if_there(path: &Path) -> Result<(), StoreError> {
+pub(super) fn remove_if_there(path: &Path) -> Result<(), StoreError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(StoreError::io("remove", path)(error))

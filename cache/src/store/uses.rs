@@ -67,11 +67,13 @@ impl Store {
 
     /// Notes that this process relies on an object, and on its pieces if it is a composition; once in its life.
     pub(crate) fn touch(&self, digest: &BlobDigest) -> Result<(), StoreError> {
-        if lock(&self.touched).insert(*digest) {
+        if !lock(&self.touched).contains(digest) {
             self.index(|index| {
                 note(index, digest.as_bytes())?;
                 note_pieces(index, digest)
             })?;
+            // Not before: another thread would rely on what is not noted yet.
+            lock(&self.touched).insert(*digest);
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use rayon::prelude::*;
 use rusqlite::params;
 
-use super::{Store, StoreError, lock};
+use super::{Store, StoreError};
 use crate::digest::{ActionDigest, BlobDigest, BlobHasher};
 
 /// Something wrong in a store.
@@ -134,23 +134,29 @@ impl Store {
         }
     }
 
+    /// Drops what is damaged. Looking at a whole store takes a while, so each is looked at again: a build may have made it
+    /// anew meanwhile.
     fn repair(&self, damages: &[Damage]) -> Result<(), StoreError> {
         for damage in damages {
             match damage {
-                Damage::Bytes(digest) | Damage::Size(digest) => {
-                    lock(&self.verified).remove(digest);
-                    self.remove(digest)?;
-                }
-                Damage::Missing(digest) => self.change(|index| {
+                Damage::Bytes(digest) | Damage::Size(digest) => match self.verified_again(digest) {
+                    Ok(_) | Err(StoreError::Damaged(_) | StoreError::Missing(_)) => {}
+                    Err(error) => return Err(error),
+                },
+                Damage::Missing(digest) if !self.contains(digest)? => self.change(|index| {
                     let key = params![digest.as_bytes()];
+                    if self.object_path(digest).exists() {
+                        return Ok(());
+                    }
                     index.execute("DELETE FROM compositions WHERE digest = ?1", key)?;
                     index.execute("DELETE FROM objects WHERE digest = ?1", key).map(drop)
                 })?,
-                Damage::Result(action) => self.change(|index| {
+                Damage::Result(action) if self.action(action)?.is_none() => self.change(|index| {
                     index
                         .execute("DELETE FROM actions WHERE digest = ?1", params![action.as_bytes()])
                         .map(drop)
                 })?,
+                Damage::Missing(_) | Damage::Result(_) => {}
                 // A stray may be of a process that is about to enter it; the collector knows which are old.
                 Damage::Stray(_) | Damage::Unreadable(..) => {}
             }

@@ -183,6 +183,9 @@ fn run(workshop: &Workshop<'_>, task: &RunTask, log: &Mutex<Vec<u8>>) -> Result<
     let Workshop { backend, options, .. } = workshop;
     let (name, derivation) = workshop.nodes[task.node];
     let (store, cancel) = (backend.store, backend.cancel);
+    if cancel.is_cancelled() {
+        return Err(SandboxError::Cancelled.into());
+    }
     let lock = store.lock_action(&task.digest, &|| cancel.is_cancelled())?;
     let _lock = lock.ok_or(SandboxError::Cancelled)?;
     let known = store.action(&task.digest)?;
