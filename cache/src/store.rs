@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <store>/
-//!   version                 "stagegraph store 2\n"; a store written by a newer version is left alone, one of version 1 is taken over
+//!   version                 "stagegraph store 2\n"; a store of a newer version is left alone, one of version 1 taken over
 //!   objects/ab/cdef…        one file an object, named by its BLAKE3, mode 0444, never edited
 //!   index.sqlite (-wal)     objects (size, SHA-256), compositions (objects made of pieces of others), actions and their
 //!                           results, memos, file digests, uses, roots, and where in which image a compressed block lies
@@ -25,11 +25,12 @@ mod scratch;
 mod usage;
 mod uses;
 mod verify;
+mod write;
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
-use std::io::{self, BufRead, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -47,7 +48,8 @@ pub use self::usage::{Amount, Usage};
 pub use self::uses::{Owner, Root};
 pub(crate) use self::uses::{note, now};
 pub use self::verify::{Damage, Verified};
-use crate::digest::{BlobDigest, BlobHasher, ObjectHasher, Sha256, TreeDigest};
+pub use self::write::BlobWriter;
+use crate::digest::{BlobDigest, BlobHasher, Sha256, TreeDigest};
 use crate::tree::Tree;
 
 /// What `version` holds; a change of the layout changes it.
@@ -230,25 +232,6 @@ impl Store {
         Sha256::from_slice(&sha256).ok_or_else(|| StoreError::Row(digest.to_string()))
     }
 
-    /// Stores `bytes`.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn put(&self, bytes: &[u8]) -> Result<Blob, StoreError> {
-        let mut writer = self.writer()?;
-        writer.write_all(bytes).map_err(StoreError::io("write", &writer.path))?;
-        writer.commit()
-    }
-
-    /// Stores a tree's encoding. The bytes of its files are another matter: see [`crate::source`].
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn put_tree(&self, tree: &Tree) -> Result<TreeDigest, StoreError> {
-        self.put(&tree.encode())?;
-        Ok(tree.digest())
-    }
-
     /// Reads a tree.
     ///
     /// # Errors
@@ -256,92 +239,6 @@ impl Store {
     pub fn tree(&self, digest: &TreeDigest) -> Result<Tree, StoreError> {
         let bytes = self.read(&digest.encoding())?;
         Tree::decode(&bytes).map_err(|source| StoreError::NotATree { digest: *digest, source })
-    }
-
-    /// Starts a blob whose bytes come piece by piece.
-    ///
-    /// # Errors
-    /// [`StoreError::Io`].
-    pub fn writer(&self) -> Result<BlobWriter<'_>, StoreError> {
-        let path = self.scratch_name("blob");
-        let file = File::create_new(&path).map_err(StoreError::io("make", &path))?;
-        Ok(BlobWriter { store: self, path, file, hasher: ObjectHasher::default() })
-    }
-
-    /// Takes the file at `path` into the store; the file is gone afterwards.
-    ///
-    /// It must lie in a [`WorkDir`] of this store, and nobody may still be writing to it.
-    ///
-    /// # Errors
-    /// [`StoreError::Io`].
-    pub fn adopt(&self, path: &Path) -> Result<Blob, StoreError> {
-        let file = File::open(path).map_err(StoreError::io("open", path))?;
-        let hash = || {
-            let mut hasher = ObjectHasher::default();
-            let mut reader = io::BufReader::with_capacity(1 << 20, &file);
-            loop {
-                let piece = reader.fill_buf().map_err(StoreError::io("read", path))?;
-                if piece.is_empty() {
-                    return Ok(hasher);
-                }
-                hasher.update(piece);
-                let length = piece.len();
-                reader.consume(length);
-            }
-        };
-        // The disk is busy with it while it is hashed.
-        let (hasher, synced) = std::thread::scope(|scope| {
-            let sync = scope.spawn(|| file.sync_data());
-            let hasher = hash();
-            (hasher, sync.join().unwrap_or_else(|_| Err(io::Error::other("the thread that syncs it failed"))))
-        });
-        synced.map_err(StoreError::io("sync", path))?;
-        self.enter(&file, path, hasher?)
-    }
-
-    /// Syncs a finished file, gives it its name and enters it in the index.
-    fn enter(&self, file: &File, path: &Path, hasher: ObjectHasher) -> Result<Blob, StoreError> {
-        let (digest, sha256, size) = hasher.finish();
-        let object = self.object_path(&digest);
-        let is_there = || fs::metadata(&object).is_ok_and(|found| found.len() == size);
-        if !is_there() {
-            file.set_permissions(fs::Permissions::from_mode(0o444)).map_err(StoreError::io("chmod", path))?;
-            file.sync_data().map_err(StoreError::io("sync", path))?;
-            if let Some(folder) = object.parent() {
-                fs::create_dir_all(folder).map_err(StoreError::io("make", folder))?;
-            }
-        }
-        // The collector removes an object and its row under the same lock: it is there with both, or is made anew.
-        let mut failure = None;
-        let there = self.change(|index| {
-            let there = is_there();
-            let result = if there {
-                fs::remove_file(path).map_err(StoreError::io("remove", path))
-            } else {
-                // It may have gone since the look above, but then its bytes are on the disk all the same.
-                let synced = file.sync_data().map_err(StoreError::io("sync", path));
-                synced.and_then(|()| fs::rename(path, &object).map_err(StoreError::io("name", &object)))
-            };
-            failure = result.err();
-            if failure.is_none() {
-                index
-                    .prepare_cached("DELETE FROM compositions WHERE digest = ?1")?
-                    .execute(params![digest.as_bytes()])?;
-                index
-                    .prepare_cached("INSERT OR IGNORE INTO objects(digest, size, sha256) VALUES(?1, ?2, ?3)")?
-                    .execute(params![digest.as_bytes(), size as i64, sha256.as_bytes()])?;
-                uses::note(index, digest.as_bytes())?;
-            }
-            Ok(there)
-        })?;
-        if let Some(error) = failure {
-            return Err(error);
-        }
-        lock(&self.touched).insert(digest);
-        if !there {
-            lock(&self.verified).insert(digest);
-        }
-        Ok(Blob { digest, size })
     }
 
     /// Returns the path of an object after hashing it, once in this process; a composition is written out first.
@@ -509,55 +406,11 @@ fn open_index(path: &Path) -> Result<Connection, rusqlite::Error> {
     Ok(index)
 }
 
-/// A blob being written; it becomes an object by [`BlobWriter::commit`] or leaves nothing.
-#[derive(Debug)]
-pub struct BlobWriter<'a> {
-    store: &'a Store,
-    path: PathBuf,
-    file: File,
-    hasher: ObjectHasher,
-}
-
-impl BlobWriter<'_> {
-    /// Stores what was written.
-    ///
-    /// # Errors
-    /// [`StoreError::Io`].
-    pub fn commit(mut self) -> Result<Blob, StoreError> {
-        let hasher = std::mem::take(&mut self.hasher);
-        self.store.enter(&self.file, &self.path, hasher)
-    }
-
-    /// Takes in all that `reader` gives.
-    ///
-    /// # Errors
-    /// [`StoreError::Io`]: reading or writing failed.
-    pub fn copy_from(&mut self, mut reader: impl Read) -> Result<u64, StoreError> {
-        io::copy(&mut reader, self).map_err(StoreError::io("write", &self.path))
-    }
-}
-
-impl Write for BlobWriter<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.file.write(bytes)?;
-        self.hasher.update(&bytes[..written]);
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
-}
-
-impl Drop for BlobWriter<'_> {
-    fn drop(&mut self) {
-        // Nothing is there after a commit.
-        let _ = fs::remove_file(&self.path);
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn store() -> (tempfile::TempDir, Store) {
