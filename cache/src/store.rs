@@ -9,6 +9,7 @@
 //!   locks/<action>          held while that action runs, so that no two processes run it at once
 //!   scratch/<id>/           one process's temporary files, work folders and compositions written out, with a lock it holds
 //!   logs/<action>.log       what a failed action's tools printed
+//!   reserve                 room that the collector gives up while it works: on a full disk it could not begin otherwise
 //! ```
 //! A blob is written to the scratch folder, synced, made read-only, linked to its name, and only then
 //! entered in the index: a process may be killed and the power may fail between any two of these
@@ -140,6 +141,7 @@ impl Store {
         let path = dir.join("index.sqlite");
         let index = open_index(&path).map_err(|source| StoreError::index(path, source))?;
         drop(alone);
+        gc::hold_reserve(&dir);
         let path = dir.join("objects");
         let objects = File::open(&path).map_err(StoreError::io("open", &path))?;
         Ok(Store {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use rusqlite::{OptionalExtension, params};
+use rustix::fs::{FallocateFlags, fallocate};
 
 use super::uses::now;
 use super::{Store, StoreError};
@@ -16,6 +17,21 @@ use crate::source::Bytes;
 
 /// Objects that are removed while the index is locked; others wait that long.
 const BATCH: usize = 64;
+
+/// Bytes of the reserve: more than the log of the index grows to before it is used anew (1,000 pages of 4 KiB).
+const RESERVE: u64 = 8 << 20;
+
+/// Holds room for the next collector, if nobody does. A file system that cannot, or is full already, has none.
+pub(super) fn hold_reserve(dir: &Path) {
+    let path = dir.join("reserve");
+    if !path.exists() {
+        let held =
+            File::create(&path).and_then(|file| Ok(fallocate(file, FallocateFlags::empty(), 0, RESERVE)?));
+        if held.is_err() {
+            let _ = fs::remove_file(&path);
+        }
+    }
+}
 
 /// What to remove.
 #[derive(Debug, Clone, Default)]
@@ -66,6 +82,16 @@ impl Store {
         let file =
             File::options().create(true).append(true).open(&path).map_err(StoreError::io("make", &path))?;
         file.lock().map_err(StoreError::io("lock", &path))?;
+        if !limits.dry_run {
+            remove_if_there(&self.dir.join("reserve"))?;
+        }
+        let collected = self.collect_alone(limits);
+        hold_reserve(&self.dir);
+        collected
+    }
+
+    /// Does the work of [`Store::collect`], while no other collector does.
+    fn collect_alone(&self, limits: &Limits) -> Result<Collected, StoreError> {
         let mut collected = Collected::default();
         self.change(|index| rolls::note_uses(index))?;
         let age = limits.older_than.map_or(0, |age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX));

@@ -97,7 +97,9 @@ impl Store {
                 add(&mut usage.shared);
             }
         }
-        for name in ["index.sqlite", "index.sqlite-wal", "index.sqlite-shm", "locks", "logs", "scratch"] {
+        for name in
+            ["index.sqlite", "index.sqlite-wal", "index.sqlite-shm", "locks", "logs", "scratch", "reserve"]
+        {
             usage.overhead += bytes_below(&self.dir.join(name));
         }
         Ok(usage)
