@@ -566,6 +566,18 @@ mod tests {
     }
 
     #[test]
+    fn a_repair_leaves_nothing_of_a_composition_whose_piece_is_damaged() {
+        let world = world();
+        let blob = world.composed();
+        world.damage(&world.image.digest, b"b squashfs");
+        let store = world.again();
+        let damages = store.verify(true, &|_| ()).unwrap().damages;
+        let damaged = |digest| damages.contains(&Damage::Bytes(digest));
+        assert!(damaged(world.image.digest) && damaged(blob.digest), "{damages:?}");
+        assert_eq!(store.verify(false, &|_| ()).unwrap().damages, []);
+    }
+
+    #[test]
     fn what_is_stored_as_a_file_needs_no_pieces() {
         let world = world();
         let blob = world.composed();

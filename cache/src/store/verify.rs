@@ -138,30 +138,47 @@ impl Store {
     /// anew meanwhile.
     fn repair(&self, damages: &[Damage]) -> Result<(), StoreError> {
         for damage in damages {
-            match damage {
-                Damage::Bytes(digest) | Damage::Size(digest) => match self.verified_again(digest) {
+            if let Damage::Bytes(digest) | Damage::Size(digest) = damage {
+                match self.verified_again(digest) {
                     Ok(_) | Err(StoreError::Damaged(_) | StoreError::Missing(_)) => {}
                     Err(error) => return Err(error),
-                },
-                Damage::Missing(digest) if !self.contains(digest)? => self.change(|index| {
-                    let key = params![digest.as_bytes()];
-                    if self.object_path(digest).exists() {
-                        return Ok(());
+                }
+            }
+        }
+        for damage in damages {
+            match damage {
+                // A composition among them may have lost a piece only now.
+                Damage::Bytes(digest) | Damage::Size(digest) | Damage::Missing(digest) => {
+                    if !self.contains(digest)? {
+                        self.forget(digest)?;
                     }
-                    index.execute("DELETE FROM compositions WHERE digest = ?1", key)?;
-                    index.execute("DELETE FROM objects WHERE digest = ?1", key).map(drop)
-                })?,
-                Damage::Result(action) if self.action(action)?.is_none() => self.change(|index| {
-                    index
-                        .execute("DELETE FROM actions WHERE digest = ?1", params![action.as_bytes()])
-                        .map(drop)
-                })?,
-                Damage::Missing(_) | Damage::Result(_) => {}
+                }
+                Damage::Result(action) => {
+                    if self.action(action)?.is_none() {
+                        let delete = "DELETE FROM actions WHERE digest = ?1";
+                        self.change(|index| index.execute(delete, params![action.as_bytes()]).map(drop))?;
+                    }
+                }
                 // A stray may be of a process that is about to enter it; the collector knows which are old.
                 Damage::Stray(_) | Damage::Unreadable(..) => {}
             }
         }
         Ok(())
+    }
+
+    /// Removes the rows of an object that has no file.
+    fn forget(&self, digest: &BlobDigest) -> Result<(), StoreError> {
+        self.change(|index| {
+            if !self.object_path(digest).exists() {
+                for table in ["compositions", "objects"] {
+                    index.execute(
+                        &format!("DELETE FROM {table} WHERE digest = ?1"),
+                        params![digest.as_bytes()],
+                    )?;
+                }
+            }
+            Ok(())
+        })
     }
 }
 
