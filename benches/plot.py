@@ -93,8 +93,8 @@ def scale(text):
         _, y = place(x0, 10 ** power)
         parts.append(f'<line x1="{left}" x2="{right}" y1="{y:.0f}" y2="{y:.0f}" stroke="{PALE}"/>')
         parts.append(f'<text x="{left - 8}" y="{y + 4:.0f}" text-anchor="end" class="small">{said(10 ** power)}</text>')
-    for nodes in sorted({nodes for nodes, _ in points}):
-        x, _ = place(nodes, y0)
+    for nodes in sorted({10 ** round(math.log10(nodes)) for nodes, _ in points}):
+        x, _ = place(max(nodes, x0), y0)
         parts.append(f'<text x="{x:.0f}" y="{bottom + 20}" text-anchor="middle" class="small">{nodes:,} nodes</text>')
     colours = {names[0]: OWN, "plan": OTHERS[2], "ninja": OTHERS[0], "n2": OTHERS[1]}
     ends = []

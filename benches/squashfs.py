@@ -125,8 +125,8 @@ def rebuilt(bench, full):
                 bench.edit(what, number)
                 runs.append(bench.build(compressor))
             wall, cpu = median(runs)
-            row(f"{compressor}: {what}", f"{wall:.2f} / {cpu:.2f}", f"{full[compressor][0] / wall:.0f}",
-                f"{full[compressor][1] / cpu:.0f}")
+            row(f"{compressor}: {what}", f"{wall:.2f} / {cpu:.2f}", f"{full[compressor][0] / wall:.1f}",
+                f"{full[compressor][1] / cpu:.1f}")
 
 
 def growth(program, work):
