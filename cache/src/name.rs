@@ -119,6 +119,12 @@ impl RelPath {
         Some(Self(self.0[..slash].into()))
     }
 
+    /// Tells whether this folder is the one the path is in; none is the top.
+    pub fn is_in(&self, folder: Option<&RelPath>) -> bool {
+        let above = self.0.iter().rposition(|b| *b == b'/').map(|slash| &self.0[..slash]);
+        above == folder.map(RelPath::as_bytes)
+    }
+
     /// Returns the path of `name` in this folder.
     pub fn join(&self, name: &FileName) -> RelPath {
         Self([&self.0, b"/".as_slice(), name.as_bytes()].concat().into())
@@ -140,7 +146,10 @@ impl Ord for RelPath {
     fn cmp(&self, other: &Self) -> Ordering {
         // A slash sorts below every byte a name can hold, so that a folder's entries stay together.
         let rank = |b: &u8| if *b == b'/' { 0 } else { *b };
-        self.0.iter().map(rank).cmp(other.0.iter().map(rank))
+        // Neighbours in a tree begin alike: sixteen bytes are compared as fast as one.
+        let (own, others) = (self.0.as_chunks::<16>().0, other.0.as_chunks::<16>().0);
+        let alike = 16 * own.iter().zip(others).take_while(|(one, other)| one == other).count();
+        self.0[alike..].iter().map(rank).cmp(other.0[alike..].iter().map(rank))
     }
 }
 
@@ -182,5 +191,17 @@ mod tests {
         paths.sort();
         let shown: Vec<_> = paths.iter().map(ToString::to_string).collect();
         assert_eq!(shown, ["a", "a/b", "a/b/c", "a/z", "a-b"]);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn paths_are_in_the_order_of_their_names(
+            start in "([ab]{1,9}/){0,5}", ends in proptest::collection::vec("[-ab]{1,20}(/[-ab]{1,9})?", 2),
+        ) {
+            let paths = ends.iter().map(|end| RelPath::new([&start, &**end].concat().as_bytes()).unwrap());
+            let paths: Vec<RelPath> = paths.collect();
+            let by_names = paths[0].names().cmp(paths[1].names());
+            assert_eq!(paths[0].cmp(&paths[1]), by_names);
+        }
     }
 }

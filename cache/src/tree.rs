@@ -205,11 +205,14 @@ impl TreeBuilder {
                 self.entries.insert(name, Entry::Link(first.clone()));
             }
         }
+        // Most entries are in the folder of the one before.
+        let mut folder: Option<RelPath> = None;
         for (path, entry) in &self.entries {
-            if let Some(folder) = path.parent() {
-                match self.entries.get(&folder) {
-                    Some(Entry::Inode(Inode { node: Node::Dir, .. })) => {}
-                    _ => return Err(TreeError::NotInFolder(path.clone())),
+            if !path.is_in(folder.as_ref()) {
+                folder = path.parent();
+                let inode = folder.as_ref().and_then(|folder| self.entries.get(folder));
+                if folder.is_some() && !matches!(inode, Some(Entry::Inode(Inode { node: Node::Dir, .. }))) {
+                    return Err(TreeError::NotInFolder(path.clone()));
                 }
             }
             if let Entry::Inode(inode) = entry
