@@ -1,17 +1,18 @@
 //! File content: blocks, and the ends of files packed together into fragments.
 //!
-//! The calling thread goes through the files in the order of the tree and writes the results in that same order; a pool
-//! compresses. Only a window of blocks is in memory at any time.
+//! The calling thread goes through the files in the order of the tree and hands on the results in that same order; a pool
+//! compresses, and a thread writes. Only a window of blocks is in memory at any time.
 //!
 //! Nothing is compressed twice: blocks are looked up in the images of the store, a file's as a whole by its digest, then
 //! each by its content, a fragment by the ends it is made of. A file all of whose pieces are found is not even read. What is found changes the
 //! time this takes, and no byte of the image.
 
 mod fragments;
+mod sink;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read, Seek};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use cache::blocks::{self, Blocks, Run};
@@ -19,6 +20,7 @@ use cache::name::RelPath;
 use cache::{BlobDigest, RootTree, Store};
 
 use self::fragments::{Fragment, Fragments};
+use self::sink::Sink;
 use super::{Options, Progress, WriteError};
 
 /// Set in a block's size where it is stored as it is.
@@ -140,37 +142,36 @@ pub(super) fn write(
     let known = Blocks::new(store);
     let (sender, receiver) = channel();
     let at = out.stream_position()?;
-    pool.in_place_scope(|scope| {
-        let mut pipeline = Pipeline {
-            scope,
-            options,
-            settings: &settings,
-            known: &known,
-            sender,
-            receiver,
-            out,
-            at,
-            targets: BTreeMap::new(),
-            early: BTreeMap::new(),
-            spare: Vec::new(),
-            submitted: 0,
-            written: 0,
-            data: Data::default(),
-            fragments: Fragments::plan(files, options.block_size, &settings),
-            progress,
-            before: 0,
-            done: 0,
-            told: 0,
-            total: files.iter().map(|(_, _, size)| size).sum(),
-        };
-        for (number, (path, digest, size)) in files.iter().enumerate() {
-            pipeline.file(number, (path, *digest, *size), &|| root.open_file(store, path, digest, *size))?;
-            // Ends of files count here, and blocks that were counted twice no more.
-            pipeline.before += size;
-            pipeline.done = pipeline.before;
-            pipeline.go_on(0)?;
-        }
-        pipeline.finish(files)
+    std::thread::scope(|threads| {
+        let sink = Sink::new(threads, out);
+        let data = pool.in_place_scope(|scope| {
+            let pipeline = Pipeline {
+                scope,
+                options,
+                settings: &settings,
+                known: &known,
+                sender,
+                receiver,
+                sink: &sink,
+                at,
+                targets: BTreeMap::new(),
+                early: BTreeMap::new(),
+                spare: Vec::new(),
+                submitted: 0,
+                written: 0,
+                data: Data::default(),
+                fragments: Fragments::plan(files, options.block_size, &settings),
+                progress,
+                before: 0,
+                done: 0,
+                told: 0,
+                total: files.iter().map(|(_, _, size)| size).sum(),
+            };
+            pipeline.write(root, store, files)
+        });
+        // Where it could not be written, that is why all else ended.
+        sink.finish()?;
+        data
     })
 }
 
@@ -181,7 +182,7 @@ struct Pipeline<'scope, 'a> {
     known: &'scope Blocks<'scope>,
     sender: Sender<Answer>,
     receiver: Receiver<Answer>,
-    out: &'a mut File,
+    sink: &'a Sink<'a>,
     at: u64,
     /// What the blocks in flight are for.
     targets: BTreeMap<usize, Target>,
@@ -203,6 +204,23 @@ struct Pipeline<'scope, 'a> {
 }
 
 impl<'scope> Pipeline<'scope, '_> {
+    /// Writes all files.
+    fn write(
+        mut self,
+        root: &RootTree,
+        store: &Store,
+        files: &[(&RelPath, BlobDigest, u64)],
+    ) -> Result<Data, WriteError> {
+        for (number, (path, digest, size)) in files.iter().enumerate() {
+            self.file(number, (path, *digest, *size), &|| root.open_file(store, path, digest, *size))?;
+            // Ends of files count here, and blocks that were counted twice no more.
+            self.before += size;
+            self.done = self.before;
+            self.go_on(0)?;
+        }
+        self.finish(files)
+    }
+
     /// Counts bytes; now and then tells the caller, and ends where he wants to.
     fn go_on(&mut self, bytes: usize) -> Result<(), WriteError> {
         self.done += bytes as u64;
@@ -402,9 +420,9 @@ impl<'scope> Pipeline<'scope, '_> {
                 None => {}
             }
             self.data.runs.push((block.key, Run::new(self.at, vec![block])));
-            self.out.write_all(&bytes)?;
             self.at += bytes.len() as u64;
             self.written += 1;
+            self.sink.write(bytes)?;
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use crate::squashfs::WriteError;
 
 /// One file of as many as a block has of these begins a new fragment. With a smaller number the image grows, with a larger
 /// one a change costs more.
-const BYTES_PER_CUT: u32 = 8192;
+const BYTES_PER_CUT: u32 = 4096;
 
 /// Small blocks have few files in a fragment anyway.
 const LEAST_CUT: u32 = 4;
