@@ -97,6 +97,13 @@ impl Whole {
         let file = File::open(&path).map_err(StoreError::io("open", &path))?;
         Ok(Self { path, sync: std::thread::spawn(move || file.sync_data()) })
     }
+
+    /// Gives the file another name, under which it stays.
+    fn rename(&mut self, name: PathBuf) -> Result<(), StoreError> {
+        fs::rename(&self.path, &name).map_err(StoreError::io("name", &name))?;
+        self.path = name;
+        Ok(())
+    }
 }
 
 /// A composition being put together: what is its own goes into the frame.
@@ -209,6 +216,8 @@ impl Store {
         let mut held = held.to_vec();
         held.sort_by_key(|held| held.at);
         let failed = |source| StoreError::io("read", path)(source);
+        // The disk is busy with it while it is hashed.
+        let mut whole = Whole::new(path.to_owned())?;
         let mut file = File::open(path).map_err(failed)?;
         let size = file.metadata().map_err(failed)?.len();
         let mut composer = Composer::new(self)?;
@@ -249,9 +258,8 @@ impl Store {
             fs::remove_file(path).map_err(StoreError::io("remove", path))?;
             return Ok(blob);
         }
-        let whole = self.scratch_name("whole");
-        fs::rename(path, &whole).map_err(StoreError::io("name", &whole))?;
-        lock(&self.wholes).insert(blob.digest, Whole::new(whole)?);
+        whole.rename(self.scratch_name("whole"))?;
+        lock(&self.wholes).insert(blob.digest, whole);
         lock(&self.verified).insert(blob.digest);
         Ok(blob)
     }
