@@ -402,7 +402,7 @@ mod tests {
 
     struct Bench {
         dir: tempfile::TempDir,
-        tool: Tool,
+        tool: std::sync::Arc<Tool>,
     }
 
     fn bench() -> Bench {

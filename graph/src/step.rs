@@ -185,7 +185,7 @@ impl Resolving<'_> {
 #[derive(Debug, Default, Clone)]
 pub struct Resolved {
     /// The programs it will run.
-    pub tools: BTreeMap<String, Tool>,
+    pub tools: BTreeMap<String, Arc<Tool>>,
     /// What came from outside, by content: digests in hex, or other text that pins it.
     pub sources: BTreeMap<String, String>,
     /// Where the bytes of trees lie. Not part of the key.
@@ -326,6 +326,7 @@ impl Job<'_> {
         self.resolved
             .tools
             .get(name)
+            .map(Arc::as_ref)
             .ok_or_else(|| StepError::environment(format!("{name} was not pinned by {}", self.node)))
     }
 

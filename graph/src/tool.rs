@@ -4,13 +4,14 @@
 //! script, and the data files its step names. Their content is its identity, and the sandbox shows
 //! an action nothing else of the machine: what is not part of the key cannot be read.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cache::digest::BlobHasher;
 use cache::stat::{KnownFiles, Stat};
@@ -73,6 +74,12 @@ pub enum ToolError {
         /// What the system said.
         source: io::Error,
     },
+    /// It was replaced while it ran.
+    #[error("the program {name}, or a file it reads, changed while it ran")]
+    Changed {
+        /// Its name.
+        name: String,
+    },
     /// A file could not be hashed or remembered.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -87,7 +94,30 @@ impl ToolError {
             {
                 Some(format!("install it; on Debian: apt-get install {package}"))
             }
+            ToolError::Changed { .. } => {
+                Some("what it gave was thrown away; build again when nobody installs anything".to_owned())
+            }
             _ => None,
+        }
+    }
+}
+
+/// A [`ToolSpec`] that is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Wanted {
+    name: String,
+    package: String,
+    /// Programs, data, places of data.
+    lists: [Vec<String>; 3],
+}
+
+impl Wanted {
+    fn of(spec: &ToolSpec<'_>) -> Self {
+        let lists = [spec.programs, spec.data, spec.data_places];
+        Self {
+            name: spec.name.to_owned(),
+            package: spec.package.to_owned(),
+            lists: lists.map(|list| list.iter().map(ToString::to_string).collect()),
         }
     }
 }
@@ -101,18 +131,22 @@ pub struct Tool {
     pub files: BTreeMap<PathBuf, PathBuf>,
     /// The hash of the paths and contents of all of them.
     pub identity: BlobDigest,
+    /// What was asked for.
+    wanted: Wanted,
 }
 
 /// Looks programs up along a search path.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Tools {
     search: Vec<PathBuf>,
+    /// What was pinned already: nodes that run one tool look at its files once.
+    pinned: Mutex<HashMap<Wanted, Arc<Tool>>>,
 }
 
 impl Tools {
     /// Looks in these folders, in order.
     pub fn new(search: Vec<PathBuf>) -> Self {
-        Self { search }
+        Self { search, pinned: Mutex::default() }
     }
 
     /// Tells whether a program of that name is installed.
@@ -128,11 +162,42 @@ impl Tools {
             .find(|path| fs::metadata(path).is_ok_and(|found| found.is_file() && found.mode() & 0o111 != 0))
     }
 
-    /// Pins a program.
+    /// Pins a program, once for all who want the same.
     ///
     /// # Errors
     /// [`ToolError`]: it, a library or a data file is not there.
-    pub fn find(&self, store: &Store, spec: &ToolSpec<'_>) -> Result<Tool, ToolError> {
+    pub fn find(&self, store: &Store, spec: &ToolSpec<'_>) -> Result<Arc<Tool>, ToolError> {
+        let wanted = Wanted::of(spec);
+        let pinned = || self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = pinned().get(&wanted) {
+            return Ok(Arc::clone(known));
+        }
+        let tool = Arc::new(self.pin(store, spec)?);
+        pinned().insert(wanted, Arc::clone(&tool));
+        Ok(tool)
+    }
+
+    /// Pins a program once more, after it ran: what it gave counts only if it is what it was before.
+    ///
+    /// # Errors
+    /// [`ToolError::Changed`], or as [`Tools::find`].
+    pub fn check(&self, store: &Store, tool: &Tool) -> Result<(), ToolError> {
+        let Wanted { name, package, lists } = &tool.wanted;
+        let [programs, data, data_places] = lists.each_ref().map(|list| list.iter().map(String::as_str));
+        let spec = ToolSpec {
+            name,
+            package,
+            programs: &programs.collect::<Vec<_>>(),
+            data: &data.collect::<Vec<_>>(),
+            data_places: &data_places.collect::<Vec<_>>(),
+        };
+        match self.pin(store, &spec)?.identity == tool.identity {
+            true => Ok(()),
+            false => Err(ToolError::Changed { name: name.clone() }),
+        }
+    }
+
+    fn pin(&self, store: &Store, spec: &ToolSpec<'_>) -> Result<Tool, ToolError> {
         let mut files = Files::default();
         let program = self.add_program(store, spec.name, spec.package, &mut files)?;
         for name in spec.programs {
@@ -154,7 +219,7 @@ impl Tools {
         }
         let files = files.shown;
         let identity = known_identity(store, &files)?;
-        Ok(Tool { program, files, identity })
+        Ok(Tool { program, files, identity, wanted: Wanted::of(spec) })
     }
 
     fn add_program(
@@ -399,6 +464,24 @@ mod tests {
         let tools = Tools::new([vec![dir.path().to_owned()], system()].concat());
         let tool = tools.find(&store, &spec("tool")).unwrap();
         assert!(tool.files.keys().any(|path| path.ends_with("sh")), "{:?}", tool.files);
+    }
+
+    #[test]
+    fn a_tool_is_pinned_once_and_one_that_changed_since_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("store")).unwrap();
+        let path = dir.path().join("tool");
+        fs::write(&path, "#!/bin/sh\nexit 0\n").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let tools = Tools::new([vec![dir.path().to_owned()], system()].concat());
+        let tool = tools.find(&store, &spec("tool")).unwrap();
+        assert!(Arc::ptr_eq(&tool, &tools.find(&store, &spec("tool")).unwrap()));
+        assert!(!Arc::ptr_eq(&tool, &tools.find(&store, &spec("cat")).unwrap()));
+        tools.check(&store, &tool).unwrap();
+        fs::write(&path, "#!/bin/sh\nexit 1\n").unwrap();
+        let error = tools.check(&store, &tool).unwrap_err();
+        assert!(matches!(error, ToolError::Changed { .. }), "{error}");
+        assert!(error.help().unwrap().contains("build again"));
     }
 
     #[test]

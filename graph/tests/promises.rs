@@ -10,7 +10,8 @@ use graph::build::{Backend, Built, Options, Outcome, build};
 use graph::dag::{Dag, DagError, Derivation, NodeName, OutputRef};
 use graph::explain::Reason;
 use graph::sandbox::{Mode, Sandbox};
-use graph::{Cancel, Event, Fault, Job, Step, StepError, Tools};
+use graph::tool::ToolSpec;
+use graph::{Cancel, Event, Fault, Job, Resolved, Resolving, Step, StepError, Tools};
 use proptest::prelude::*;
 
 /// What every run of every fake step writes down.
@@ -274,4 +275,79 @@ fn circles_unknown_nodes_and_unknown_outputs_are_named() {
     assert!(error.to_string().contains("no node \"gone\""), "{error}");
     let error = named(&[("a", node("a", "image"))]);
     assert!(matches!(error, DagError::UnknownOutput { .. }) && error.to_string().contains("a gives out"));
+}
+
+/// Runs while somebody installs another version of its tool.
+struct Upgraded {
+    bin: std::path::PathBuf,
+    is_upgraded: bool,
+}
+
+impl Upgraded {
+    fn install(&self, text: &str) {
+        use std::os::unix::fs::PermissionsExt;
+        let path = self.bin.join("upgraded");
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+}
+
+impl Step for Upgraded {
+    fn kind(&self) -> &'static str {
+        "upgraded"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn params(&self) -> BTreeMap<String, String> {
+        BTreeMap::new()
+    }
+
+    fn resolve(&self, resolving: &Resolving<'_>) -> Result<Resolved, StepError> {
+        let spec =
+            ToolSpec { name: "upgraded", programs: &[], data: &[], data_places: &[], package: "upgraded" };
+        Ok(Resolved::with_tools(resolving, &[spec])?)
+    }
+
+    fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
+        if self.is_upgraded {
+            self.install("#!/bin/sh\nexit 2\n");
+        }
+        Ok(BTreeMap::from([("out".to_owned(), job.store.put(b"made")?.into())]))
+    }
+}
+
+#[test]
+fn what_a_tool_gave_that_changed_while_it_ran_is_not_recorded() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("store")).unwrap();
+    let outcome = |is_upgraded| {
+        let step = Upgraded { bin: dir.path().to_owned(), is_upgraded };
+        step.install("#!/bin/sh\nexit 0\n");
+        let derivation = Derivation {
+            step: Arc::new(step),
+            inputs: BTreeMap::new(),
+            outputs: BTreeSet::from(["out".to_owned()]),
+        };
+        let dag = Dag::new(BTreeMap::from([(name(0), derivation)])).unwrap();
+        let errors = Mutex::new(Vec::new());
+        let backend = Backend {
+            store: &store,
+            sandbox: &Sandbox::new(Mode::On, None),
+            tools: &Tools::new([dir.path(), "/usr/bin".as_ref(), "/bin".as_ref()].map(Into::into).to_vec()),
+            cancel: &Cancel::default(),
+            listener: &|event| errors.lock().unwrap().push(format!("{event:?}")),
+        };
+        let options = Options { graph: "test".into(), jobs: 1, check: false, offline: true };
+        let built = build(&dag, &[name(0)], &backend, &options).unwrap();
+        let ran = built.done(&name(0)).map(|done| done.ran);
+        (ran, built.fault(), errors.into_inner().unwrap().join("\n"))
+    };
+    let (ran, fault, told) = outcome(true);
+    assert_eq!((ran, fault), (None, Some(Fault::Environment)));
+    assert!(told.contains("changed while it ran"), "{told}");
+    assert_eq!(outcome(false).0, Some(true), "nothing was recorded under the old tool's key");
+    assert_eq!(outcome(false).0, Some(false));
 }

@@ -214,6 +214,9 @@ fn run(workshop: &Workshop<'_>, task: &RunTask, log: &Mutex<Vec<u8>>) -> Result<
     let started = Instant::now();
     let outputs = caught(|| derivation.step.run(&job))?;
     job.check_cancelled()?;
+    for tool in task.resolved.tools.values() {
+        backend.tools.check(store, tool)?;
+    }
     if !outputs.keys().eq(&derivation.outputs) {
         let given: Vec<_> = outputs.keys().map(String::as_str).collect();
         return Err(StepError::action(format!(
