@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cache::digest::BlobHasher;
 use cache::stat::{KnownFiles, Stat};
@@ -74,8 +74,8 @@ pub enum ToolError {
         /// What the system said.
         source: io::Error,
     },
-    /// It was replaced while it ran.
-    #[error("the program {name}, or a file it reads, changed while it ran")]
+    /// It is not what it was when it was pinned.
+    #[error("the program {name}, or a file it reads, changed since this build looked at it")]
     Changed {
         /// Its name.
         name: String,
@@ -94,9 +94,9 @@ impl ToolError {
             {
                 Some(format!("install it; on Debian: apt-get install {package}"))
             }
-            ToolError::Changed { .. } => {
-                Some("what it gave was thrown away; build again when nobody installs anything".to_owned())
-            }
+            ToolError::Changed { .. } => Some(
+                "nothing that it gave was recorded; build again when nobody installs anything".to_owned(),
+            ),
             _ => None,
         }
     }
@@ -168,16 +168,18 @@ impl Tools {
     /// [`ToolError`]: it, a library or a data file is not there.
     pub fn find(&self, store: &Store, spec: &ToolSpec<'_>) -> Result<Arc<Tool>, ToolError> {
         let wanted = Wanted::of(spec);
-        let pinned = || self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = pinned().get(&wanted) {
+        if let Some(known) = self.pinned().get(&wanted) {
             return Ok(Arc::clone(known));
         }
         let tool = Arc::new(self.pin(store, spec)?);
-        pinned().insert(wanted, Arc::clone(&tool));
-        Ok(tool)
+        Ok(Arc::clone(self.pinned().entry(wanted).or_insert(tool)))
     }
 
-    /// Pins a program once more, after it ran: what it gave counts only if it is what it was before.
+    fn pinned(&self) -> MutexGuard<'_, HashMap<Wanted, Arc<Tool>>> {
+        self.pinned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Compares a program with what it was when it was pinned; where it changed, the next to want it pins it anew.
     ///
     /// # Errors
     /// [`ToolError::Changed`], or as [`Tools::find`].
@@ -191,10 +193,12 @@ impl Tools {
             data: &data.collect::<Vec<_>>(),
             data_places: &data_places.collect::<Vec<_>>(),
         };
-        match self.pin(store, &spec)?.identity == tool.identity {
-            true => Ok(()),
-            false => Err(ToolError::Changed { name: name.clone() }),
+        let now = self.pin(store, &spec);
+        if now.as_ref().is_ok_and(|now| now.identity == tool.identity) {
+            return Ok(());
         }
+        self.pinned().remove(&tool.wanted);
+        now.and(Err(ToolError::Changed { name: name.clone() }))
     }
 
     fn pin(&self, store: &Store, spec: &ToolSpec<'_>) -> Result<Tool, ToolError> {
@@ -482,6 +486,7 @@ mod tests {
         let error = tools.check(&store, &tool).unwrap_err();
         assert!(matches!(error, ToolError::Changed { .. }), "{error}");
         assert!(error.help().unwrap().contains("build again"));
+        assert_ne!(tools.find(&store, &spec("tool")).unwrap().identity, tool.identity, "it is pinned anew");
     }
 
     #[test]

@@ -280,7 +280,15 @@ fn circles_unknown_nodes_and_unknown_outputs_are_named() {
 /// Runs while somebody installs another version of its tool.
 struct Upgraded {
     bin: std::path::PathBuf,
-    is_upgraded: bool,
+    /// When that is: while it is resolved, or while it runs.
+    upgraded: Option<When>,
+    fails: bool,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum When {
+    Waiting,
+    Running,
 }
 
 impl Upgraded {
@@ -289,6 +297,12 @@ impl Upgraded {
         let path = self.bin.join("upgraded");
         std::fs::write(&path, text).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    fn upgrade(&self, now: When) {
+        if self.upgraded == Some(now) {
+            self.install("#!/bin/sh\nexit 2\n");
+        }
     }
 }
 
@@ -308,23 +322,27 @@ impl Step for Upgraded {
     fn resolve(&self, resolving: &Resolving<'_>) -> Result<Resolved, StepError> {
         let spec =
             ToolSpec { name: "upgraded", programs: &[], data: &[], data_places: &[], package: "upgraded" };
-        Ok(Resolved::with_tools(resolving, &[spec])?)
+        let resolved = Resolved::with_tools(resolving, &[spec])?;
+        self.upgrade(When::Waiting);
+        Ok(resolved)
     }
 
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
-        if self.is_upgraded {
-            self.install("#!/bin/sh\nexit 2\n");
+        assert!(self.upgraded != Some(When::Waiting), "it runs with another tool than its key says");
+        self.upgrade(When::Running);
+        match self.fails {
+            true => Err(StepError::action("the tool crashed")),
+            false => Ok(BTreeMap::from([("out".to_owned(), job.store.put(b"made")?.into())])),
         }
-        Ok(BTreeMap::from([("out".to_owned(), job.store.put(b"made")?.into())]))
     }
 }
 
 #[test]
-fn what_a_tool_gave_that_changed_while_it_ran_is_not_recorded() {
+fn what_a_tool_gave_that_changed_meanwhile_is_not_recorded() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("store")).unwrap();
-    let outcome = |is_upgraded| {
-        let step = Upgraded { bin: dir.path().to_owned(), is_upgraded };
+    let outcome = |upgraded, fails| {
+        let step = Upgraded { bin: dir.path().to_owned(), upgraded, fails };
         step.install("#!/bin/sh\nexit 0\n");
         let derivation = Derivation {
             step: Arc::new(step),
@@ -345,9 +363,11 @@ fn what_a_tool_gave_that_changed_while_it_ran_is_not_recorded() {
         let ran = built.done(&name(0)).map(|done| done.ran);
         (ran, built.fault(), errors.into_inner().unwrap().join("\n"))
     };
-    let (ran, fault, told) = outcome(true);
-    assert_eq!((ran, fault), (None, Some(Fault::Environment)));
-    assert!(told.contains("changed while it ran"), "{told}");
-    assert_eq!(outcome(false).0, Some(true), "nothing was recorded under the old tool's key");
-    assert_eq!(outcome(false).0, Some(false));
+    for (when, fails) in [(When::Waiting, false), (When::Running, false), (When::Running, true)] {
+        let (ran, fault, told) = outcome(Some(when), fails);
+        assert_eq!((ran, fault), (None, Some(Fault::Environment)));
+        assert!(told.contains("changed since this build looked at it"), "{told}");
+    }
+    assert_eq!(outcome(None, false).0, Some(true), "nothing was recorded under the old tool's key");
+    assert_eq!(outcome(None, false).0, Some(false));
 }

@@ -15,6 +15,7 @@ use crate::dag::{Derivation, NodeName};
 use crate::event::Event;
 use crate::sandbox::{Mode, SandboxError};
 use crate::step::{Job, Provenance, Report, Resolved, Resolving, StepError};
+use crate::tool::ToolError;
 
 /// What the workers share.
 pub(super) struct Workshop<'a> {
@@ -212,11 +213,17 @@ fn run(workshop: &Workshop<'_>, task: &RunTask, log: &Mutex<Vec<u8>>) -> Result<
         log,
     };
     let started = Instant::now();
-    let outputs = caught(|| derivation.step.run(&job))?;
+    // The node may have waited for hours since its tools were pinned, and run for as long.
+    let check_tools = || task.resolved.tools.values().try_for_each(|tool| backend.tools.check(store, tool));
+    check_tools()?;
+    let outputs = caught(|| derivation.step.run(&job));
     job.check_cancelled()?;
-    for tool in task.resolved.tools.values() {
-        backend.tools.check(store, tool)?;
-    }
+    let outputs = match (check_tools(), outputs) {
+        // That may well be why it failed.
+        (Err(error @ ToolError::Changed { .. }), _) => return Err(error.into()),
+        (_, Err(error)) => return Err(error),
+        (checked, Ok(outputs)) => checked.map(|()| outputs)?,
+    };
     if !outputs.keys().eq(&derivation.outputs) {
         let given: Vec<_> = outputs.keys().map(String::as_str).collect();
         return Err(StepError::action(format!(
