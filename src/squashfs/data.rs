@@ -1,7 +1,7 @@
 //! File content: blocks, and the ends of files packed together into fragments.
 //!
 //! The calling thread goes through the files in the order of the tree and hands on the results in that same order; a pool
-//! compresses, and a thread writes. Only a window of blocks is in memory at any time.
+//! compresses, and a thread writes. Only a window of blocks, and a few that wait to be written, are in memory at any time.
 //!
 //! Nothing is compressed twice: blocks are looked up in the images of the store, a file's as a whole by its digest, then
 //! each by its content, a fragment by the ends it is made of. A file all of whose pieces are found is not even read. What is found changes the
@@ -13,6 +13,7 @@ mod sink;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, Read, Seek};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use cache::blocks::{self, Blocks, Run};
@@ -387,7 +388,9 @@ impl<'scope> Pipeline<'scope, '_> {
                 };
                 Ok(Ready { block: blocks::Block::of(&bytes, is_plain, key), bytes })
             };
-            let result = result();
+            // The pipeline waits for an answer, whatever happens here.
+            let failed = |_| Err(WriteError::Compress(options.compressor.kind.name()));
+            let result = catch_unwind(AssertUnwindSafe(result)).unwrap_or_else(failed);
             // The receiver is gone only where writing has failed already.
             let _ = sender.send((number, result, block));
         });

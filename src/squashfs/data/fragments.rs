@@ -11,8 +11,8 @@ use cache::name::RelPath;
 use super::{Ready, Settings, found_block};
 use crate::squashfs::WriteError;
 
-/// One file of as many as a block has of these begins a new fragment. With a smaller number the image grows, with a larger
-/// one a change costs more.
+/// One file of as many as a block has of these begins a new fragment. With fewer files to a cut the image grows, with more
+/// a change costs more.
 const BYTES_PER_CUT: u32 = 4096;
 
 /// Small blocks have few files in a fragment anyway.

@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread::{Scope, ScopedJoinHandle};
 
 use crate::squashfs::WriteError;
@@ -34,9 +34,14 @@ impl<'scope> Sink<'scope> {
             for block in written {
                 file.write_all(&block)?;
                 behind += block.len() as u64;
-                // One that still syncs takes what is new with it, or the next does.
-                if behind >= SYNCING && due.try_send(()).is_ok() {
-                    behind = 0;
+                if behind >= SYNCING {
+                    match due.try_send(()) {
+                        Ok(()) => behind = 0,
+                        // The sync that waits takes this with it.
+                        Err(TrySendError::Full(())) => {}
+                        // It failed, and says so below.
+                        Err(TrySendError::Disconnected(())) => break,
+                    }
                 }
             }
             drop(due);
