@@ -115,14 +115,18 @@ impl RelPath {
 
     /// Returns the folder this path is in; `None` at the top.
     pub fn parent(&self) -> Option<RelPath> {
-        let slash = self.0.iter().rposition(|b| *b == b'/')?;
-        Some(Self(self.0[..slash].into()))
+        self.above().map(|folder| Self(folder.into()))
     }
 
     /// Tells whether this folder is the one the path is in; none is the top.
     pub fn is_in(&self, folder: Option<&RelPath>) -> bool {
-        let above = self.0.iter().rposition(|b| *b == b'/').map(|slash| &self.0[..slash]);
-        above == folder.map(RelPath::as_bytes)
+        self.above() == folder.map(RelPath::as_bytes)
+    }
+
+    /// Returns the bytes of the folder's path; `None` at the top.
+    fn above(&self) -> Option<&[u8]> {
+        let slash = self.0.iter().rposition(|b| *b == b'/')?;
+        Some(&self.0[..slash])
     }
 
     /// Returns the path of `name` in this folder.
