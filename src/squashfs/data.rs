@@ -5,9 +5,10 @@
 //!
 //! Nothing is compressed twice: blocks are looked up in the images of the store, a file's as a whole by its digest, then
 //! each by its content, a fragment by the ends it is made of. A file all of whose pieces are found is not even read. What is found changes the
-//! time this takes, and no byte of the image.
+//! time this takes, and no byte of the image. A file whose blocks are those of another has no others.
 
 mod fragments;
+mod repeats;
 mod sink;
 
 use std::collections::{BTreeMap, HashMap};
@@ -21,6 +22,7 @@ use cache::name::RelPath;
 use cache::{BlobDigest, RootTree, Store};
 
 use self::fragments::{Fragment, Fragments};
+use self::repeats::{Next, Repeats};
 use self::sink::Sink;
 use super::{Options, Progress, WriteError};
 
@@ -161,6 +163,7 @@ pub(super) fn write(
                 submitted: 0,
                 written: 0,
                 data: Data::default(),
+                repeats: Repeats::default(),
                 fragments: Fragments::plan(files, options.block_size, &settings),
                 progress,
                 before: 0,
@@ -194,6 +197,7 @@ struct Pipeline<'scope, 'a> {
     submitted: usize,
     written: usize,
     data: Data,
+    repeats: Repeats,
     fragments: Fragments,
     progress: Progress<'a>,
     /// Bytes of the files that are done; of those and of this one's blocks, as good as it is known; of all.
@@ -407,24 +411,40 @@ impl<'scope> Pipeline<'scope, '_> {
 
     fn write_early(&mut self) -> Result<(), WriteError> {
         while let Some(Ready { bytes, block }) = self.early.remove(&self.written) {
-            match self.targets.remove(&self.written) {
+            let target = self.targets.remove(&self.written);
+            self.written += 1;
+            let file = match target {
+                Some(Target::File(digest, _)) => Some(digest),
+                _ => None,
+            };
+            let next = self.repeats.next(file, block.key, self.at);
+            let start = match &next {
+                Next::Lies(start) => *start,
+                // What is copied goes in front, and that is where its file begins.
+                Next::Write(_) => self.at,
+            };
+            match target {
                 Some(Target::Fragment(index)) => {
-                    self.data.fragments[index] = Block { start: self.at, size: size(&block) };
+                    self.data.fragments[index] = Block { start, size: size(&block) }
                 }
                 Some(Target::File(digest, index)) => {
                     if let Some(content) = self.data.files.get_mut(&digest) {
                         // Holes in front take no room: the first block with bytes is the start, and none is at 0.
-                        if content.start == 0 {
-                            content.start = self.at;
+                        if content.start == 0 || matches!(&next, Next::Write(again) if !again.is_empty()) {
+                            content.start = start;
                         }
                         content.blocks[index] = block;
                     }
                 }
                 None => {}
             }
+            let Next::Write(again) = next else { continue };
+            if !again.is_empty() {
+                self.at += again.end - again.start;
+                self.sink.write_again(again)?;
+            }
             self.data.runs.push((block.key, Run::new(self.at, vec![block])));
             self.at += bytes.len() as u64;
-            self.written += 1;
             self.sink.write(bytes)?;
         }
         Ok(())

@@ -79,7 +79,7 @@ impl Squashfs {
 }
 
 impl Step for Squashfs {
-    identity!(version 3);
+    identity!(version 4);
 
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
         let input = job.input("root")?;

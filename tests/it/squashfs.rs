@@ -22,6 +22,10 @@ fn fill(top: &Path) {
     let text: Vec<u8> = (0..400_000u32).flat_map(|i| (i / 7).to_string().into_bytes()).collect();
     fs::write(top.join("large"), &text).unwrap();
     fs::write(top.join("copy-of-large"), &text).unwrap();
+    // The blocks of another file to their end, and to one that differs.
+    fs::write(top.join("part-of-large"), &text[131_072..131_072 * 3 + 5]).unwrap();
+    fs::write(top.join("large-that-parts"), [&text[..131_072 * 2], &text[..1000], &text[131_072..]].concat())
+        .unwrap();
     fs::write(top.join("exact"), vec![7; 131_072 * 2]).unwrap();
     fs::write(top.join("empty"), "").unwrap();
     let sparse = File::create(top.join("sparse")).unwrap();
@@ -214,6 +218,28 @@ fn times_after_the_epoch_become_the_epoch_and_earlier_ones_stay() {
     run("unsquashfs", &["-q", "-n", "-d", out.to_str().unwrap(), image.to_str().unwrap()]);
     assert_eq!(fs::metadata(out.join("old")).unwrap().mtime(), 1000);
     assert_eq!(fs::metadata(out.join("new")).unwrap().mtime(), 1_700_000_000);
+}
+
+#[test]
+fn a_file_with_the_blocks_of_another_takes_no_room_for_them() {
+    let world = World::new();
+    let top = world.path("top");
+    fs::create_dir(&top).unwrap();
+    let noise: Vec<u8> =
+        (0..10_000u32).flat_map(|number| *blake3::hash(&number.to_le_bytes()).as_bytes()).collect();
+    fs::write(top.join("new"), &noise).unwrap();
+    let options = options(CompressorKind::Zstd, 32_768, 2);
+    let alone = write(&world.store, &top, &options, &[]).len();
+    fs::write(top.join("old"), &noise[..300_000]).unwrap();
+    fs::write(top.join("part"), &noise[32_768..290_000]).unwrap();
+    let path = image(&world, &options, "image", &[]);
+    let ends = 300_000 % 32_768 + (290_000 - 32_768) % 32_768;
+    let more = fs::metadata(&path).unwrap().len() as usize - alone;
+    assert!(more < ends + 4096, "{more} bytes more, of which {ends} are in other ends");
+    let out = world.path("unpacked");
+    run("unsquashfs", &["-q", "-n", "-d", out.to_str().unwrap(), path.to_str().unwrap()]);
+    assert!(fs::read(out.join("old")).unwrap() == noise[..300_000]);
+    assert!(fs::read(out.join("part")).unwrap() == noise[32_768..290_000]);
 }
 
 /// A file of a random tree: where it is, how long, of what.

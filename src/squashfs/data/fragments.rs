@@ -13,7 +13,7 @@ use crate::squashfs::WriteError;
 
 /// One file of as many as a block has of these begins a new fragment. With fewer files to a cut the image grows, with more
 /// a change costs more.
-const BYTES_PER_CUT: u32 = 4096;
+const BYTES_PER_CUT: u32 = 8192;
 
 /// Small blocks have few files in a fragment anyway.
 const LEAST_CUT: u32 = 4;

@@ -5,6 +5,8 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread::{Scope, ScopedJoinHandle};
 
@@ -16,24 +18,36 @@ const WAITING: usize = 16;
 /// So many bytes are brought to the disk at a time.
 const SYNCING: u64 = 32 << 20;
 
+/// So many bytes are copied at a time.
+const AGAIN: usize = 1 << 20;
+
+/// What is written next.
+enum Piece {
+    Block(Vec<u8>),
+    /// What lies there once more.
+    Again(Range<u64>),
+}
+
 /// Where blocks go, in order.
 pub(super) struct Sink<'scope> {
-    blocks: SyncSender<Vec<u8>>,
+    pieces: SyncSender<Piece>,
     writing: ScopedJoinHandle<'scope, io::Result<()>>,
 }
 
 impl<'scope> Sink<'scope> {
     /// Writes behind what `out` holds already.
     pub(super) fn new<'env>(scope: &'scope Scope<'scope, 'env>, out: &'scope File) -> Self {
-        let (blocks, written) = sync_channel::<Vec<u8>>(WAITING);
+        let (pieces, written) = sync_channel(WAITING);
         let writing = scope.spawn(move || {
             let (due, dues) = sync_channel(1);
             let syncing = scope.spawn(move || dues.iter().try_for_each(|()| out.sync_data()));
             let mut file = out;
             let mut behind = 0;
-            for block in written {
-                file.write_all(&block)?;
-                behind += block.len() as u64;
+            for piece in written {
+                behind += match piece {
+                    Piece::Block(block) => file.write_all(&block).map(|()| block.len() as u64)?,
+                    Piece::Again(bytes) => copy(out, bytes)?,
+                };
                 if behind >= SYNCING {
                     match due.try_send(()) {
                         Ok(()) => behind = 0,
@@ -47,7 +61,7 @@ impl<'scope> Sink<'scope> {
             drop(due);
             syncing.join().unwrap_or_else(|_| Err(io::Error::other("the thread that syncs the image failed")))
         });
-        Self { blocks, writing }
+        Self { pieces, writing }
     }
 
     /// Hands a block over.
@@ -55,7 +69,19 @@ impl<'scope> Sink<'scope> {
     /// # Errors
     /// [`WriteError::Stopped`]: writing failed before; [`Sink::finish`] says why.
     pub(super) fn write(&self, block: Vec<u8>) -> Result<(), WriteError> {
-        self.blocks.send(block).map_err(|_| WriteError::Stopped)
+        self.send(Piece::Block(block))
+    }
+
+    /// Writes bytes that were handed over before once more.
+    ///
+    /// # Errors
+    /// As [`Sink::write`].
+    pub(super) fn write_again(&self, bytes: Range<u64>) -> Result<(), WriteError> {
+        self.send(Piece::Again(bytes))
+    }
+
+    fn send(&self, piece: Piece) -> Result<(), WriteError> {
+        self.pieces.send(piece).map_err(|_| WriteError::Stopped)
     }
 
     /// Waits until all is written.
@@ -63,9 +89,22 @@ impl<'scope> Sink<'scope> {
     /// # Errors
     /// Writing, or bringing to the disk, failed.
     pub(super) fn finish(self) -> io::Result<()> {
-        drop(self.blocks);
+        drop(self.pieces);
         self.writing
             .join()
             .unwrap_or_else(|_| Err(io::Error::other("the thread that writes the image failed")))
     }
+}
+
+/// Writes bytes of the file once more; returns how many.
+fn copy(file: &File, bytes: Range<u64>) -> io::Result<u64> {
+    let (mut at, mut out) = (bytes.start, file);
+    let mut piece = vec![0; AGAIN];
+    while at < bytes.end {
+        let length = AGAIN.min((bytes.end - at) as usize);
+        file.read_exact_at(&mut piece[..length], at)?;
+        out.write_all(&piece[..length])?;
+        at += length as u64;
+    }
+    Ok(bytes.end - bytes.start)
 }
