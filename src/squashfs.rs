@@ -17,7 +17,7 @@ mod inode;
 mod metadata;
 mod xattr;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 
@@ -187,8 +187,8 @@ struct Entries<'a> {
     all: Vec<(&'a RelPath, &'a Inode, u32)>,
     /// The first file of each content.
     files: Vec<(&'a RelPath, BlobDigest, u64)>,
-    /// How many names an inode has, by number.
-    links: BTreeMap<u32, u32>,
+    /// How many names the inodes have, from the first behind the top folder's.
+    links: Vec<u32>,
 }
 
 /// The number of the top folder's inode.
@@ -196,10 +196,20 @@ const ROOT_NUMBER: u32 = 1;
 
 impl<'a> Entries<'a> {
     fn new(root: &'a RootTree, is_excluded: &dyn Fn(&RelPath) -> bool) -> Self {
-        let mut entries = Entries { all: Vec::new(), files: Vec::new(), links: BTreeMap::new() };
-        let mut numbers: BTreeMap<&RelPath, u32> = BTreeMap::new();
-        let mut contents = BTreeSet::new();
-        let mut next = ROOT_NUMBER + 1;
+        let length = root.tree.entries().len();
+        let mut entries = Entries {
+            all: Vec::with_capacity(length),
+            files: Vec::with_capacity(length),
+            links: Vec::with_capacity(length),
+        };
+        // Of inodes with several names: the number, once there is one.
+        let mut shared: HashMap<&RelPath, Option<u32>> = HashMap::new();
+        for (_, entry) in root.tree.entries() {
+            if let Entry::Link(first) = entry {
+                shared.insert(first, None);
+            }
+        }
+        let mut contents = HashSet::new();
         let mut excluded_folder: Option<&RelPath> = None;
         for (path, entry) in root.tree.entries() {
             let below = |folder: &RelPath| path.as_bytes().starts_with(&[folder.as_bytes(), b"/"].concat());
@@ -211,16 +221,12 @@ impl<'a> Entries<'a> {
                 continue;
             }
             // A link whose first name is excluded stands for the inode all the same.
-            let first = match entry {
-                Entry::Link(first) => first,
-                Entry::Inode(_) => path,
+            let (first, inode) = match entry {
+                Entry::Link(first) => (first, root.tree.inode(first)),
+                Entry::Inode(inode) => (path, Some(inode)),
             };
-            let Some(inode) = root.tree.inode(path) else { continue };
-            let number = *numbers.entry(first).or_insert_with(|| {
-                next += 1;
-                next - 1
-            });
-            *entries.links.entry(number).or_default() += 1;
+            let Some(inode) = inode else { continue };
+            let number = entries.number(shared.get_mut(first));
             if let Node::File { digest, size } = inode.node
                 && contents.insert(digest)
             {
@@ -230,6 +236,22 @@ impl<'a> Entries<'a> {
             entries.all.push((path, inode, number));
         }
         entries
+    }
+
+    /// Counts a name of an inode; returns the inode's number, which `shared` keeps for its other names.
+    fn number(&mut self, shared: Option<&mut Option<u32>>) -> u32 {
+        let new = ROOT_NUMBER + 1 + self.links.len() as u32;
+        let number = shared.map_or(new, |shared| *shared.get_or_insert(new));
+        if number == new {
+            self.links.push(0);
+        }
+        self.links[(number - ROOT_NUMBER - 1) as usize] += 1;
+        number
+    }
+
+    /// Returns how many names an inode has.
+    fn links(&self, number: u32) -> u32 {
+        self.links[(number - ROOT_NUMBER - 1) as usize]
     }
 
     fn inode_count(&self) -> u32 {

@@ -18,6 +18,12 @@ const LISTING_EXTRA: u32 = 3;
 /// The numbers of the basic inodes; the extended ones are 7 higher.
 const EXTENDED: u16 = 7;
 
+/// The number of a folder.
+const DIR: u16 = 1;
+
+/// The number of a file.
+const FILE: u16 = 2;
+
 /// What finished inodes consist of: inode stream, directory stream, export rows, lost xattrs.
 type Finished = (Vec<u8>, Vec<u8>, Vec<u8>, BTreeMap<RelPath, Vec<u8>>);
 
@@ -28,8 +34,8 @@ pub(super) struct InodeWriter<'a> {
     xattrs: &'a mut xattr::Table,
     inodes: MetadataWriter<'a>,
     directories: MetadataWriter<'a>,
-    /// Where each written inode is, by number.
-    places: BTreeMap<u32, Place>,
+    /// Where each inode that is written is, by number.
+    places: Vec<Option<Place>>,
     dropped: BTreeMap<RelPath, Vec<u8>>,
 }
 
@@ -39,6 +45,47 @@ struct Child<'a> {
     path: &'a RelPath,
     inode: &'a Inode,
     number: u32,
+}
+
+/// A folder and what is in it.
+struct Folder<'a> {
+    /// `None` for the top.
+    path: Option<&'a RelPath>,
+    meta: &'a Meta,
+    number: u32,
+    parent: u32,
+    children: Vec<Child<'a>>,
+}
+
+impl<'a> Folder<'a> {
+    /// Returns all folders, those above before those below them.
+    fn all(root: &'a Meta, entries: &Entries<'a>) -> Vec<Self> {
+        // The kernel knows the top folder by a parent number that no inode has.
+        let parent = entries.inode_count() + 1;
+        let mut folders =
+            vec![Folder { path: None, meta: root, number: ROOT_NUMBER, parent, children: Vec::new() }];
+        let mut open = vec![0];
+        for (path, inode, number) in &entries.all {
+            // As on a walk, this is in the folder that was opened last, or in one above that.
+            while let Some(last) = open.pop_if(|last| !path.is_in(folders[*last].path)) {
+                debug_assert!(last > 0, "{path} is in no folder");
+            }
+            let above = open.last().copied().unwrap_or_default();
+            folders[above].children.push(Child { name: path.file_name(), path, inode, number: *number });
+            if inode.node == Node::Dir {
+                let parent = folders[above].number;
+                open.push(folders.len());
+                folders.push(Folder {
+                    path: Some(path),
+                    meta: &inode.meta,
+                    number: *number,
+                    parent,
+                    children: Vec::new(),
+                });
+            }
+        }
+        folders
+    }
 }
 
 /// Where a folder's listing is.
@@ -63,53 +110,34 @@ impl<'a> InodeWriter<'a> {
             xattrs,
             inodes: MetadataWriter::new(options),
             directories: MetadataWriter::new(options),
-            places: BTreeMap::new(),
+            places: Vec::new(),
             dropped: BTreeMap::new(),
         }
     }
 
     /// Writes all inodes; returns the reference of the top folder's.
     pub(super) fn write_all(&mut self, root: &Meta, entries: &Entries<'_>) -> Result<u64, WriteError> {
-        let mut folders: BTreeMap<Option<RelPath>, Vec<Child<'_>>> = BTreeMap::from([(None, Vec::new())]);
-        let mut numbers: BTreeMap<Option<RelPath>, u32> = BTreeMap::from([(None, ROOT_NUMBER)]);
-        for (path, inode, number) in &entries.all {
-            if inode.node == Node::Dir {
-                folders.insert(Some((*path).clone()), Vec::new());
-                numbers.insert(Some((*path).clone()), *number);
-            }
-            let child = Child { name: path.file_name(), path, inode, number: *number };
-            folders.entry(path.parent()).or_default().push(child);
-        }
-        // Folders below come behind those above them, so going backwards writes what is listed before
-        // the list. The top folder, `None`, sorts first and comes last.
-        for (folder, children) in folders.iter().rev() {
-            for child in children {
-                if child.inode.node != Node::Dir && !self.places.contains_key(&child.number) {
-                    let links = entries.links.get(&child.number).copied().unwrap_or(1);
-                    self.write_plain(child, links)?;
+        self.places = vec![None; entries.inode_count() as usize];
+        // What is listed is written before the list.
+        for folder in Folder::all(root, entries).iter().rev() {
+            for child in &folder.children {
+                if child.inode.node != Node::Dir && self.place(child.number).is_none() {
+                    self.write_plain(child, entries.links(child.number))?;
                 }
             }
-            let listing = self.write_listing(children)?;
-            let number = numbers.get(folder).copied().unwrap_or(ROOT_NUMBER);
-            let subfolders = children.iter().filter(|child| child.inode.node == Node::Dir).count() as u32;
-            let (meta, parent) = match folder {
-                // The kernel knows the top folder by a parent number that no inode has.
-                None => (root, entries.inode_count() + 1),
-                Some(path) => {
-                    let above = numbers.get(&path.parent()).copied().unwrap_or(ROOT_NUMBER);
-                    let own = entries.all.binary_search_by(|(other, _, _)| (*other).cmp(path));
-                    let Ok(own) = own else { continue };
-                    (&entries.all[own].1.meta, above)
-                }
-            };
-            self.write_folder(folder.as_ref(), meta, number, parent, subfolders + 2, &listing)?;
+            self.write_folder(folder)?;
         }
-        Ok(self.places.get(&ROOT_NUMBER).map_or(0, |place| place.reference()))
+        Ok(self.place(ROOT_NUMBER).map_or(0, Place::reference))
     }
 
     pub(super) fn finish(self) -> Result<Finished, WriteError> {
-        let export = self.places.values().flat_map(|place| place.reference().to_le_bytes()).collect();
+        let export = self.places.iter().flatten().flat_map(|place| place.reference().to_le_bytes()).collect();
         Ok((self.inodes.finish()?.0, self.directories.finish()?.0, export, self.dropped))
+    }
+
+    /// Returns where an inode is, once it is written.
+    fn place(&self, number: u32) -> Option<Place> {
+        self.places[(number - ROOT_NUMBER) as usize]
     }
 
     fn header(&self, kind: u16, meta: &Meta, number: u32) -> Vec<u8> {
@@ -132,7 +160,7 @@ impl<'a> InodeWriter<'a> {
     }
 
     fn write_inode(&mut self, number: u32, bytes: &[u8]) -> Result<(), WriteError> {
-        self.places.insert(number, self.inodes.place());
+        self.places[(number - ROOT_NUMBER) as usize] = Some(self.inodes.place());
         self.inodes.write(bytes)
     }
 
@@ -174,7 +202,6 @@ impl<'a> InodeWriter<'a> {
         xattrs: u32,
         content: &Content,
     ) -> Vec<u8> {
-        let kind = listing_kind(&Node::File { digest: cache::BlobDigest::of(b""), size });
         let (fragment, offset) = content.fragment;
         let holes = content.holes(self.options.block_size);
         let basic = match (u32::try_from(content.start), u32::try_from(size)) {
@@ -186,11 +213,11 @@ impl<'a> InodeWriter<'a> {
         let mut bytes;
         match basic {
             Some(fields) => {
-                bytes = self.header(kind, meta, number);
+                bytes = self.header(FILE, meta, number);
                 words(&mut bytes, &fields);
             }
             None => {
-                bytes = self.header(kind + EXTENDED, meta, number);
+                bytes = self.header(FILE + EXTENDED, meta, number);
                 for long in [content.start, size, holes] {
                     bytes.extend_from_slice(&long.to_le_bytes());
                 }
@@ -201,30 +228,26 @@ impl<'a> InodeWriter<'a> {
         bytes
     }
 
-    fn write_folder(
-        &mut self,
-        path: Option<&RelPath>,
-        meta: &Meta,
-        number: u32,
-        parent: u32,
-        links: u32,
-        listing: &Listing,
-    ) -> Result<(), WriteError> {
-        let xattrs = self.xattrs(path, meta);
-        let kind = listing_kind(&Node::Dir);
+    /// Writes a folder whose children are written: its listing and its inode.
+    fn write_folder(&mut self, folder: &Folder<'_>) -> Result<(), WriteError> {
+        let Folder { path, meta, number, parent, children } = folder;
+        let listing = self.write_listing(children)?;
+        let links = 2 + children.iter().filter(|child| child.inode.node == Node::Dir).count() as u32;
+        let xattrs = self.xattrs(*path, meta);
+        let kind = DIR;
         let Place { block, offset } = listing.place;
         let size = listing.size + LISTING_EXTRA;
         if let (Ok(size), true, true) = (u16::try_from(size), xattrs == xattr::NONE, listing.index.is_empty())
         {
-            let mut bytes = self.header(kind, meta, number);
+            let mut bytes = self.header(kind, meta, *number);
             words(&mut bytes, &[block, links]);
             bytes.extend_from_slice(&size.to_le_bytes());
             bytes.extend_from_slice(&offset.to_le_bytes());
-            words(&mut bytes, &[parent]);
-            return self.write_inode(number, &bytes);
+            words(&mut bytes, &[*parent]);
+            return self.write_inode(*number, &bytes);
         }
-        let mut bytes = self.header(kind + EXTENDED, meta, number);
-        words(&mut bytes, &[links, size, block, parent]);
+        let mut bytes = self.header(kind + EXTENDED, meta, *number);
+        words(&mut bytes, &[links, size, block, *parent]);
         // The kernel counts index entries with 16 bits; a folder with more is found by walking on.
         let index = &listing.index[..listing.index.len().min(usize::from(u16::MAX))];
         bytes.extend_from_slice(&(index.len() as u16).to_le_bytes());
@@ -234,7 +257,7 @@ impl<'a> InodeWriter<'a> {
             words(&mut bytes, &[*at, *block, name.len() as u32 - 1]);
             bytes.extend_from_slice(name);
         }
-        self.write_inode(number, &bytes)
+        self.write_inode(*number, &bytes)
     }
 
     /// Writes the listing of a folder whose children are written.
@@ -275,15 +298,15 @@ impl<'a> InodeWriter<'a> {
     }
 
     fn place_of(&self, child: &Child<'_>) -> Place {
-        self.places.get(&child.number).copied().unwrap_or(Place { block: 0, offset: 0 })
+        self.place(child.number).unwrap_or(Place { block: 0, offset: 0 })
     }
 }
 
 /// Returns the number of a kind, as listings and basic inodes have it.
 fn listing_kind(node: &Node) -> u16 {
     match node {
-        Node::Dir => 1,
-        Node::File { .. } => 2,
+        Node::Dir => DIR,
+        Node::File { .. } => FILE,
         Node::Symlink(_) => 3,
         Node::BlockDevice { .. } => 4,
         Node::CharDevice { .. } => 5,
