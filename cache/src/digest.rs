@@ -169,6 +169,11 @@ impl BlobHasher {
         self.blake3.update(bytes);
     }
 
+    /// Returns the number of bytes taken in.
+    pub fn size(&self) -> u64 {
+        self.blake3.count()
+    }
+
     /// Returns the digest of all bytes taken in.
     pub fn finish(&self) -> BlobDigest {
         BlobDigest(self.blake3.finalize().into())
@@ -188,29 +193,27 @@ impl BlobHasher {
 /// From so many bytes on, two cores hash faster than one: handing them over costs some microseconds.
 const APART: usize = 1 << 19;
 
-/// Hashes a stream of bytes into its name and the SHA-256 kept beside it.
+/// Hashes the bytes of an object into its name and the SHA-256 kept beside it.
 #[derive(Debug, Default)]
-pub struct ObjectHasher {
+pub(crate) struct BothHasher {
     name: BlobHasher,
     sha256: sha2::Sha256,
-    size: u64,
 }
 
-impl ObjectHasher {
+impl BothHasher {
     /// Takes in the next bytes.
-    pub fn update(&mut self, bytes: &[u8]) {
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
         if bytes.len() >= APART {
             rayon::join(|| self.name.update(bytes), || self.sha256.update(bytes));
         } else {
             self.name.update(bytes);
             self.sha256.update(bytes);
         }
-        self.size += bytes.len() as u64;
     }
 
-    /// Returns the name, the SHA-256 and the number of bytes taken in.
-    pub fn finish(self) -> (BlobDigest, Sha256, u64) {
-        (self.name.finish(), Sha256(self.sha256.finalize().into()), self.size)
+    /// Returns the name and the SHA-256.
+    pub(crate) fn finish(self) -> (BlobDigest, Sha256) {
+        (self.name.finish(), Sha256(self.sha256.finalize().into()))
     }
 }
 
@@ -228,11 +231,11 @@ mod tests {
 
     #[test]
     fn hashing_in_pieces_gives_the_name_and_the_sha256_of_the_whole() {
-        let mut hasher = ObjectHasher::default();
+        let mut hasher = BothHasher::default();
         hasher.update(b"ab");
         hasher.update(b"c");
-        let (name, sha256, size) = hasher.finish();
-        assert_eq!((name, size), (BlobDigest::of(b"abc"), 3));
+        let (name, sha256) = hasher.finish();
+        assert_eq!(name, BlobDigest::of(b"abc"));
         assert_eq!(sha256.to_string(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <store>/
-//!   version                 "stagegraph store 2\n"; a store of a newer version is left alone, one of version 1 taken over
+//!   version                 "stagegraph store 3\n"; a store of a newer version is left alone, one of an older taken over
 //!   objects/ab/cdef…        one file an object, named by its BLAKE3, mode 0444, never edited
 //!   index.sqlite (-wal)     objects (size, SHA-256), compositions (objects made of pieces of others), actions and their
 //!                           results, memos, file digests, uses, roots, and where in which image a compressed block lies
@@ -30,7 +30,7 @@ mod write;
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -50,22 +50,26 @@ pub use self::uses::{Owner, Root};
 pub(crate) use self::uses::{note, now};
 pub use self::verify::{Damage, Verified};
 pub use self::write::BlobWriter;
-use crate::digest::{BlobDigest, BlobHasher, Sha256, TreeDigest};
+use crate::digest::{BlobDigest, BlobHasher, BothHasher, Sha256, TreeDigest};
 use crate::tree::Tree;
 
 /// What `version` holds; a change of the layout changes it.
-const VERSION: &str = "stagegraph store 2\n";
+const VERSION: &str = "stagegraph store 3\n";
 
-/// A store without compositions and rolls, whose collector would not keep what they need. This version reads all of it.
-const FORMER: &str = "stagegraph store 1\n";
+/// Stores of before, all of which this version reads: one without compositions and rolls, whose collector would not keep what they
+/// need, and one with the SHA-256 of every object.
+const FORMER: [&str; 2] = ["stagegraph store 1\n", "stagegraph store 2\n"];
 
 /// How long a process waits for another one's transaction before it gives up.
 const BUSY: Duration = Duration::from_secs(60);
 
+/// So much of an object is read at once to be hashed.
+const HASHED_AT_ONCE: usize = 1 << 20;
+
 /// The size of a log of the index that is left to the next process.
 const SMALL_LOG: u64 = 128 << 10;
 
-/// What `index.sqlite` holds. Digests are their raw 32 bytes.
+/// What `index.sqlite` holds. Digests are their raw 32 bytes; a SHA-256 that nobody asked for yet is empty.
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS objects(
         digest BLOB PRIMARY KEY, size INTEGER NOT NULL, sha256 BLOB NOT NULL) WITHOUT ROWID;
@@ -225,13 +229,37 @@ impl Store {
         })
     }
 
-    /// Returns the SHA-256 of an object.
+    /// Returns the SHA-256 of an object. Whoever asks first has the object read; it is kept beside the name from then on.
     ///
     /// # Errors
-    /// [`StoreError::Missing`] where the store does not have it.
+    /// [`StoreError::Missing`], and [`StoreError::Damaged`] where it holds something else; it is then removed.
     pub fn sha256(&self, digest: &BlobDigest) -> Result<Sha256, StoreError> {
-        let (_, sha256) = self.row(digest)?.ok_or(StoreError::Missing(*digest))?;
-        Sha256::from_slice(&sha256).ok_or_else(|| StoreError::Row(digest.to_string()))
+        let (_, kept) = self.row(digest)?.ok_or(StoreError::Missing(*digest))?;
+        if !kept.is_empty() {
+            return Sha256::from_slice(&kept).ok_or_else(|| StoreError::Row(digest.to_string()));
+        }
+        let path = || self.object_path(digest);
+        let mut object = self.open_object(digest)?;
+        let mut hasher = BothHasher::default();
+        let mut buffer = vec![0; HASHED_AT_ONCE];
+        loop {
+            let read = object.read(&mut buffer).map_err(StoreError::io("read", path()))?;
+            if read == 0 {
+                break;
+            }
+            hasher.update(&buffer[..read]);
+        }
+        let (found, sha256) = hasher.finish();
+        if found != *digest {
+            self.verified_again(digest)?;
+            return Err(StoreError::Damaged(*digest));
+        }
+        self.index(|index| {
+            index
+                .prepare_cached("UPDATE objects SET sha256 = ?2 WHERE digest = ?1")?
+                .execute(params![digest.as_bytes(), sha256.as_bytes()])
+        })?;
+        Ok(sha256)
     }
 
     /// Reads a tree.
@@ -384,7 +412,7 @@ fn check_version(dir: &Path) -> Result<(), StoreError> {
     let path = dir.join("version");
     match fs::read_to_string(&path) {
         Ok(found) if found == VERSION => Ok(()),
-        Ok(found) if found != FORMER => Err(StoreError::Version { path, found }),
+        Ok(found) if !FORMER.contains(&&*found) => Err(StoreError::Version { path, found }),
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(StoreError::Io { what: "read", path, source: error })
         }
@@ -469,12 +497,35 @@ mod tests {
 
     #[test]
     fn a_store_of_the_former_version_is_taken_over() {
-        let (dir, store) = store();
-        let blob = store.put(b"old").unwrap();
-        drop(store);
-        fs::write(dir.path().join("version"), FORMER).unwrap();
-        assert_eq!(Store::open(dir.path()).unwrap().read(&blob.digest).unwrap(), b"old");
-        assert_eq!(fs::read_to_string(dir.path().join("version")).unwrap(), VERSION);
+        for former in FORMER {
+            let (dir, store) = store();
+            let blob = store.put(b"old").unwrap();
+            drop(store);
+            fs::write(dir.path().join("version"), former).unwrap();
+            assert_eq!(Store::open(dir.path()).unwrap().read(&blob.digest).unwrap(), b"old");
+            assert_eq!(fs::read_to_string(dir.path().join("version")).unwrap(), VERSION);
+        }
+    }
+
+    #[test]
+    fn the_sha256_of_an_object_is_kept_once_it_was_asked_for() {
+        let (_dir, store) = store();
+        let digest = store.put(b"abc").unwrap().digest;
+        let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(store.sha256(&digest).unwrap().to_string(), expected);
+        fs::remove_file(store.object_path(&digest)).unwrap();
+        assert_eq!(store.sha256(&digest).unwrap().to_string(), expected, "not read again");
+    }
+
+    #[test]
+    fn a_damaged_object_has_no_sha256() {
+        let (_dir, store) = store();
+        let digest = store.put(b"abc").unwrap().digest;
+        let path = store.object_path(&digest);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        fs::write(&path, b"abd").unwrap();
+        assert!(matches!(store.sha256(&digest), Err(StoreError::Damaged(found)) if found == digest));
+        assert!(matches!(store.sha256(&digest), Err(StoreError::Missing(_))), "it is removed");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use cache::{BlobDigest, Object, Output, Sha256};
 use graph::{Job, Step, StepError};
+use rayon::prelude::*;
 use serde::Serialize;
 
 use super::boot::{BootEntry, Kernels};
@@ -156,12 +157,17 @@ impl Step for Manifest {
             Ok::<_, StepError>(FileFacts { size, blake3: digest, sha256: job.store.sha256(&digest)? })
         };
         let squashfs = job.blob("squashfs")?;
-        let mut files = BTreeMap::new();
+        let mut named = Vec::new();
         for (input, prefix) in &self.folders {
-            for (path, digest, size) in job.tree(input)?.tree.files() {
-                files.insert(format!("{prefix}{path}"), facts(digest, size)?);
-            }
+            let files = job.tree(input)?;
+            named.extend(
+                files.tree.files().map(|(path, digest, size)| (format!("{prefix}{path}"), digest, size)),
+            );
         }
+        // A SHA-256 is of one thread, and large files are several.
+        let squashfs = facts(squashfs.digest, squashfs.size)?;
+        let files = named.into_par_iter().map(|(path, digest, size)| Ok((path, facts(digest, size)?)));
+        let files = files.collect::<Result<BTreeMap<_, _>, StepError>>()?;
         let nodes = job.provenance.iter().map(|(node, below)| {
             let action = &below.action;
             let shown = |objects: &BTreeMap<String, Object>| {
@@ -192,7 +198,7 @@ impl Step for Manifest {
                 epoch: self.epoch,
             },
             kernels: &kernels.0,
-            squashfs: facts(squashfs.digest, squashfs.size)?,
+            squashfs,
             boot: self.ways(&kernels, squashfs.size)?,
             files,
             nodes: nodes.collect(),

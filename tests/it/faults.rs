@@ -345,7 +345,7 @@ fn folders_that_are_read_only_or_vanish_are_errors_that_lose_nothing() {
 fn a_store_of_a_newer_version_is_left_alone() {
     let live = Live::new();
     live.build(&[]);
-    fs::write(live.world.path("store/version"), "stagegraph store 3\n").unwrap();
+    fs::write(live.world.path("store/version"), "stagegraph store 4\n").unwrap();
     for args in [
         &["build", &live.spec()][..],
         &["why", &live.spec()],
@@ -356,7 +356,7 @@ fn a_store_of_a_newer_version_is_left_alone() {
         let output = live.stagegraph(args);
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(3), "{args:?}: {text}");
-        assert!(text.contains("written by another version") && text.contains("store 3"), "{text}");
+        assert!(text.contains("written by another version") && text.contains("store 4"), "{text}");
     }
     assert_whole(&live.out(), "a newer store");
 }

@@ -17,7 +17,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::gc::remove_if_there;
 use super::{Blob, BlobWriter, Store, StoreError, lock, uses};
-use crate::digest::{BlobDigest, BlobHasher, ObjectHasher};
+use crate::digest::{BlobDigest, BlobHasher};
 
 /// The table of the index.
 pub(super) const SCHEMA: &str = "
@@ -110,14 +110,14 @@ impl Whole {
 struct Composer<'a> {
     frame: BlobWriter<'a>,
     own: u64,
-    hasher: ObjectHasher,
+    hasher: BlobHasher,
     /// Pieces in order; those of the frame have no object yet.
     pieces: Vec<(Option<BlobDigest>, u64, u64)>,
 }
 
 impl<'a> Composer<'a> {
     fn new(store: &'a Store) -> Result<Self, StoreError> {
-        Ok(Self { frame: store.writer()?, own: 0, hasher: ObjectHasher::default(), pieces: Vec::new() })
+        Ok(Self { frame: store.writer()?, own: 0, hasher: BlobHasher::default(), pieces: Vec::new() })
     }
 
     fn own(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
@@ -143,7 +143,7 @@ impl<'a> Composer<'a> {
         };
         let pieces: Vec<Piece> =
             self.pieces.into_iter().map(piece).filter(|piece| piece.length > 0).collect();
-        let (digest, sha256, size) = self.hasher.finish();
+        let (digest, size) = (self.hasher.finish(), self.hasher.size());
         let path = store.object_path(&digest);
         let mut failure = None;
         let is_composed = store.change(|index| {
@@ -156,8 +156,8 @@ impl<'a> Composer<'a> {
                     .execute(params![digest.as_bytes(), encode(&pieces)])?;
             }
             index
-                .prepare_cached("INSERT OR IGNORE INTO objects(digest, size, sha256) VALUES(?1, ?2, ?3)")?
-                .execute(params![digest.as_bytes(), size as i64, sha256.as_bytes()])?;
+                .prepare_cached("INSERT OR IGNORE INTO objects(digest, size, sha256) VALUES(?1, ?2, x'')")?
+                .execute(params![digest.as_bytes(), size as i64])?;
             uses::note(index, digest.as_bytes())?;
             Ok(!is_file)
         })?;

@@ -1,14 +1,14 @@
 //! How bytes become objects: written to the scratch folder, synced, made read-only, named, entered in the index.
 
 use std::fs::{self, File};
-use std::io::{self, BufRead, Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use rusqlite::params;
 
 use super::{Blob, Store, StoreError, lock, uses};
-use crate::digest::{ObjectHasher, TreeDigest};
+use crate::digest::{BlobHasher, TreeDigest};
 use crate::tree::Tree;
 
 impl Store {
@@ -38,7 +38,7 @@ impl Store {
     pub fn writer(&self) -> Result<BlobWriter<'_>, StoreError> {
         let path = self.scratch_name("blob");
         let file = File::create_new(&path).map_err(StoreError::io("make", &path))?;
-        Ok(BlobWriter { store: self, path, file, hasher: ObjectHasher::default() })
+        Ok(BlobWriter { store: self, path, file, hasher: BlobHasher::default() })
     }
 
     /// Takes the file at `path` into the store; the file is gone afterwards.
@@ -49,32 +49,21 @@ impl Store {
     /// [`StoreError::Io`].
     pub fn adopt(&self, path: &Path) -> Result<Blob, StoreError> {
         let file = File::open(path).map_err(StoreError::io("open", path))?;
-        let hash = || {
-            let mut hasher = ObjectHasher::default();
-            let mut reader = io::BufReader::with_capacity(1 << 20, &file);
-            loop {
-                let piece = reader.fill_buf().map_err(StoreError::io("read", path))?;
-                if piece.is_empty() {
-                    return Ok(hasher);
-                }
-                hasher.update(piece);
-                let length = piece.len();
-                reader.consume(length);
-            }
-        };
         // The disk is busy with it while it is hashed.
-        let (hasher, synced) = std::thread::scope(|scope| {
+        let (digest, synced) = std::thread::scope(|scope| {
             let sync = scope.spawn(|| file.sync_data());
-            let hasher = hash();
-            (hasher, sync.join().unwrap_or_else(|_| Err(io::Error::other("the thread that syncs it failed"))))
+            let digest = BlobHasher::file(path);
+            (digest, sync.join().unwrap_or_else(|_| Err(io::Error::other("the thread that syncs it failed"))))
         });
         synced.map_err(StoreError::io("sync", path))?;
-        self.enter(&file, path, hasher?)
+        let digest = digest.map_err(StoreError::io("read", path))?;
+        let size = file.metadata().map_err(StoreError::io("look at", path))?.len();
+        self.enter(&file, path, Blob { digest, size })
     }
 
     /// Syncs a finished file, gives it its name and enters it in the index.
-    fn enter(&self, file: &File, path: &Path, hasher: ObjectHasher) -> Result<Blob, StoreError> {
-        let (digest, sha256, size) = hasher.finish();
+    fn enter(&self, file: &File, path: &Path, blob: Blob) -> Result<Blob, StoreError> {
+        let Blob { digest, size } = blob;
         let object = self.object_path(&digest);
         let is_there = || fs::metadata(&object).is_ok_and(|found| found.len() == size);
         if !is_there() {
@@ -101,8 +90,10 @@ impl Store {
                     .prepare_cached("DELETE FROM compositions WHERE digest = ?1")?
                     .execute(params![digest.as_bytes()])?;
                 index
-                    .prepare_cached("INSERT OR IGNORE INTO objects(digest, size, sha256) VALUES(?1, ?2, ?3)")?
-                    .execute(params![digest.as_bytes(), size as i64, sha256.as_bytes()])?;
+                    .prepare_cached(
+                        "INSERT OR IGNORE INTO objects(digest, size, sha256) VALUES(?1, ?2, x'')",
+                    )?
+                    .execute(params![digest.as_bytes(), size as i64])?;
                 uses::note(index, digest.as_bytes())?;
             }
             Ok(there)
@@ -114,7 +105,7 @@ impl Store {
         if !there {
             lock(&self.verified).insert(digest);
         }
-        Ok(Blob { digest, size })
+        Ok(blob)
     }
 }
 
@@ -124,7 +115,7 @@ pub struct BlobWriter<'a> {
     store: &'a Store,
     pub(super) path: PathBuf,
     file: File,
-    hasher: ObjectHasher,
+    hasher: BlobHasher,
 }
 
 impl BlobWriter<'_> {
@@ -132,9 +123,9 @@ impl BlobWriter<'_> {
     ///
     /// # Errors
     /// [`StoreError::Io`].
-    pub fn commit(mut self) -> Result<Blob, StoreError> {
-        let hasher = std::mem::take(&mut self.hasher);
-        self.store.enter(&self.file, &self.path, hasher)
+    pub fn commit(self) -> Result<Blob, StoreError> {
+        let blob = Blob { digest: self.hasher.finish(), size: self.hasher.size() };
+        self.store.enter(&self.file, &self.path, blob)
     }
 
     /// Takes in all that `reader` gives.
