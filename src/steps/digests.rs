@@ -63,14 +63,14 @@ struct Digests {
     each: bool,
 }
 
-/// The hashes of one file, in hex.
+/// The hashes of one file, in hex: all of [`HASHES`].
 type Hashes = BTreeMap<Algorithm, String>;
 
 /// Where the store remembers hashes by the digest of the object.
 const MEMO: &str = "blake2b sha512";
 
-/// Hashes a file with both algorithms in one reading, once for all lists that name it; with SHA-256 only where a list has it.
-fn hash(store: &Store, blob: &Blob, with_sha256: bool) -> Result<Hashes, StepError> {
+/// Hashes a file with both algorithms in one reading, once for all lists that name it.
+fn hash(store: &Store, blob: &Blob) -> Result<Hashes, StepError> {
     let key = blob.digest.to_string();
     let known = store.memo(MEMO, &key)?;
     let (blake2b, sha512) = match known.as_deref().and_then(|known| known.split_once(' ')) {
@@ -81,11 +81,12 @@ fn hash(store: &Store, blob: &Blob, with_sha256: bool) -> Result<Hashes, StepErr
             (blake2b, sha512)
         }
     };
-    let mut hashes = BTreeMap::from([(Algorithm::Blake2b, blake2b), (Algorithm::Sha512, sha512)]);
-    if with_sha256 {
-        hashes.insert(Algorithm::Sha256, store.sha256(&blob.digest)?.to_string());
-    }
-    Ok(hashes)
+    Ok(BTreeMap::from([
+        (Algorithm::Blake2b, blake2b),
+        (Algorithm::Sha512, sha512),
+        // The manifest has it of every file, and needs an ISO, which is waited for while this runs.
+        (Algorithm::Sha256, store.sha256(&blob.digest)?.to_string()),
+    ]))
 }
 
 /// Returns BLAKE2b and SHA-512 of a file, in hex.
@@ -179,10 +180,11 @@ impl Step for Digests {
         let hashed: Vec<(String, String)> = all
             .par_iter()
             .map(|(name, blob)| {
-                let with_sha256 = self.each || self.hashes.contains(&Algorithm::Sha256);
-                let hashes = hash(job.store, blob, with_sha256)?;
-                let own = hashes.get(&Algorithm::Sha256).map(|hex| self.line(Algorithm::Sha256, name, hex));
-                Ok((self.lines(name, &hashes), own.unwrap_or_default()))
+                let hashes = hash(job.store, blob)?;
+                Ok((
+                    self.lines(name, &hashes),
+                    self.line(Algorithm::Sha256, name, &hashes[&Algorithm::Sha256]),
+                ))
             })
             .collect::<Result<_, StepError>>()?;
         if self.each {

@@ -133,6 +133,9 @@ impl Volume {
         // Files are objects of the store, whose own times are those of the build.
         let file_dates = format!("={}", self.epoch);
         let mut args: Vec<OsString> = [
+            // xorriso looks whether its writer is done as often as it reports on it: once a second by itself.
+            "-pacifier",
+            "interval=0.1",
             "-as",
             "mkisofs",
             "-quiet",
