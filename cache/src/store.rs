@@ -238,19 +238,33 @@ impl Store {
         if !kept.is_empty() {
             return Sha256::from_slice(&kept).ok_or_else(|| StoreError::Row(digest.to_string()));
         }
-        let path = || self.object_path(digest);
-        let mut object = self.open_object(digest)?;
+        self.read_through(digest, |_| ())
+    }
+
+    /// Reads an object, hands over its bytes piece by piece, and keeps its SHA-256.
+    ///
+    /// # Errors
+    /// As [`Store::sha256`]: what was handed over is of no use then.
+    pub fn read_through(
+        &self,
+        digest: &BlobDigest,
+        mut each: impl FnMut(&[u8]) + Send,
+    ) -> Result<Sha256, StoreError> {
+        let path = self.located(digest)?;
+        let mut object = File::open(&path).map_err(StoreError::io("open", &path))?;
         let mut hasher = BothHasher::default();
         let mut buffer = vec![0; HASHED_AT_ONCE];
         loop {
-            let read = object.read(&mut buffer).map_err(StoreError::io("read", path()))?;
+            let read = object.read(&mut buffer).map_err(StoreError::io("read", &path))?;
             if read == 0 {
                 break;
             }
-            hasher.update(&buffer[..read]);
+            let piece = &buffer[..read];
+            rayon::join(|| each(piece), || hasher.update(piece));
         }
         let (found, sha256) = hasher.finish();
         if found != *digest {
+            // Takes the damaged object out, so that the next build makes it again.
             self.verified_again(digest)?;
             return Err(StoreError::Damaged(*digest));
         }

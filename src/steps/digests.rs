@@ -1,11 +1,9 @@
 //! `digests`: the digest files that Gentoo publishes, for every file of a folder, in a fixed order.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 
 use blake2::Blake2b512;
-use cache::digest::BlobHasher;
 use cache::{Blob, Output, Store};
 use flate2::{Compression, GzBuilder};
 use graph::{Job, Step, StepError};
@@ -84,37 +82,17 @@ fn hash(store: &Store, blob: &Blob) -> Result<Hashes, StepError> {
     Ok(BTreeMap::from([
         (Algorithm::Blake2b, blake2b),
         (Algorithm::Sha512, sha512),
-        // The manifest has it of every file, and needs an ISO, which is waited for while this runs.
+        // Known since that reading.
         (Algorithm::Sha256, store.sha256(&blob.digest)?.to_string()),
     ]))
 }
 
-/// Returns BLAKE2b and SHA-512 of a file, in hex.
+/// Returns BLAKE2b and SHA-512 of a file, in hex. What is remembered is of the bytes that the digest names, and of no others.
 fn read(store: &Store, blob: &Blob) -> Result<(String, String), StepError> {
-    let mut file = File::open(store.located(&blob.digest)?).map_err(StepError::environment)?;
     let (mut blake2b, mut sha512) = (Blake2b512::new(), Sha512::new());
-    // What is remembered is of these bytes, and of no others.
-    let mut check = BlobHasher::default();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        let read = file.read(&mut buffer).map_err(StepError::environment)?;
-        if read == 0 {
-            break;
-        }
-        let piece = &buffer[..read];
-        rayon::join(
-            || sha512.update(piece),
-            || {
-                blake2b.update(piece);
-                check.update(piece);
-            },
-        );
-    }
-    if check.finish() != blob.digest {
-        // Takes the damaged object out, so that the next build makes it again.
-        store.verified_again(&blob.digest)?;
-        return Err(cache::StoreError::Damaged(blob.digest).into());
-    }
+    store.read_through(&blob.digest, |piece| {
+        rayon::join(|| sha512.update(piece), || blake2b.update(piece));
+    })?;
     Ok((hex(&blake2b.finalize()), hex(&sha512.finalize())))
 }
 
