@@ -92,8 +92,22 @@ const TARGETS: [Target; 4] = [
     },
 ];
 
-/// The C library's character sets: FAT has names in code page 850.
-const GCONV: [&str; 3] = ["/usr/lib/x86_64-linux-gnu/gconv", "/usr/lib64/gconv", "/usr/lib/gconv"];
+/// The C library's character set in which FAT has names, and where the library looks that up; in the folders of Debian's multiarch,
+/// Gentoo's multilib and of all others.
+const GCONV: [&str; 12] = [
+    "/usr/lib/x86_64-linux-gnu/gconv/IBM850.so",
+    "/usr/lib/x86_64-linux-gnu/gconv/gconv-modules",
+    "/usr/lib/x86_64-linux-gnu/gconv/gconv-modules.cache",
+    "/usr/lib/x86_64-linux-gnu/gconv/gconv-modules.d",
+    "/usr/lib64/gconv/IBM850.so",
+    "/usr/lib64/gconv/gconv-modules",
+    "/usr/lib64/gconv/gconv-modules.cache",
+    "/usr/lib64/gconv/gconv-modules.d",
+    "/usr/lib/gconv/IBM850.so",
+    "/usr/lib/gconv/gconv-modules",
+    "/usr/lib/gconv/gconv-modules.cache",
+    "/usr/lib/gconv/gconv-modules.d",
+];
 
 const MKIMAGE: ToolSpec<'_> = ToolSpec {
     name: "grub-mkimage",
