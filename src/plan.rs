@@ -23,9 +23,9 @@ pub fn text(spec: &Spec) -> String {
     }
     for node in spec.dag.order() {
         let derivation = &spec.dag.nodes()[&node];
-        let outputs: Vec<_> = derivation.outputs.iter().map(String::as_str).collect();
-        text.push_str(&format!("{node} ({}) gives {}\n", derivation.step.kind(), outputs.join(", ")));
-        for (name, from) in &derivation.inputs {
+        let outputs = derivation.outputs().join(", ");
+        text.push_str(&format!("{node} ({}) gives {outputs}\n", derivation.step.kind()));
+        for (name, from) in derivation.inputs() {
             text.push_str(&format!("    takes {name} from {from}\n"));
         }
     }
@@ -42,7 +42,7 @@ pub fn dot(spec: &Spec) -> String {
     let mut text = String::from("digraph plan {\n  rankdir = LR;\n  node [shape = box];\n");
     for (node, derivation) in spec.dag.nodes() {
         text.push_str(&format!("  \"{node}\" [label = \"{node}\\n{}\"];\n", derivation.step.kind()));
-        for (name, from) in &derivation.inputs {
+        for (name, from) in derivation.inputs() {
             text.push_str(&format!("  \"{}\" -> \"{node}\" [label = \"{name}\"];\n", from.node));
         }
     }
@@ -90,8 +90,8 @@ pub fn json(spec: &Spec) -> String {
             step: derivation.step.kind(),
             version: derivation.step.version(),
             params: derivation.step.params(),
-            inputs: derivation.inputs.iter().map(|(name, from)| (name.clone(), from.to_string())).collect(),
-            outputs: derivation.outputs.iter().cloned().collect(),
+            inputs: derivation.inputs().map(|(name, from)| (name.clone(), from.to_string())).collect(),
+            outputs: derivation.outputs().to_vec(),
         }
     });
     let publish = spec.publish.iter().map(|(folder, output)| PlanPublish {
@@ -129,7 +129,7 @@ fn layout(spec: &Spec) -> Layout {
     let order = spec.dag.order();
     let mut columns: BTreeMap<&NodeName, usize> = BTreeMap::new();
     for node in &order {
-        let givers = spec.dag.nodes()[node].inputs.values().map(|from| &from.node);
+        let givers = spec.dag.nodes()[node].inputs().map(|(_, from)| &from.node);
         let column = givers.filter_map(|giver| columns.get(giver)).max().map_or(0, |column| column + 1);
         columns.insert(node, column);
     }
@@ -152,9 +152,8 @@ fn layout(spec: &Spec) -> Layout {
         // Near the middle of what it takes, so that lines cross little.
         let middle = |node: &NodeName| {
             let givers: Vec<f64> = spec.dag.nodes()[node]
-                .inputs
-                .values()
-                .filter_map(|from| heights.get(&from.node).copied())
+                .inputs()
+                .filter_map(|(_, from)| heights.get(&from.node).copied())
                 .collect();
             if givers.is_empty() { tallest as f64 } else { givers.iter().sum::<f64>() / givers.len() as f64 }
         };
@@ -188,8 +187,7 @@ pub fn svg(spec: &Spec) -> String {
     );
     for (node, derivation) in spec.dag.nodes() {
         let (to_x, to_y) = places[node];
-        let givers: std::collections::BTreeSet<_> =
-            derivation.inputs.values().map(|from| &from.node).collect();
+        let givers: std::collections::BTreeSet<_> = derivation.inputs().map(|(_, from)| &from.node).collect();
         for giver in givers {
             let (from_x, from_y) = places[giver];
             let (x1, y1, x2, y2) = (from_x + WIDTH, from_y + HEIGHT / 2, to_x, to_y + HEIGHT / 2);

@@ -193,7 +193,7 @@ fn derivation(
     let fields = fields.with_published(published.collect());
     let made = (kind.make)(&fields, image)?;
     fields.finish()?;
-    Ok((Derivation { step: made.step, inputs, outputs: made.outputs }, made.folders))
+    Ok((Derivation::new(made.step, inputs, made.outputs), made.folders))
 }
 
 fn check_inputs(
@@ -262,7 +262,7 @@ fn read_publish(
         for output in outputs.as_list()? {
             let text = output.as_text()?;
             let parsed = parse_output(text).filter(|parsed| {
-                derivations.get(&parsed.node).is_some_and(|giver| giver.outputs.contains(&parsed.output))
+                derivations.get(&parsed.node).is_some_and(|giver| giver.outputs().contains(&parsed.output))
             });
             let parsed = parsed.ok_or_else(|| {
                 SpecError::at(&output.origin, format!("there is no output {text:?} to publish"))

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use cache::{Object, Output, Store};
-use graph::build::{Backend, Options, build};
+use graph::build::{Backend, Options, Outcome, build};
 use graph::dag::{Dag, Derivation, NodeName, OutputRef};
 use graph::sandbox::{Mode, Sandbox};
 use graph::{Cancel, Event, Job, Step, StepError, Tools};
@@ -55,7 +55,7 @@ fn read_graph(text: &str) -> Result<Dag, Box<dyn Error>> {
             inputs.insert(word.to_owned(), OutputRef { node: name(word)?, output: "out".to_owned() });
         }
         let step = Arc::new(Trivial { seed: node.to_string() });
-        nodes.push((node, Derivation { step, inputs, outputs: BTreeSet::from(["out".to_owned()]) }));
+        nodes.push((node, Derivation::new(step, inputs, BTreeSet::from(["out".to_owned()]))));
     }
     Ok(Dag::new(nodes.into_iter().collect())?)
 }
@@ -73,7 +73,8 @@ fn run(store: &Path, file: &Path) -> Result<bool, Box<dyn Error>> {
     let jobs = std::thread::available_parallelism()?.get();
     let graph = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let built = build(&dag, &wanted, &backend, &Options { graph, jobs, check: false, offline: true })?;
-    let ran = wanted.iter().filter(|node| built.done(node).is_some_and(|done| done.ran)).count();
+    let ran =
+        built.nodes.values().filter(|outcome| matches!(outcome, Outcome::Done(done) if done.ran)).count();
     println!("{} nodes, {ran} ran", built.nodes.len());
     let good = built.fault().is_none();
     // The process ends: nobody needs the memory back.

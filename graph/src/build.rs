@@ -141,7 +141,7 @@ pub fn build(
     backend: &Backend<'_>,
     options: &Options,
 ) -> Result<Built, StoreError> {
-    let closure = dag.closure_of(wanted.iter().filter_map(|node| dag.number(node)));
+    let closure = dag.closure_of(dag.numbers(wanted));
     (backend.listener)(Event::Planned { nodes: closure.len() });
     let roll = backend.store.roll(&options.graph)?;
     let nodes: Vec<_> = dag.nodes().iter().collect();

@@ -52,14 +52,31 @@ impl fmt::Display for OutputRef {
 }
 
 /// A step as written: inputs may name other nodes' outputs.
+///
+/// There are a few of both, and of nodes there are many: so they are lists, where the smallest map has room for eleven.
 #[derive(Clone)]
 pub struct Derivation {
     /// What it does.
     pub step: Arc<dyn Step>,
-    /// What it takes.
-    pub inputs: BTreeMap<String, OutputRef>,
-    /// What it gives.
-    pub outputs: BTreeSet<String>,
+    inputs: Box<[(String, OutputRef)]>,
+    outputs: Box<[String]>,
+}
+
+impl Derivation {
+    /// Makes a node of a step, what it takes and the names of what it gives.
+    pub fn new(step: Arc<dyn Step>, inputs: BTreeMap<String, OutputRef>, outputs: BTreeSet<String>) -> Self {
+        Self { step, inputs: inputs.into_iter().collect(), outputs: outputs.into_iter().collect() }
+    }
+
+    /// Returns what it takes, in order of the inputs' names.
+    pub fn inputs(&self) -> impl ExactSizeIterator<Item = (&String, &OutputRef)> {
+        self.inputs.iter().map(|(input, from)| (input, from))
+    }
+
+    /// Returns the names of what it gives, in order.
+    pub fn outputs(&self) -> &[String] {
+        &self.outputs
+    }
 }
 
 /// Why derivations do not make a graph.
@@ -121,7 +138,7 @@ impl Dag {
         let mut sources: Vec<Box<[usize]>> = Vec::with_capacity(nodes.len());
         for (node, derivation) in &nodes {
             let mut own = Vec::with_capacity(derivation.inputs.len());
-            for (input, wanted) in &derivation.inputs {
+            for (input, wanted) in derivation.inputs() {
                 let Some((giver, given)) = numbers.get(&wanted.node) else {
                     let (node, input, wanted) = (node.clone(), input.clone(), wanted.clone());
                     return Err(DagError::UnknownNode { node, input, wanted });
@@ -131,7 +148,7 @@ impl Dag {
                         node: node.clone(),
                         input: input.clone(),
                         wanted: wanted.clone(),
-                        has: given.outputs.iter().cloned().collect(),
+                        has: given.outputs.to_vec(),
                     });
                 }
                 own.push(*giver);
@@ -141,11 +158,13 @@ impl Dag {
         drop(numbers);
         let mut edges: Vec<(usize, usize)> = Vec::new();
         for (node, own) in sources.iter().enumerate() {
+            let start = edges.len();
             edges.extend(own.iter().map(|giver| (node, *giver)));
+            edges[start..].sort_unstable();
         }
-        let givers = neighbours(nodes.len(), &mut edges);
-        edges.iter_mut().for_each(|(node, giver)| std::mem::swap(node, giver));
-        let takers = neighbours(nodes.len(), &mut edges);
+        edges.dedup();
+        let givers = neighbours(nodes.len(), &edges);
+        let takers = neighbours(nodes.len(), &turned(nodes.len(), &edges));
         let names = nodes.keys().cloned().collect();
         let dag = Dag { nodes, names, sources, givers, takers };
         match dag.find_circle() {
@@ -162,6 +181,20 @@ impl Dag {
     /// Returns the number of a node.
     pub(crate) fn number(&self, node: &NodeName) -> Option<usize> {
         self.names.binary_search(node).ok()
+    }
+
+    /// Returns the numbers of nodes; unknown names are left out. Names that come in order are not searched for.
+    pub(crate) fn numbers<'a>(
+        &self,
+        names: impl IntoIterator<Item = &'a NodeName>,
+    ) -> impl Iterator<Item = usize> {
+        let mut next = 0;
+        names.into_iter().filter_map(move |name| {
+            let is_next = self.names.get(next) == Some(name);
+            let number = if is_next { next } else { self.number(name)? };
+            next = number + 1;
+            Some(number)
+        })
     }
 
     /// Returns the name of a node.
@@ -198,8 +231,7 @@ impl Dag {
 
     /// Returns `wanted` and every node they need, directly or not; unknown names are left out.
     pub fn closure<'a>(&self, wanted: impl IntoIterator<Item = &'a NodeName>) -> BTreeSet<NodeName> {
-        let wanted = wanted.into_iter().filter_map(|name| self.number(name));
-        self.closure_of(wanted).into_iter().map(|node| self.names[node].clone()).collect()
+        self.closure_of(self.numbers(wanted)).into_iter().map(|node| self.names[node].clone()).collect()
     }
 
     /// Returns the nodes that take an output of `node`.
@@ -258,13 +290,29 @@ impl Dag {
     }
 }
 
-/// Returns the neighbours of each of `count` nodes.
-fn neighbours(count: usize, edges: &mut Vec<(usize, usize)>) -> Edges {
-    edges.sort_unstable();
-    edges.dedup();
-    let mut graph = Edges::from_sorted_edges(edges).unwrap_or_else(|_| unreachable!("they were sorted"));
+/// Returns the neighbours of each of `count` nodes; the edges are in order, each once.
+fn neighbours(count: usize, edges: &[(usize, usize)]) -> Edges {
+    let mut graph = Edges::from_sorted_edges(edges).unwrap_or_else(|_| unreachable!("they are sorted"));
     while graph.node_count() < count {
         graph.add_node(());
     }
     graph
+}
+
+/// Returns the edges between `count` nodes turned round, in order as these are.
+fn turned(count: usize, edges: &[(usize, usize)]) -> Vec<(usize, usize)> {
+    // Where the edges from each node begin: they are counted, not sorted.
+    let mut begin = vec![0; count + 1];
+    for (_, to) in edges {
+        begin[to + 1] += 1;
+    }
+    for node in 0..count {
+        begin[node + 1] += begin[node];
+    }
+    let mut turned = vec![(0, 0); edges.len()];
+    for (from, to) in edges {
+        turned[begin[*to]] = (*to, *from);
+        begin[*to] += 1;
+    }
+    turned
 }

@@ -101,13 +101,11 @@ impl World {
     }
 
     fn dag(&self, plan: &Plan) -> Dag {
-        let derivation = |(seed, fails, inputs): &(u32, bool, Vec<usize>)| Derivation {
-            step: Arc::new(Fake { seed: *seed, modulus: 100, fails: *fails, journal: self.journal.clone() }),
-            inputs: inputs
-                .iter()
-                .map(|i| (format!("i{i}"), OutputRef { node: name(*i), output: "out".into() }))
-                .collect(),
-            outputs: BTreeSet::from(["out".to_owned()]),
+        let derivation = |(seed, fails, inputs): &(u32, bool, Vec<usize>)| {
+            let step = Fake { seed: *seed, modulus: 100, fails: *fails, journal: self.journal.clone() };
+            let input = |i: &usize| (format!("i{i}"), OutputRef { node: name(*i), output: "out".into() });
+            let inputs = inputs.iter().map(input).collect();
+            Derivation::new(Arc::new(step), inputs, BTreeSet::from(["out".to_owned()]))
         };
         Dag::new(plan.nodes.iter().enumerate().map(|(i, node)| (name(i), derivation(node))).collect())
             .unwrap()
@@ -258,13 +256,10 @@ fn circles_unknown_nodes_and_unknown_outputs_are_named() {
     let world = World::new();
     let fake: Arc<dyn Step> =
         Arc::new(Fake { seed: 0, modulus: 1, fails: false, journal: world.journal.clone() });
-    let node = |from: &str, output: &str| Derivation {
-        step: fake.clone(),
-        inputs: BTreeMap::from([(
-            "in".to_owned(),
-            OutputRef { node: NodeName::new(from).unwrap(), output: output.to_owned() },
-        )]),
-        outputs: BTreeSet::from(["out".to_owned()]),
+    let node = |from: &str, output: &str| {
+        let from = OutputRef { node: NodeName::new(from).unwrap(), output: output.to_owned() };
+        let inputs = BTreeMap::from([("in".to_owned(), from)]);
+        Derivation::new(fake.clone(), inputs, BTreeSet::from(["out".to_owned()]))
     };
     let named = |names: &[(&str, Derivation)]| {
         Dag::new(names.iter().map(|(n, d)| (NodeName::new(n).unwrap(), d.clone())).collect()).err().unwrap()
@@ -344,11 +339,8 @@ fn what_a_tool_gave_that_changed_meanwhile_is_not_recorded() {
     let outcome = |upgraded, fails| {
         let step = Upgraded { bin: dir.path().to_owned(), upgraded, fails };
         step.install("#!/bin/sh\nexit 0\n");
-        let derivation = Derivation {
-            step: Arc::new(step),
-            inputs: BTreeMap::new(),
-            outputs: BTreeSet::from(["out".to_owned()]),
-        };
+        let outputs = BTreeSet::from(["out".to_owned()]);
+        let derivation = Derivation::new(Arc::new(step), BTreeMap::new(), outputs);
         let dag = Dag::new(BTreeMap::from([(name(0), derivation)])).unwrap();
         let errors = Mutex::new(Vec::new());
         let backend = Backend {

@@ -123,7 +123,7 @@ fn resolve(
         Err(error) => return Ok(Message::Failed { node, error }),
     };
     let given = || {
-        let of_giver = derivation.inputs.iter().zip(givers);
+        let of_giver = derivation.inputs().zip(givers);
         of_giver
             .filter_map(|((input, from), giver)| Some((input, giver.as_ref()?.outputs.get(&from.output)?)))
     };
@@ -224,11 +224,11 @@ fn run(workshop: &Workshop<'_>, task: &RunTask, log: &Mutex<Vec<u8>>) -> Result<
         (_, Err(error)) => return Err(error),
         (checked, Ok(outputs)) => checked.map(|()| outputs)?,
     };
-    if !outputs.keys().eq(&derivation.outputs) {
+    if !outputs.keys().eq(derivation.outputs()) {
         let given: Vec<_> = outputs.keys().map(String::as_str).collect();
         return Err(StepError::action(format!(
             "the step was to give {} but gave {}",
-            derivation.outputs.iter().map(String::as_str).collect::<Vec<_>>().join(", "),
+            derivation.outputs().join(", "),
             given.join(", ")
         )));
     }
