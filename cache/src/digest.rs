@@ -5,6 +5,7 @@
 //! names anything here.
 
 use std::fmt;
+use std::io::Read;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -182,13 +183,29 @@ impl BlobHasher {
     /// Hashes the file at `path` on all cores.
     ///
     /// # Errors
-    /// What opening or mapping the file gives.
+    /// What opening or reading the file gives.
     pub fn file(path: &std::path::Path) -> std::io::Result<BlobDigest> {
+        let mut file = std::fs::File::open(path)?;
         let mut hasher = blake3::Hasher::new();
-        hasher.update_mmap_rayon(path)?;
-        Ok(BlobDigest(hasher.finalize().into()))
+        // Not mapped: that would count as this process's memory, all of the file.
+        let size = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+        let mut buffer = vec![0; size.clamp(1, PARALLEL)];
+        loop {
+            let read = file.read(&mut buffer)?;
+            if read == 0 {
+                return Ok(BlobDigest(hasher.finalize().into()));
+            }
+            if read < PARALLEL {
+                hasher.update(&buffer[..read]);
+            } else {
+                hasher.update_rayon(&buffer);
+            }
+        }
     }
 }
+
+/// So many bytes are enough for several cores, and no more than their caches hold.
+const PARALLEL: usize = 2 << 20;
 
 /// From so many bytes on, two cores hash faster than one: handing them over costs some microseconds.
 const APART: usize = 1 << 19;
