@@ -417,7 +417,7 @@ impl<'scope> Pipeline<'scope, '_> {
                 Some(Target::File(digest, _)) => Some(digest),
                 _ => None,
             };
-            let next = self.repeats.next(file, block.key, self.at);
+            let next = self.repeats.next(file, block, self.at);
             let start = match &next {
                 Next::Lies(start) => *start,
                 // What is copied goes in front, and that is where its file begins.

@@ -234,19 +234,18 @@ impl<'a> InodeWriter<'a> {
         let listing = self.write_listing(children)?;
         let links = 2 + children.iter().filter(|child| child.inode.node == Node::Dir).count() as u32;
         let xattrs = self.xattrs(*path, meta);
-        let kind = DIR;
         let Place { block, offset } = listing.place;
         let size = listing.size + LISTING_EXTRA;
         if let (Ok(size), true, true) = (u16::try_from(size), xattrs == xattr::NONE, listing.index.is_empty())
         {
-            let mut bytes = self.header(kind, meta, *number);
+            let mut bytes = self.header(DIR, meta, *number);
             words(&mut bytes, &[block, links]);
             bytes.extend_from_slice(&size.to_le_bytes());
             bytes.extend_from_slice(&offset.to_le_bytes());
             words(&mut bytes, &[*parent]);
             return self.write_inode(*number, &bytes);
         }
-        let mut bytes = self.header(kind + EXTENDED, meta, *number);
+        let mut bytes = self.header(DIR + EXTENDED, meta, *number);
         words(&mut bytes, &[links, size, block, *parent]);
         // The kernel counts index entries with 16 bits; a folder with more is found by walking on.
         let index = &listing.index[..listing.index.len().min(usize::from(u16::MAX))];

@@ -242,6 +242,35 @@ fn a_file_with_the_blocks_of_another_takes_no_room_for_them() {
     assert!(fs::read(out.join("part")).unwrap() == noise[32_768..290_000]);
 }
 
+#[test]
+fn files_that_share_blocks_around_holes_are_whole() {
+    let world = World::new();
+    let top = world.path("top");
+    fs::create_dir(&top).unwrap();
+    let block = |seed: u32| -> Vec<u8> {
+        (0..1024u32).flat_map(|n| *blake3::hash(&(seed * 1024 + n).to_le_bytes()).as_bytes()).collect()
+    };
+    let (hole, x, y, z) = (vec![0; 32_768], block(1), block(2), block(3));
+    // Each with the blocks of one before it, up to a hole, behind one, or to another block.
+    let files =
+        [[&hole, &x, &y], [&x, &y, &z], [&x, &hole, &y], [&x, &y, &hole], [&hole, &hole, &x], [&y, &x, &y]];
+    for (number, blocks) in files.iter().enumerate() {
+        fs::write(top.join(format!("file-{number}")), blocks.map(Vec::as_slice).concat()).unwrap();
+    }
+    let options = options(CompressorKind::Zstd, 32_768, 2);
+    let path = image(&world, &options, "image", &[]);
+    let out = world.path("unpacked");
+    run("unsquashfs", &["-q", "-n", "-d", out.to_str().unwrap(), path.to_str().unwrap()]);
+    for (number, blocks) in files.iter().enumerate() {
+        let found = fs::read(out.join(format!("file-{number}"))).unwrap();
+        assert!(found == blocks.map(Vec::as_slice).concat(), "file-{number}");
+    }
+    assert!(
+        write(&world.store, &top, &options, &[]) == fs::read(&path).unwrap(),
+        "made of the blocks of the first"
+    );
+}
+
 /// A file of a random tree: where it is, how long, of what.
 #[derive(Debug, Clone)]
 struct Made {

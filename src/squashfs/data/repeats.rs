@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use cache::BlobDigest;
+use cache::blocks::Block;
 
 /// What is to be done about a block.
 #[derive(Debug, PartialEq, Eq)]
@@ -21,9 +22,9 @@ pub(super) enum Next {
 /// The blocks of an image, in the order they lie in.
 #[derive(Debug, Default)]
 pub(super) struct Repeats {
-    /// What each is made of, and where it begins.
-    blocks: Vec<(BlobDigest, u64)>,
-    /// The first of its kind.
+    /// Each, and where it begins.
+    blocks: Vec<(Block, u64)>,
+    /// The first that is made of this.
     first: HashMap<BlobDigest, usize>,
     /// Whose block the last one was.
     file: Option<BlobDigest>,
@@ -32,14 +33,15 @@ pub(super) struct Repeats {
 }
 
 impl Repeats {
-    /// Takes the next block: of `file`, or of none, made of `key`. The image ends at `end`.
-    pub(super) fn next(&mut self, file: Option<BlobDigest>, key: BlobDigest, end: u64) -> Next {
+    /// Takes the next block: of `file`, or of none. The image ends at `end`.
+    pub(super) fn next(&mut self, file: Option<BlobDigest>, block: Block, end: u64) -> Next {
         if file.is_none() || file != self.file {
             self.file = file;
-            self.same = file.and_then(|_| self.first.get(&key)).map(|first| *first..*first);
+            self.same = file.and_then(|_| self.first.get(&block.key)).map(|first| *first..*first);
         }
+        // Made of the same by another build of a compressor, its bytes may be others.
         if let Some(same) = &mut self.same
-            && let Some((_, start)) = self.blocks.get(same.end).filter(|(lies, _)| *lies == key)
+            && let Some((_, start)) = self.blocks.get(same.end).filter(|(lies, _)| *lies == block)
         {
             same.end += 1;
             return Next::Lies(*start);
@@ -47,12 +49,12 @@ impl Repeats {
         let again = self.same.take().unwrap_or_default();
         let start = |block: usize| self.blocks.get(block).map_or(end, |(_, start)| *start);
         let bytes = start(again.start)..start(again.end);
-        for block in again {
-            let (key, start) = self.blocks[block];
-            self.blocks.push((key, end + start - bytes.start));
+        for number in again {
+            let (block, start) = self.blocks[number];
+            self.blocks.push((block, end + start - bytes.start));
         }
-        self.first.entry(key).or_insert(self.blocks.len());
-        self.blocks.push((key, end + bytes.end - bytes.start));
+        self.first.entry(block.key).or_insert(self.blocks.len());
+        self.blocks.push((block, end + bytes.end - bytes.start));
         Next::Write(bytes)
     }
 }
@@ -68,8 +70,8 @@ mod tests {
             let file = (*blocks != "-").then(|| BlobDigest::of(&[number as u8]));
             let mut begins = None;
             for block in blocks.bytes() {
-                let key = BlobDigest::of(&[block]);
-                match repeats.next(file, key, image.len() as u64) {
+                let made = Block::of(&[block], false, BlobDigest::of(&[block]));
+                match repeats.next(file, made, image.len() as u64) {
                     Next::Lies(start) => begins = begins.or(Some(start)),
                     Next::Write(again) => {
                         if !again.is_empty() || begins.is_none() {
@@ -104,6 +106,14 @@ mod tests {
     #[test]
     fn a_block_of_no_file_is_always_written() {
         assert_eq!(image(&["-", "-"]), ("--".into(), vec![0, 1]));
+    }
+
+    #[test]
+    fn a_block_of_the_same_content_and_other_bytes_is_written() {
+        let (one, other) = (BlobDigest::of(b"one"), BlobDigest::of(b"other"));
+        let mut repeats = Repeats::default();
+        assert_eq!(repeats.next(Some(one), Block::of(b"short", false, one), 0), Next::Write(0..0));
+        assert_eq!(repeats.next(Some(other), Block::of(b"longer", false, one), 5), Next::Write(0..0));
     }
 
     proptest::proptest! {

@@ -18,13 +18,13 @@ const WAITING: usize = 16;
 /// So many bytes are brought to the disk at a time.
 const SYNCING: u64 = 32 << 20;
 
-/// So many bytes are copied at a time.
+/// At most so many bytes are copied at a time.
 const AGAIN: usize = 1 << 20;
 
 /// What is written next.
 enum Piece {
     Block(Vec<u8>),
-    /// What lies there once more.
+    /// What lies there once more: at most [`AGAIN`] bytes.
     Again(Range<u64>),
 }
 
@@ -77,7 +77,10 @@ impl<'scope> Sink<'scope> {
     /// # Errors
     /// As [`Sink::write`].
     pub(super) fn write_again(&self, bytes: Range<u64>) -> Result<(), WriteError> {
-        self.send(Piece::Again(bytes))
+        let starts = bytes.clone().step_by(AGAIN);
+        starts
+            .map(|start| start..bytes.end.min(start + AGAIN as u64))
+            .try_for_each(|part| self.send(Piece::Again(part)))
     }
 
     fn send(&self, piece: Piece) -> Result<(), WriteError> {
@@ -98,13 +101,8 @@ impl<'scope> Sink<'scope> {
 
 /// Writes bytes of the file once more; returns how many.
 fn copy(file: &File, bytes: Range<u64>) -> io::Result<u64> {
-    let (mut at, mut out) = (bytes.start, file);
-    let mut piece = vec![0; AGAIN];
-    while at < bytes.end {
-        let length = AGAIN.min((bytes.end - at) as usize);
-        file.read_exact_at(&mut piece[..length], at)?;
-        out.write_all(&piece[..length])?;
-        at += length as u64;
-    }
-    Ok(bytes.end - bytes.start)
+    let mut again = vec![0; (bytes.end - bytes.start) as usize];
+    file.read_exact_at(&mut again, bytes.start)?;
+    let mut out = file;
+    out.write_all(&again).map(|()| bytes.end - bytes.start)
 }
