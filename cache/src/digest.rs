@@ -185,20 +185,27 @@ impl BlobHasher {
     /// # Errors
     /// What opening or reading the file gives.
     pub fn file(path: &std::path::Path) -> std::io::Result<BlobDigest> {
+        Self::of_file(path).map(|hasher| hasher.finish())
+    }
+
+    /// Takes in the file at `path` on all cores; returns the hasher, which knows the number of bytes as well.
+    ///
+    /// # Errors
+    /// What opening or reading the file gives.
+    pub(crate) fn of_file(path: &std::path::Path) -> std::io::Result<BlobHasher> {
         let mut file = std::fs::File::open(path)?;
-        let mut hasher = blake3::Hasher::new();
+        let mut hasher = BlobHasher::default();
         // Not mapped: that would count as this process's memory, all of the file.
         let size = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
         let mut buffer = vec![0; size.clamp(1, PARALLEL)];
         loop {
             let read = file.read(&mut buffer)?;
-            if read == 0 {
-                return Ok(BlobDigest(hasher.finalize().into()));
-            }
-            if read < PARALLEL {
-                hasher.update(&buffer[..read]);
-            } else {
-                hasher.update_rayon(&buffer);
+            match read {
+                0 => return Ok(hasher),
+                PARALLEL => {
+                    hasher.blake3.update_rayon(&buffer);
+                }
+                _ => hasher.update(&buffer[..read]),
             }
         }
     }
@@ -244,6 +251,18 @@ mod tests {
             BlobDigest::of(b"").to_string(),
             "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"
         );
+    }
+
+    #[test]
+    fn a_file_of_any_length_has_the_digest_of_its_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        for length in [0, 1, PARALLEL - 1, PARALLEL, 2 * PARALLEL + 7] {
+            let bytes: Vec<u8> = (0..length).map(|at| (at * 31 / 7) as u8).collect();
+            std::fs::write(&path, &bytes).unwrap();
+            let hasher = BlobHasher::of_file(&path).unwrap();
+            assert_eq!((hasher.finish(), hasher.size()), (BlobDigest::of(&bytes), length as u64));
+        }
     }
 
     #[test]

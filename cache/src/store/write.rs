@@ -50,15 +50,14 @@ impl Store {
     pub fn adopt(&self, path: &Path) -> Result<Blob, StoreError> {
         let file = File::open(path).map_err(StoreError::io("open", path))?;
         // The disk is busy with it while it is hashed.
-        let (digest, synced) = std::thread::scope(|scope| {
+        let (hasher, synced) = std::thread::scope(|scope| {
             let sync = scope.spawn(|| file.sync_data());
-            let digest = BlobHasher::file(path);
-            (digest, sync.join().unwrap_or_else(|_| Err(io::Error::other("the thread that syncs it failed"))))
+            let hasher = BlobHasher::of_file(path);
+            (hasher, sync.join().unwrap_or_else(|_| Err(io::Error::other("the thread that syncs it failed"))))
         });
         synced.map_err(StoreError::io("sync", path))?;
-        let digest = digest.map_err(StoreError::io("read", path))?;
-        let size = file.metadata().map_err(StoreError::io("look at", path))?.len();
-        self.enter(&file, path, Blob { digest, size })
+        let hasher = hasher.map_err(StoreError::io("read", path))?;
+        self.enter(&file, path, Blob { digest: hasher.finish(), size: hasher.size() })
     }
 
     /// Syncs a finished file, gives it its name and enters it in the index.
