@@ -61,14 +61,14 @@ struct Digests {
     each: bool,
 }
 
-/// The hashes of one file, in hex: all of [`HASHES`].
+/// The hashes of one file, in hex.
 type Hashes = BTreeMap<Algorithm, String>;
 
 /// Where the store remembers hashes by the digest of the object.
 const MEMO: &str = "blake2b sha512";
 
-/// Hashes a file with both algorithms in one reading, once for all lists that name it.
-fn hash(store: &Store, blob: &Blob) -> Result<Hashes, StepError> {
+/// Hashes a file in one reading, once for all lists that name it; with SHA-256 where that is asked for.
+fn hash(store: &Store, blob: &Blob, with_sha256: bool) -> Result<Hashes, StepError> {
     let key = blob.digest.to_string();
     let known = store.memo(MEMO, &key)?;
     let (blake2b, sha512) = match known.as_deref().and_then(|known| known.split_once(' ')) {
@@ -79,15 +79,14 @@ fn hash(store: &Store, blob: &Blob) -> Result<Hashes, StepError> {
             (blake2b, sha512)
         }
     };
-    Ok(BTreeMap::from([
-        (Algorithm::Blake2b, blake2b),
-        (Algorithm::Sha512, sha512),
-        // Known since that reading.
-        (Algorithm::Sha256, store.sha256(&blob.digest)?.to_string()),
-    ]))
+    let mut hashes = BTreeMap::from([(Algorithm::Blake2b, blake2b), (Algorithm::Sha512, sha512)]);
+    if with_sha256 {
+        hashes.insert(Algorithm::Sha256, store.sha256(&blob.digest)?.to_string());
+    }
+    Ok(hashes)
 }
 
-/// Returns BLAKE2b and SHA-512 of a file, in hex. What is remembered is of the bytes that the digest names, and of no others.
+/// Returns BLAKE2b and SHA-512 of a file, in hex; the store learns its SHA-256 on the way. What is remembered is of the bytes that the digest names, and of no others.
 fn read(store: &Store, blob: &Blob) -> Result<(String, String), StepError> {
     let (mut blake2b, mut sha512) = (Blake2b512::new(), Sha512::new());
     store.read_through(&blob.digest, |piece| {
@@ -147,31 +146,28 @@ impl Step for Digests {
                 .ok_or_else(|| StepError::spec(format!("no input of {} has the ISO {name}", job.node)))?;
             let listing = format!("{name}.CONTENTS.gz");
             let contents = job.store.put(&contents(job, &iso)?)?;
-            let sha256 = self.line(Algorithm::Sha256, name, &job.store.sha256(&iso.digest)?.to_string());
-            outputs.push((format!("{name}.sha256"), job.store.put(sha256.as_bytes())?));
             outputs.push((listing.clone(), contents));
             first.extend([(name.clone(), iso), (listing, contents)]);
         }
         // Gentoo's two files first, then all others by name.
         let all: Vec<(String, Blob)> = first.into_iter().chain(named).collect();
         job.progress("hashing", 0, None);
-        let hashed: Vec<(String, String)> = all
-            .par_iter()
-            .map(|(name, blob)| {
-                let hashes = hash(job.store, blob)?;
-                Ok((
-                    self.lines(name, &hashes),
-                    self.line(Algorithm::Sha256, name, &hashes[&Algorithm::Sha256]),
-                ))
-            })
-            .collect::<Result<_, StepError>>()?;
-        if self.each {
-            let own = all.iter().zip(&hashed).filter(|((name, _), _)| {
-                // The ISO has its lists, and its listing is in them.
-                self.iso.as_ref().is_none_or(|iso| name != iso && *name != format!("{iso}.CONTENTS.gz"))
-            });
-            for ((name, _), (lines, sha256)) in own {
+        let has_own = |name: &str| match &self.iso {
+            // Its lists have other names, and its listing is in them.
+            Some(iso) => self.each && name != iso && name != format!("{iso}.CONTENTS.gz"),
+            None => self.each,
+        };
+        let has_sha256 = |name: &str| has_own(name) || self.iso.as_deref() == Some(name);
+        let in_lists = self.hashes.contains(&Algorithm::Sha256);
+        let hash = |(name, blob): &(String, Blob)| hash(job.store, blob, in_lists || has_sha256(name));
+        let hashed = all.par_iter().map(hash).collect::<Result<Vec<Hashes>, StepError>>()?;
+        for ((name, _), hashes) in all.iter().zip(&hashed) {
+            if has_own(name) {
+                let lines = self.lines(name, hashes);
                 outputs.push((format!("{name}.DIGESTS"), job.store.put(lines.as_bytes())?));
+            }
+            if let Some(hex) = hashes.get(&Algorithm::Sha256).filter(|_| has_sha256(name)) {
+                let sha256 = self.line(Algorithm::Sha256, name, hex);
                 outputs.push((format!("{name}.sha256"), job.store.put(sha256.as_bytes())?));
             }
         }
@@ -181,7 +177,8 @@ impl Step for Digests {
             None => (!self.each).then(|| "DIGESTS".to_owned()),
         };
         if let Some(name) = of_all {
-            let lines: String = hashed.into_iter().map(|(lines, _)| lines).collect();
+            let lines: String =
+                all.iter().zip(&hashed).map(|((name, _), hashes)| self.lines(name, hashes)).collect();
             outputs.push((name, job.store.put(lines.as_bytes())?));
         }
         Ok(BTreeMap::from([("files".to_owned(), folder(job.store, outputs)?)]))

@@ -164,8 +164,8 @@ impl Step for Manifest {
                 files.tree.files().map(|(path, digest, size)| (format!("{prefix}{path}"), digest, size)),
             );
         }
-        // A SHA-256 is of one thread, and large files are several.
         let squashfs = facts(squashfs.digest, squashfs.size)?;
+        // A SHA-256 is of one thread, and large files are several.
         let files = named.into_par_iter().map(|(path, digest, size)| Ok((path, facts(digest, size)?)));
         let files = files.collect::<Result<BTreeMap<_, _>, StepError>>()?;
         let nodes = job.provenance.iter().map(|(node, below)| {
