@@ -63,8 +63,8 @@ const FORMER: [&str; 2] = ["stagegraph store 1\n", "stagegraph store 2\n"];
 /// How long a process waits for another one's transaction before it gives up.
 const BUSY: Duration = Duration::from_secs(60);
 
-/// So much of an object is read at once to be hashed.
-const HASHED_AT_ONCE: usize = 1 << 20;
+/// Bytes that are read at once.
+const BUFFER: usize = 1 << 20;
 
 /// The size of a log of the index that is left to the next process.
 const SMALL_LOG: u64 = 128 << 10;
@@ -95,6 +95,13 @@ pub struct Blob {
     pub digest: BlobDigest,
     /// Number of bytes.
     pub size: u64,
+}
+
+impl Blob {
+    /// Returns the blob of all that was hashed.
+    fn hashed(hasher: &BlobHasher) -> Self {
+        Self { digest: hasher.finish(), size: hasher.size() }
+    }
 }
 
 /// An open store.
@@ -253,7 +260,7 @@ impl Store {
         let path = self.located(digest)?;
         let mut object = File::open(&path).map_err(StoreError::io("open", &path))?;
         let mut hasher = BothHasher::default();
-        let mut buffer = vec![0; HASHED_AT_ONCE];
+        let mut buffer = vec![0; BUFFER];
         loop {
             let read = object.read(&mut buffer).map_err(StoreError::io("read", &path))?;
             if read == 0 {

@@ -418,10 +418,9 @@ impl<'scope> Pipeline<'scope, '_> {
                 _ => None,
             };
             let next = self.repeats.next(file, block, self.at);
-            let start = match &next {
-                Next::Lies(start) => *start,
-                // What is copied goes in front, and that is where its file begins.
-                Next::Write(_) => self.at,
+            let (start, is_copied) = match &next {
+                Next::Lies(start) => (*start, false),
+                Next::Write(again) => (self.at, !again.is_empty()),
             };
             match target {
                 Some(Target::Fragment(index)) => {
@@ -430,7 +429,8 @@ impl<'scope> Pipeline<'scope, '_> {
                 Some(Target::File(digest, index)) => {
                     if let Some(content) = self.data.files.get_mut(&digest) {
                         // Holes in front take no room: the first block with bytes is the start, and none is at 0.
-                        if content.start == 0 || matches!(&next, Next::Write(again) if !again.is_empty()) {
+                        // What is copied goes in front of this block, and there its file begins then.
+                        if content.start == 0 || is_copied {
                             content.start = start;
                         }
                         content.blocks[index] = block;
@@ -439,10 +439,8 @@ impl<'scope> Pipeline<'scope, '_> {
                 None => {}
             }
             let Next::Write(again) = next else { continue };
-            if !again.is_empty() {
-                self.at += again.end - again.start;
-                self.sink.write_again(again)?;
-            }
+            self.at += again.end - again.start;
+            self.sink.write_again(again)?;
             self.data.runs.push((block.key, Run::new(self.at, vec![block])));
             self.at += bytes.len() as u64;
             self.sink.write(bytes)?;

@@ -86,7 +86,8 @@ fn hash(store: &Store, blob: &Blob, with_sha256: bool) -> Result<Hashes, StepErr
     Ok(hashes)
 }
 
-/// Returns BLAKE2b and SHA-512 of a file, in hex; the store learns its SHA-256 on the way. What is remembered is of the bytes that the digest names, and of no others.
+/// Returns BLAKE2b and SHA-512 of a file, in hex, of the bytes that the digest names and of no others. The store learns its SHA-256
+/// on the way.
 fn read(store: &Store, blob: &Blob) -> Result<(String, String), StepError> {
     let (mut blake2b, mut sha512) = (Blake2b512::new(), Sha512::new());
     store.read_through(&blob.digest, |piece| {
@@ -152,11 +153,9 @@ impl Step for Digests {
         // Gentoo's two files first, then all others by name.
         let all: Vec<(String, Blob)> = first.into_iter().chain(named).collect();
         job.progress("hashing", 0, None);
-        let has_own = |name: &str| match &self.iso {
-            // Its lists have other names, and its listing is in them.
-            Some(iso) => self.each && name != iso && name != format!("{iso}.CONTENTS.gz"),
-            None => self.each,
-        };
+        // The ISO has its lists, and its listing is in them.
+        let is_in_isos = |name: &str, iso: &String| name == iso || name == format!("{iso}.CONTENTS.gz");
+        let has_own = |name: &str| self.each && !self.iso.as_ref().is_some_and(|iso| is_in_isos(name, iso));
         let has_sha256 = |name: &str| has_own(name) || self.iso.as_deref() == Some(name);
         let in_lists = self.hashes.contains(&Algorithm::Sha256);
         let hash = |(name, blob): &(String, Blob)| hash(job.store, blob, in_lists || has_sha256(name));

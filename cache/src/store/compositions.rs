@@ -16,7 +16,8 @@ use std::thread::JoinHandle;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::gc::remove_if_there;
-use super::{Blob, BlobWriter, Store, StoreError, lock, uses};
+use super::write::enter_row;
+use super::{BUFFER, Blob, BlobWriter, Store, StoreError, lock, uses};
 use crate::digest::{BlobDigest, BlobHasher};
 
 /// The table of the index.
@@ -27,9 +28,6 @@ pub(super) const SCHEMA: &str = "
 
 /// Bytes of a piece in a row: the object's digest, where the piece begins in it, how long it is.
 const ROW: usize = 32 + 8 + 8;
-
-/// Bytes that are read at once.
-const BUFFER: usize = 1 << 20;
 
 /// Part of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,7 +141,8 @@ impl<'a> Composer<'a> {
         };
         let pieces: Vec<Piece> =
             self.pieces.into_iter().map(piece).filter(|piece| piece.length > 0).collect();
-        let (digest, size) = (self.hasher.finish(), self.hasher.size());
+        let blob = Blob::hashed(&self.hasher);
+        let Blob { digest, size } = blob;
         let path = store.object_path(&digest);
         let mut failure = None;
         let is_composed = store.change(|index| {
@@ -155,17 +154,14 @@ impl<'a> Composer<'a> {
                     .prepare_cached("INSERT OR REPLACE INTO compositions(digest, pieces) VALUES(?1, ?2)")?
                     .execute(params![digest.as_bytes(), encode(&pieces)])?;
             }
-            index
-                .prepare_cached("INSERT OR IGNORE INTO objects(digest, size, sha256) VALUES(?1, ?2, x'')")?
-                .execute(params![digest.as_bytes(), size as i64])?;
-            uses::note(index, digest.as_bytes())?;
+            enter_row(index, &blob)?;
             Ok(!is_file)
         })?;
         if let Some(error) = failure {
             return Err(error);
         }
         lock(&store.touched).insert(digest);
-        Ok((Blob { digest, size }, is_composed))
+        Ok((blob, is_composed))
     }
 }
 

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use rusqlite::params;
+use rusqlite::{Connection, params};
 
 use super::{Blob, Store, StoreError, lock, uses};
 use crate::digest::{BlobHasher, TreeDigest};
@@ -57,7 +57,7 @@ impl Store {
         });
         synced.map_err(StoreError::io("sync", path))?;
         let hasher = hasher.map_err(StoreError::io("read", path))?;
-        self.enter(&file, path, Blob { digest: hasher.finish(), size: hasher.size() })
+        self.enter(&file, path, Blob::hashed(&hasher))
     }
 
     /// Syncs a finished file, gives it its name and enters it in the index.
@@ -88,12 +88,7 @@ impl Store {
                 index
                     .prepare_cached("DELETE FROM compositions WHERE digest = ?1")?
                     .execute(params![digest.as_bytes()])?;
-                index
-                    .prepare_cached(
-                        "INSERT OR IGNORE INTO objects(digest, size, sha256) VALUES(?1, ?2, x'')",
-                    )?
-                    .execute(params![digest.as_bytes(), size as i64])?;
-                uses::note(index, digest.as_bytes())?;
+                enter_row(index, &blob)?;
             }
             Ok(there)
         })?;
@@ -106,6 +101,14 @@ impl Store {
         }
         Ok(blob)
     }
+}
+
+/// Enters an object in the index within a transaction, with a use of it.
+pub(super) fn enter_row(index: &Connection, blob: &Blob) -> Result<(), rusqlite::Error> {
+    index
+        .prepare_cached("INSERT OR IGNORE INTO objects(digest, size, sha256) VALUES(?1, ?2, x'')")?
+        .execute(params![blob.digest.as_bytes(), blob.size as i64])?;
+    uses::note(index, blob.digest.as_bytes())
 }
 
 /// A blob being written; it becomes an object by [`BlobWriter::commit`] or leaves nothing.
@@ -123,8 +126,7 @@ impl BlobWriter<'_> {
     /// # Errors
     /// [`StoreError::Io`].
     pub fn commit(self) -> Result<Blob, StoreError> {
-        let blob = Blob { digest: self.hasher.finish(), size: self.hasher.size() };
-        self.store.enter(&self.file, &self.path, blob)
+        self.store.enter(&self.file, &self.path, Blob::hashed(&self.hasher))
     }
 
     /// Takes in all that `reader` gives.
