@@ -2,7 +2,7 @@
 //!
 //! A result is entered after all its objects, and counts only while all of them are there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, TryLockError};
 use std::time::Duration;
 
@@ -10,9 +10,10 @@ use rusqlite::{OptionalExtension, params};
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::digest::{ActionDigest, TreeDigest};
+use crate::digest::{ActionDigest, BlobDigest, TreeDigest};
+use crate::index::note;
 use crate::source::Bytes;
-use crate::store::{Blob, Store, StoreError, note};
+use crate::store::{Blob, Store, StoreError};
 
 /// How often a waiting process tries again.
 const LOCK_INTERVAL: Duration = Duration::from_millis(50);
@@ -182,6 +183,53 @@ impl Store {
             }
         }
         Ok(true)
+    }
+
+    /// Returns all results, with their last use; those nobody can read are left out.
+    pub(crate) fn all_actions(&self) -> Result<BTreeMap<ActionDigest, (ActionResult, i64)>, StoreError> {
+        let rows: Vec<(Vec<u8>, String, Option<i64>)> = self.index(|index| {
+            let mut query = index
+                .prepare("SELECT actions.digest, result, time FROM actions LEFT JOIN uses USING (digest)")?;
+            let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+            rows.collect()
+        })?;
+        let row = |(digest, text, used): (Vec<u8>, String, Option<i64>)| {
+            let digest = ActionDigest::from_slice(&digest)?;
+            Some((digest, (serde_json::from_str(&text).ok()?, used.unwrap_or(0))))
+        };
+        Ok(rows.into_iter().filter_map(row).collect())
+    }
+
+    /// Returns all objects that a result needs, the pieces of compositions included.
+    pub(crate) fn objects_of(&self, result: &ActionResult) -> Result<BTreeSet<BlobDigest>, StoreError> {
+        let mut needed = BTreeSet::new();
+        for output in result.outputs.values() {
+            match &output.object {
+                Object::Blob(blob) => drop(needed.insert(blob.digest)),
+                Object::Tree(digest) => {
+                    needed.insert(digest.encoding());
+                    match &output.bytes {
+                        Bytes::Store => match self.tree_as_it_is(digest) {
+                            Ok(tree) => needed.extend(tree.files().map(|(_, digest, _)| digest)),
+                            // A result that lacks something counts for nothing; what is left of it may go.
+                            Err(
+                                StoreError::Missing(_) | StoreError::Damaged(_) | StoreError::NotATree { .. },
+                            ) => {}
+                            Err(error) => return Err(error),
+                        },
+                        Bytes::Pack { pack, index } => needed.extend([*pack, *index]),
+                        Bytes::Tar { index, .. } => drop(needed.insert(*index)),
+                        Bytes::Directory { .. } => {}
+                    }
+                }
+            }
+        }
+        let mut pieces = Vec::new();
+        for digest in &needed {
+            pieces.extend(self.pieces(digest)?.into_iter().flatten().map(|piece| piece.object));
+        }
+        needed.extend(pieces);
+        Ok(needed)
     }
 
     /// Records what an action yielded; its objects must be in the store.

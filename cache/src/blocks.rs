@@ -15,15 +15,8 @@ use std::sync::Mutex;
 use rusqlite::{OptionalExtension, params};
 
 use crate::digest::BlobDigest;
-use crate::store::{Store, StoreError, lock};
-
-/// The tables of the index. A key is what the blocks were made of and how, hashed.
-pub(crate) const SCHEMA: &str = "
-    CREATE TABLE IF NOT EXISTS images(
-        id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE);
-    CREATE TABLE IF NOT EXISTS runs(
-        key BLOB PRIMARY KEY, image INTEGER NOT NULL, start INTEGER NOT NULL, blocks BLOB NOT NULL) WITHOUT ROWID;
-";
+use crate::index::lock;
+use crate::store::{Store, StoreError};
 
 /// Bytes of BLAKE3 that tell whether a block is whole: enough against rot, and nobody forges a cache of their own.
 const CHECK: usize = 16;

@@ -8,7 +8,9 @@
 
 pub mod actions;
 pub mod blocks;
+pub mod collect;
 pub mod digest;
+mod index;
 pub mod ingest;
 pub mod look;
 pub mod name;
@@ -17,6 +19,8 @@ pub mod source;
 pub mod stat;
 pub mod store;
 pub mod tree;
+pub mod usage;
+pub mod verify;
 
 pub use actions::{ActionResult, Object, Output, Outputs};
 pub use digest::{ActionDigest, BlobDigest, Sha256, TreeDigest};

@@ -12,22 +12,8 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::actions::ActionResult;
 use crate::digest::ActionDigest;
-use crate::store::{Store, StoreError, now};
-
-/// `used` is when the results were last relied on, `noted` as much of it as is in the rows of their uses.
-pub(crate) const SCHEMA: &str = "
-    CREATE TABLE IF NOT EXISTS losses(id INTEGER PRIMARY KEY, count INTEGER NOT NULL);
-    CREATE TABLE IF NOT EXISTS rolls(
-        name TEXT PRIMARY KEY, losses INTEGER NOT NULL, used INTEGER NOT NULL, noted INTEGER NOT NULL) WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS roll_entries(name TEXT PRIMARY KEY, entries BLOB NOT NULL);
-    CREATE TRIGGER IF NOT EXISTS lost_result AFTER DELETE ON actions BEGIN
-        INSERT OR REPLACE INTO losses VALUES(0, 1 + coalesce((SELECT count FROM losses WHERE id = 0), 0)); END;
-    CREATE TRIGGER IF NOT EXISTS lost_object AFTER DELETE ON objects BEGIN
-        INSERT OR REPLACE INTO losses VALUES(0, 1 + coalesce((SELECT count FROM losses WHERE id = 0), 0)); END;
-    CREATE TRIGGER IF NOT EXISTS other_result BEFORE INSERT ON actions
-        WHEN EXISTS(SELECT 1 FROM actions WHERE digest = NEW.digest AND result <> NEW.result) BEGIN
-        INSERT OR REPLACE INTO losses VALUES(0, 1 + coalesce((SELECT count FROM losses WHERE id = 0), 0)); END;
-";
+use crate::index::now;
+use crate::store::{Store, StoreError};
 
 /// What stands for the losses of a void roll.
 const VOID: i64 = -1;
@@ -280,8 +266,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::collect::Limits;
     use crate::digest::BlobDigest;
-    use crate::store::Limits;
 
     fn store(dir: &Path) -> Store {
         Store::open(&dir.join("store")).unwrap()

@@ -21,11 +21,11 @@
 
 mod compositions;
 mod error;
-mod gc;
+pub(crate) mod files;
+mod pieces;
 mod scratch;
-mod usage;
 mod uses;
-mod verify;
+mod whole;
 mod write;
 
 use std::collections::{HashMap, HashSet};
@@ -33,9 +33,8 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard};
-use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -43,50 +42,18 @@ use rustix::fs::{AtFlags, statat};
 
 pub use self::compositions::{Held, Part};
 pub use self::error::StoreError;
-pub use self::gc::{Collected, Limits};
 pub use self::scratch::WorkDir;
-pub use self::usage::{Amount, Usage};
 pub use self::uses::{Owner, Root};
-pub(crate) use self::uses::{note, now};
-pub use self::verify::{Damage, Verified};
 pub use self::write::BlobWriter;
 use crate::digest::{BlobDigest, BlobHasher, BothHasher, Sha256, TreeDigest};
+use crate::index::{self, lock};
 use crate::tree::Tree;
-
-/// What `version` holds; a change of the layout changes it.
-const VERSION: &str = "stagegraph store 3\n";
-
-/// Stores of before, all of which this version reads: one without compositions and rolls, whose collector would not keep what they
-/// need, and one with the SHA-256 of every object.
-const FORMER: [&str; 2] = ["stagegraph store 1\n", "stagegraph store 2\n"];
-
-/// How long a process waits for another one's transaction before it gives up.
-const BUSY: Duration = Duration::from_secs(60);
 
 /// Bytes that are read at once.
 const BUFFER: usize = 1 << 20;
 
 /// The size of a log of the index that is left to the next process.
 const SMALL_LOG: u64 = 128 << 10;
-
-/// What `index.sqlite` holds. Digests are their raw 32 bytes; a SHA-256 that nobody asked for yet is empty.
-const SCHEMA: &str = "
-    CREATE TABLE IF NOT EXISTS objects(
-        digest BLOB PRIMARY KEY, size INTEGER NOT NULL, sha256 BLOB NOT NULL) WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS actions(
-        digest BLOB PRIMARY KEY, result TEXT NOT NULL) WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS memos(
-        space TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY(space, key)) WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS files(
-        path BLOB PRIMARY KEY, stat BLOB NOT NULL, digest BLOB NOT NULL) WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS uses(
-        digest BLOB PRIMARY KEY, time INTEGER NOT NULL) WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS owners(
-        action BLOB NOT NULL, spec TEXT NOT NULL, node TEXT NOT NULL, kind TEXT NOT NULL,
-        PRIMARY KEY(action, spec, node)) WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS roots(
-        path BLOB PRIMARY KEY, spec TEXT NOT NULL, actions TEXT NOT NULL) WITHOUT ROWID;
-";
 
 /// A blob's name and size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -107,11 +74,11 @@ impl Blob {
 /// An open store.
 #[derive(Debug)]
 pub struct Store {
-    dir: PathBuf,
+    pub(crate) dir: PathBuf,
     /// The folder of objects.
     objects: File,
     index: Mutex<Connection>,
-    scratch: PathBuf,
+    pub(crate) scratch: PathBuf,
     /// Held for as long as the scratch folder is in use.
     _scratch_lock: File,
     counter: AtomicU64,
@@ -120,7 +87,7 @@ pub struct Store {
     /// Objects whose use this process has noted.
     touched: Mutex<HashSet<BlobDigest>>,
     /// Where this process has written out compositions.
-    wholes: Mutex<HashMap<BlobDigest, compositions::Whole>>,
+    wholes: Mutex<HashMap<BlobDigest, whole::Whole>>,
 }
 
 impl Store {
@@ -138,7 +105,7 @@ impl Store {
         };
         make(dir)?;
         let dir = dir.canonicalize().map_err(StoreError::io("resolve", dir))?;
-        check_version(&dir)?;
+        files::check_version(&dir)?;
         for name in ["objects", "locks", "scratch", "logs"] {
             make(&dir.join(name))?;
         }
@@ -150,9 +117,9 @@ impl Store {
         let alone = alone.map_err(StoreError::io("make", &path))?;
         alone.lock().map_err(StoreError::io("lock", &path))?;
         let path = dir.join("index.sqlite");
-        let index = open_index(&path).map_err(|source| StoreError::index(path, source))?;
+        let index = index::open(&path).map_err(|source| StoreError::index(path, source))?;
         drop(alone);
-        gc::hold_reserve(&dir);
+        files::hold_reserve(&dir);
         let path = dir.join("objects");
         let objects = File::open(&path).map_err(StoreError::io("open", &path))?;
         Ok(Store {
@@ -337,7 +304,7 @@ impl Store {
     }
 
     /// Reads a tree without noting a use: the collector looks at all of them.
-    fn tree_as_it_is(&self, digest: &TreeDigest) -> Result<Tree, StoreError> {
+    pub(crate) fn tree_as_it_is(&self, digest: &TreeDigest) -> Result<Tree, StoreError> {
         let bytes = self.read_as_it_is(&digest.encoding())?;
         Tree::decode(&bytes).map_err(|source| StoreError::NotATree { digest: *digest, source })
     }
@@ -424,39 +391,6 @@ impl Drop for Store {
     }
 }
 
-/// Locks even after another thread panicked: the index and the set are whole between any two calls.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
-fn check_version(dir: &Path) -> Result<(), StoreError> {
-    let path = dir.join("version");
-    match fs::read_to_string(&path) {
-        Ok(found) if found == VERSION => Ok(()),
-        Ok(found) if !FORMER.contains(&&*found) => Err(StoreError::Version { path, found }),
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(StoreError::Io { what: "read", path, source: error })
-        }
-        _ => {
-            let fresh = dir.join(format!("version.{}", std::process::id()));
-            fs::write(&fresh, VERSION).map_err(StoreError::io("write", &fresh))?;
-            fs::rename(&fresh, &path).map_err(StoreError::io("write", &path))
-        }
-    }
-}
-
-fn open_index(path: &Path) -> Result<Connection, rusqlite::Error> {
-    let index = Connection::open(path)?;
-    index.busy_timeout(BUSY)?;
-    index.pragma_update(None, "journal_mode", "WAL")?;
-    index.pragma_update(None, "synchronous", "NORMAL")?;
-    index.execute_batch(SCHEMA)?;
-    index.execute_batch(compositions::SCHEMA)?;
-    index.execute_batch(crate::blocks::SCHEMA)?;
-    index.execute_batch(crate::rolls::SCHEMA)?;
-    Ok(index)
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write;
@@ -518,13 +452,13 @@ mod tests {
 
     #[test]
     fn a_store_of_the_former_version_is_taken_over() {
-        for former in FORMER {
+        for former in index::FORMER {
             let (dir, store) = store();
             let blob = store.put(b"old").unwrap();
             drop(store);
             fs::write(dir.path().join("version"), former).unwrap();
             assert_eq!(Store::open(dir.path()).unwrap().read(&blob.digest).unwrap(), b"old");
-            assert_eq!(fs::read_to_string(dir.path().join("version")).unwrap(), VERSION);
+            assert_eq!(fs::read_to_string(dir.path().join("version")).unwrap(), index::VERSION);
         }
     }
 

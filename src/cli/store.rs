@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use cache::Store;
-use cache::store::{Amount, Limits};
+use cache::collect::Limits;
+use cache::usage::Amount;
 use clap::{Args, Subcommand};
 
 use super::{DONE, ENVIRONMENT, Failure, StoreArgs, complain, print};

@@ -9,57 +9,17 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::thread::JoinHandle;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{OptionalExtension, params};
 
-use super::gc::remove_if_there;
+use super::files::remove_if_there;
+use super::pieces::{Piece, decode, encode};
+use super::whole::Whole;
 use super::write::enter_row;
-use super::{BUFFER, Blob, BlobWriter, Store, StoreError, lock, uses};
+use super::{BUFFER, Blob, BlobWriter, Store, StoreError};
 use crate::digest::{BlobDigest, BlobHasher};
-
-/// The table of the index.
-pub(super) const SCHEMA: &str = "
-    CREATE TABLE IF NOT EXISTS compositions(
-        digest BLOB PRIMARY KEY, pieces BLOB NOT NULL) WITHOUT ROWID;
-";
-
-/// Bytes of a piece in a row: the object's digest, where the piece begins in it, how long it is.
-const ROW: usize = 32 + 8 + 8;
-
-/// Part of an object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Piece {
-    pub(super) object: BlobDigest,
-    start: u64,
-    length: u64,
-}
-
-fn encode(pieces: &[Piece]) -> Vec<u8> {
-    let row = |piece: &Piece| {
-        let mut row = piece.object.as_bytes().to_vec();
-        row.extend_from_slice(&piece.start.to_le_bytes());
-        row.extend_from_slice(&piece.length.to_le_bytes());
-        row
-    };
-    pieces.iter().flat_map(row).collect()
-}
-
-fn decode(bytes: &[u8]) -> Option<Vec<Piece>> {
-    let (rows, rest) = bytes.as_chunks::<ROW>();
-    let piece = |row: &[u8; ROW]| {
-        let (object, numbers) = row.split_at(32);
-        let (start, length) = numbers.split_first_chunk::<8>()?;
-        Some(Piece {
-            object: BlobDigest::from_slice(object)?,
-            start: u64::from_le_bytes(*start),
-            length: u64::from_le_bytes(length.try_into().ok()?),
-        })
-    };
-    rest.is_empty().then(|| rows.iter().map(piece).collect())?
-}
+use crate::index::lock;
 
 /// What a composition is made of, in order.
 #[derive(Debug, Clone, Copy)]
@@ -77,31 +37,6 @@ pub struct Held {
     pub at: u64,
     /// The object.
     pub blob: Blob,
-}
-
-/// A composition that this process has written out.
-#[derive(Debug)]
-pub(super) struct Whole {
-    path: PathBuf,
-    /// Brings it to the disk meanwhile: who publishes it waits for that.
-    sync: JoinHandle<io::Result<()>>,
-}
-
-impl Whole {
-    /// Takes a file that nobody writes to any more.
-    fn new(path: PathBuf) -> Result<Self, StoreError> {
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o444))
-            .map_err(StoreError::io("chmod", &path))?;
-        let file = File::open(&path).map_err(StoreError::io("open", &path))?;
-        Ok(Self { path, sync: std::thread::spawn(move || file.sync_data()) })
-    }
-
-    /// Gives the file another name, under which it stays.
-    fn rename(&mut self, name: PathBuf) -> Result<(), StoreError> {
-        fs::rename(&self.path, &name).map_err(StoreError::io("name", &name))?;
-        self.path = name;
-        Ok(())
-    }
 }
 
 /// A composition being put together: what is its own goes into the frame.
@@ -262,7 +197,7 @@ impl Store {
 
     /// Returns the pieces of a composition; `None` for an object that is none, and where nobody can read its row: then it
     /// is made again.
-    pub(super) fn pieces(&self, digest: &BlobDigest) -> Result<Option<Vec<Piece>>, StoreError> {
+    pub(crate) fn pieces(&self, digest: &BlobDigest) -> Result<Option<Vec<Piece>>, StoreError> {
         let row: Option<Vec<u8>> = self.index(|index| {
             index
                 .prepare_cached("SELECT pieces FROM compositions WHERE digest = ?1")?
@@ -273,7 +208,7 @@ impl Store {
     }
 
     /// Tells whether an object without a file of its own is a composition all of whose pieces are there.
-    pub(super) fn is_composed(&self, digest: &BlobDigest) -> Result<bool, StoreError> {
+    pub(crate) fn is_composed(&self, digest: &BlobDigest) -> Result<bool, StoreError> {
         let Some(pieces) = self.pieces(digest)? else { return Ok(false) };
         for piece in &pieces {
             let is_file = |size| fs::metadata(self.object_path(&piece.object)).is_ok_and(|f| f.len() == size);
@@ -340,7 +275,7 @@ impl Store {
     }
 
     /// Hashes the bytes that the pieces give, without writing them out.
-    pub(super) fn composed_digest(&self, pieces: &[Piece]) -> io::Result<BlobDigest> {
+    pub(crate) fn composed_digest(&self, pieces: &[Piece]) -> io::Result<BlobDigest> {
         let mut hasher = BlobHasher::default();
         let mut buffer = vec![0; BUFFER];
         for Piece { object, start, length } in pieces {
@@ -386,27 +321,16 @@ impl Store {
     }
 }
 
-/// Notes a use of all pieces of a composition within a transaction.
-pub(super) fn note_pieces(index: &Connection, digest: &BlobDigest) -> Result<(), rusqlite::Error> {
-    let row: Option<Vec<u8>> = index
-        .prepare_cached("SELECT pieces FROM compositions WHERE digest = ?1")?
-        .query_row(params![digest.as_bytes()], |row| row.get(0))
-        .optional()?;
-    // A row nobody can read is reported by whoever needs it.
-    for piece in row.as_deref().and_then(decode).unwrap_or_default() {
-        uses::note(index, piece.object.as_bytes())?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
     use crate::actions::{ActionResult, Output};
+    use crate::collect::Limits;
     use crate::digest::ActionDigest;
-    use crate::store::{Damage, Limits};
+    use crate::verify::Damage;
 
     struct World {
         dir: tempfile::TempDir,

@@ -3,8 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::VERSION;
 use crate::digest::{BlobDigest, TreeDigest};
+use crate::index::VERSION;
 use crate::tree::DecodeError;
 
 /// Why the store could not do what it was asked.

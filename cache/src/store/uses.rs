@@ -5,19 +5,13 @@
 //! away under a build.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Transaction, TransactionBehavior, params};
 
-use super::compositions::note_pieces;
-use super::{Store, StoreError, lock};
+use super::pieces::note_pieces;
+use super::{Store, StoreError};
 use crate::digest::{ActionDigest, BlobDigest};
-
-/// Milliseconds since 1970.
-pub(crate) fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}
+use crate::index::{lock, note};
 
 /// For whom an action ran or was found.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,14 +33,6 @@ pub struct Root {
     pub spec: String,
     /// The results it was built from.
     pub actions: Vec<ActionDigest>,
-}
-
-/// Notes a use within a transaction.
-pub(crate) fn note(index: &rusqlite::Connection, digest: &[u8; 32]) -> Result<(), rusqlite::Error> {
-    index
-        .prepare_cached("INSERT OR REPLACE INTO uses(digest, time) VALUES(?1, ?2)")?
-        .execute(params![digest, now()])
-        .map(drop)
 }
 
 impl Store {

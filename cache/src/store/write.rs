@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, params};
 
-use super::{Blob, Store, StoreError, lock, uses};
+use super::{Blob, Store, StoreError};
 use crate::digest::{BlobHasher, TreeDigest};
+use crate::index::{self, lock};
 use crate::tree::Tree;
 
 impl Store {
@@ -108,7 +109,7 @@ pub(super) fn enter_row(index: &Connection, blob: &Blob) -> Result<(), rusqlite:
     index
         .prepare_cached("INSERT OR IGNORE INTO objects(digest, size, sha256) VALUES(?1, ?2, x'')")?
         .execute(params![blob.digest.as_bytes(), blob.size as i64])?;
-    uses::note(index, blob.digest.as_bytes())
+    index::note(index, blob.digest.as_bytes())
 }
 
 /// A blob being written; it becomes an object by [`BlobWriter::commit`] or leaves nothing.

@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use rayon::prelude::*;
 use rusqlite::params;
 
-use super::{Store, StoreError};
 use crate::digest::{ActionDigest, BlobDigest, BlobHasher};
+use crate::store::files::object_files;
+use crate::store::{Store, StoreError};
 
 /// Something wrong in a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,7 +102,7 @@ impl Store {
                 _ => None,
             })
             .collect();
-        for (digest, path) in self.object_files()? {
+        for (digest, path) in object_files(self.dir())? {
             if digest.is_none_or(|digest| !known.contains(&digest)) {
                 damages.push(Damage::Stray(path));
             }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use super::{Store, StoreError};
 use crate::digest::{ActionDigest, BlobDigest};
+use crate::store::{Store, StoreError};
 
 /// Objects and their bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -100,7 +100,7 @@ impl Store {
         for name in
             ["index.sqlite", "index.sqlite-wal", "index.sqlite-shm", "locks", "logs", "scratch", "reserve"]
         {
-            usage.overhead += bytes_below(&self.dir.join(name));
+            usage.overhead += bytes_below(&self.dir().join(name));
         }
         Ok(usage)
     }

@@ -6,32 +6,16 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use rusqlite::{OptionalExtension, params};
-use rustix::fs::{FallocateFlags, fallocate};
 
-use super::uses::now;
-use super::{Store, StoreError};
 use crate::actions::{ActionResult, Object};
 use crate::digest::{ActionDigest, BlobDigest};
+use crate::index::now;
 use crate::rolls;
-use crate::source::Bytes;
+use crate::store::files::{hold_reserve, object_files, remove_if_there};
+use crate::store::{Store, StoreError};
 
 /// Objects that are removed while the index is locked; others wait that long.
 const BATCH: usize = 64;
-
-/// Bytes of the reserve: more than the log of the index grows to before it is used anew (1,000 pages of 4 KiB).
-const RESERVE: u64 = 8 << 20;
-
-/// Holds room for the next collector, if nobody does. A file system that cannot, or is full already, has none.
-pub(super) fn hold_reserve(dir: &Path) {
-    let path = dir.join("reserve");
-    if !path.exists() {
-        let held =
-            File::create(&path).and_then(|file| Ok(fallocate(file, FallocateFlags::empty(), 0, RESERVE)?));
-        if held.is_err() {
-            let _ = fs::remove_file(&path);
-        }
-    }
-}
 
 /// What to remove.
 #[derive(Debug, Clone, Default)]
@@ -197,21 +181,6 @@ impl Store {
         rows.into_iter().map(row).collect()
     }
 
-    /// Returns all results, with their last use; those nobody can read are left out.
-    pub(super) fn all_actions(&self) -> Result<BTreeMap<ActionDigest, (ActionResult, i64)>, StoreError> {
-        let rows: Vec<(Vec<u8>, String, Option<i64>)> = self.index(|index| {
-            let mut query = index
-                .prepare("SELECT actions.digest, result, time FROM actions LEFT JOIN uses USING (digest)")?;
-            let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-            rows.collect()
-        })?;
-        let row = |(digest, text, used): (Vec<u8>, String, Option<i64>)| {
-            let digest = ActionDigest::from_slice(&digest)?;
-            Some((digest, (serde_json::from_str(&text).ok()?, used.unwrap_or(0))))
-        };
-        Ok(rows.into_iter().filter_map(row).collect())
-    }
-
     /// Removes results that neither a root nor a late use keeps, the longest unused first; returns those that stay.
     fn collect_actions(
         &self,
@@ -281,7 +250,7 @@ impl Store {
     }
 
     /// Returns all objects that these results need.
-    pub(super) fn needed_by(
+    fn needed_by(
         &self,
         actions: &BTreeMap<ActionDigest, ActionResult>,
     ) -> Result<BTreeSet<BlobDigest>, StoreError> {
@@ -289,38 +258,6 @@ impl Store {
         for result in actions.values() {
             needed.extend(self.objects_of(result)?);
         }
-        Ok(needed)
-    }
-
-    /// Returns all objects that a result needs, the pieces of compositions included.
-    pub(super) fn objects_of(&self, result: &ActionResult) -> Result<BTreeSet<BlobDigest>, StoreError> {
-        let mut needed = BTreeSet::new();
-        for output in result.outputs.values() {
-            match &output.object {
-                Object::Blob(blob) => drop(needed.insert(blob.digest)),
-                Object::Tree(digest) => {
-                    needed.insert(digest.encoding());
-                    match &output.bytes {
-                        Bytes::Store => match self.tree_as_it_is(digest) {
-                            Ok(tree) => needed.extend(tree.files().map(|(_, digest, _)| digest)),
-                            // A result that lacks something counts for nothing; what is left of it may go.
-                            Err(
-                                StoreError::Missing(_) | StoreError::Damaged(_) | StoreError::NotATree { .. },
-                            ) => {}
-                            Err(error) => return Err(error),
-                        },
-                        Bytes::Pack { pack, index } => needed.extend([*pack, *index]),
-                        Bytes::Tar { index, .. } => drop(needed.insert(*index)),
-                        Bytes::Directory { .. } => {}
-                    }
-                }
-            }
-        }
-        let mut pieces = Vec::new();
-        for digest in &needed {
-            pieces.extend(self.pieces(digest)?.into_iter().flatten().map(|piece| piece.object));
-        }
-        needed.extend(pieces);
         Ok(needed)
     }
 
@@ -354,7 +291,7 @@ impl Store {
 
     /// Removes files among the objects that the index does not know: their process died before it entered them.
     fn remove_strays(&self, cutoff: i64) -> Result<(), StoreError> {
-        for (digest, path) in self.object_files()? {
+        for (digest, path) in object_files(&self.dir)? {
             let modified = fs::metadata(&path).and_then(|found| found.modified());
             let Ok(modified) = modified else { continue };
             let modified = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -379,23 +316,6 @@ impl Store {
             }
         }
         Ok(())
-    }
-
-    /// Returns every file below `objects/`; the digest is missing where the name is none.
-    pub(super) fn object_files(&self) -> Result<Vec<(Option<BlobDigest>, PathBuf)>, StoreError> {
-        let objects = self.dir.join("objects");
-        let mut files = Vec::new();
-        for folder in fs::read_dir(&objects).map_err(StoreError::io("list", &objects))? {
-            let folder = folder.map_err(StoreError::io("list", &objects))?.path();
-            let Ok(entries) = fs::read_dir(&folder) else { continue };
-            for entry in entries {
-                let path = entry.map_err(StoreError::io("list", &folder))?.path();
-                let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
-                let hex = format!("{}{}", name(&folder).unwrap_or_default(), name(&path).unwrap_or_default());
-                files.push((hex.parse().ok(), path));
-            }
-        }
-        Ok(files)
     }
 
     /// Removes locks and logs of actions that are no more, and what is known of files that are gone.
@@ -434,15 +354,6 @@ impl Store {
             }
         }
         self.index(|index| index.execute_batch("DELETE FROM uses WHERE digest NOT IN (SELECT digest FROM objects UNION SELECT digest FROM actions)"))
-    }
-}
-
-pub(super) fn remove_if_there(path: &Path) -> Result<(), StoreError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(StoreError::io("remove", path)(error))
-        }
-        _ => Ok(()),
     }
 }
 
