@@ -4,6 +4,7 @@
 //! hands over a [`Request`]. A release spec can be built from this side as well: [`read_spec`] reads it, and the step
 //! `catalyst` runs catalyst for it. Both ways lead to one graph: [`Wanted::spec`].
 
+mod error;
 mod fsops;
 mod release;
 mod request;

@@ -16,8 +16,9 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use graph::tool::Tools;
 
+use crate::config::SpecError;
 use crate::publish::PublishError;
-use crate::spec::{Finder, Overrides, SpecError};
+use crate::spec::{Finder, Overrides};
 
 /// All went well.
 const DONE: u8 = 0;
@@ -183,7 +184,7 @@ impl From<Box<SpecError>> for Failure {
 fn search_path() -> Vec<PathBuf> {
     let own = std::env::var_os("STAGEGRAPH_TOOLS").unwrap_or_default();
     let own = std::env::split_paths(&own).filter(|folder| folder.is_absolute());
-    own.chain(std::env::split_paths(graph::sandbox::PATH)).collect::<Vec<_>>()
+    own.chain(std::env::split_paths(graph::tool::PATH)).collect::<Vec<_>>()
 }
 
 /// Returns where specs are looked for.

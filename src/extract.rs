@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::audit::{EntryFacts, is_of_the_way, iso_menus};
 use crate::cmdline::{Token, TokenError};
 use crate::formats::iso9660::{Iso, IsoError};
-use crate::spec::is_plain_name;
+use crate::image::is_plain_name;
 
 /// Why no spec can be made.
 #[derive(Debug, thiserror::Error)]

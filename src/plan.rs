@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use graph::dag::NodeName;
+use graph::NodeName;
 use serde::Serialize;
 
 use crate::spec::Spec;

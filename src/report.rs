@@ -10,8 +10,8 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use graph::Event;
+use graph::NodeName;
 use graph::build::{Built, Outcome};
-use graph::dag::NodeName;
 use graph::explain::Reason;
 use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
 

@@ -3,23 +3,18 @@
 //! A spec extends another one, down to the graph of `specs/livecd.toml`. Every value remembers the file
 //! and place it came from, so that an error can point there, whichever file it was and however deep.
 
-mod error;
-mod fields;
-mod image;
 mod load;
-mod value;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use cache::name::{FileName, RelPath};
-use graph::dag::{Dag, DagError, Derivation, NodeName, OutputRef};
+use graph::dag::{Dag, DagError, Derivation};
+use graph::{NodeName, OutputRef};
 
-pub use self::error::SpecError;
-pub use self::fields::Fields;
-pub use self::image::{Image, Timestamp, is_plain_name, tokens};
 use self::load::Loaded;
 pub use self::load::{Finder, Overrides};
-pub use self::value::{Item, Origin, Source, Table, Value};
+use crate::config::{Fields, Item, Origin, SpecError, Value};
+use crate::image::Image;
 use crate::steps::{self, Inputs};
 
 /// A spec, read and checked.
@@ -77,7 +72,7 @@ impl Reader<'_> {
             self.kinds.insert(node, kind);
         }
         let kinds: BTreeSet<&str> = self.kinds.values().map(|kind| kind.name).collect();
-        let image = Image::read(top.required_table("image")?, &kinds)?;
+        let image = Image::read(top.required_table("image")?, steps::names(), &kinds)?;
         let places = top.table("publish")?.map(published_places).transpose()?.unwrap_or_default();
         let mut derivations = BTreeMap::new();
         let mut origins = BTreeMap::new();
@@ -148,7 +143,7 @@ impl Spec {
 }
 
 /// Where each input of each node was written.
-type Origins = BTreeMap<(NodeName, String), value::Origin>;
+type Origins = BTreeMap<(NodeName, String), Origin>;
 
 fn derivation(
     node: &NodeName,

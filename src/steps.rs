@@ -31,9 +31,8 @@ use serde::Serialize;
 
 pub use self::audit::NAME as AUDIT;
 pub use self::boot::{BootEntry, Kernels};
-pub use self::manifest::SCHEMA as MANIFEST_SCHEMA;
-pub(crate) use self::medium::LEAST_PARTITION_KIB;
-use crate::spec::{Fields, Image, SpecError};
+use crate::config::{Fields, SpecError};
+use crate::image::Image;
 
 /// The inputs a kind of step takes.
 #[derive(Debug, Clone, Copy)]

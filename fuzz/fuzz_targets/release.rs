@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
 use stagegraph::catalyst::{read_spec, read_values, render};
-use stagegraph::spec::Source;
+use stagegraph::config::Source;
 
 fuzz_target!(|text: &str| {
     let fill = ["TIMESTAMP", "TREEISH", "REPO_DIR"].map(|name| (name.to_owned(), "20250101T000000Z".to_owned()));

@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use cache::{Object, Output, Store};
 use graph::build::{Backend, Options, Outcome, build};
-use graph::dag::{Dag, Derivation, NodeName, OutputRef};
+use graph::dag::{Dag, Derivation};
+use graph::name::{NodeName, OutputRef};
 use graph::sandbox::{Mode, Sandbox};
 use graph::{Cancel, Event, Job, Step, StepError, Tools};
 

@@ -6,6 +6,8 @@
 //! processes, which take turns at the action's lock. A failure stops the nodes that need the failed
 //! one and no others. What all nodes gave last time is read at once, and written at once in the end.
 
+mod backend;
+mod outcome;
 mod queue;
 mod worker;
 
@@ -15,114 +17,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cache::store::Owner;
-use cache::{ActionDigest, ActionResult, Bytes, Object, RollWriter, Store, StoreError};
+use cache::{ActionDigest, ActionResult, RollWriter, StoreError};
 
-use self::worker::{Message, Ran, RunTask, Task, Workshop, work};
+pub use self::backend::{Backend, Options};
+pub use self::outcome::{Built, Done, Outcome};
+use self::worker::{Message, Ran, RunTask, Task, Workshop, relocated, work};
 use crate::action::Action;
-use crate::dag::{Dag, NodeName};
+use crate::dag::Dag;
 use crate::event::Event;
 use crate::explain::{self, Last, Reason};
-use crate::sandbox::Sandbox;
-use crate::step::{Cancel, Fault, Provenance, StepError};
-use crate::tool::Tools;
+use crate::name::NodeName;
+use crate::step::{Provenance, StepError};
 
 /// How often the loop looks whether it should stop.
 const CANCEL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long messages may gather while there is plenty to do.
 const GATHER_INTERVAL: Duration = Duration::from_millis(1);
-
-/// What a build uses.
-pub struct Backend<'a> {
-    /// Where objects and results are kept.
-    pub store: &'a Store,
-    /// Where tools run.
-    pub sandbox: &'a Sandbox,
-    /// Which tools there are.
-    pub tools: &'a Tools,
-    /// Set to stop the build.
-    pub cancel: &'a Cancel,
-    /// Told everything that happens.
-    pub listener: &'a (dyn Fn(Event) + Sync),
-}
-
-/// How a build goes about it.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// The name under which `why` finds this build.
-    pub graph: String,
-    /// How many nodes are worked on at once, and how many threads each may use.
-    pub jobs: usize,
-    /// Whether nodes run even where a result is known, and the results are compared.
-    pub check: bool,
-    /// Whether the network must not be used.
-    pub offline: bool,
-}
-
-/// A node's outputs are there.
-#[derive(Debug, Clone)]
-pub struct Done {
-    /// The step's kind.
-    pub step: &'static str,
-    /// What it was, in a build where a node reports on others.
-    pub action: Option<Arc<Action>>,
-    /// The key.
-    pub digest: ActionDigest,
-    /// What it gave.
-    pub result: Arc<ActionResult>,
-    /// Why it ran, or did not.
-    pub reason: Reason,
-    /// Whether it ran.
-    pub ran: bool,
-}
-
-/// How a node ended.
-#[derive(Debug, Clone)]
-pub enum Outcome {
-    /// Its outputs are there.
-    Done(Done),
-    /// It failed.
-    Failed(Fault),
-    /// It did not run, because this one failed.
-    Skipped(NodeName),
-    /// It did not run, because the build was stopped.
-    Stopped,
-}
-
-/// How the wanted nodes ended.
-#[derive(Debug, Clone, Default)]
-pub struct Built {
-    /// Every wanted node and what it needs.
-    pub nodes: BTreeMap<NodeName, Outcome>,
-}
-
-impl Built {
-    /// Returns whose fault the first failure in order of name is; `None` where all nodes are done.
-    pub fn fault(&self) -> Option<Fault> {
-        self.nodes.values().find_map(|outcome| match outcome {
-            Outcome::Failed(fault) => Some(*fault),
-            Outcome::Stopped => Some(Fault::Action),
-            Outcome::Done(_) | Outcome::Skipped(_) => None,
-        })
-    }
-
-    /// Returns the keys of all nodes that are done.
-    pub fn actions(&self) -> Vec<ActionDigest> {
-        let done = self.nodes.values().filter_map(|outcome| match outcome {
-            Outcome::Done(done) => Some(done.digest),
-            _ => None,
-        });
-        done.collect()
-    }
-
-    /// Returns what a node gave, if it is done.
-    pub fn done(&self, node: &NodeName) -> Option<&Done> {
-        match self.nodes.get(node)? {
-            Outcome::Done(done) => Some(done),
-            _ => None,
-        }
-    }
-}
 
 enum State {
     Unwanted,
@@ -468,19 +379,4 @@ impl Loop<'_> {
             }
         }
     }
-}
-
-/// Returns a result whose trees lie where this build found them.
-///
-/// The same tree may lie in another folder today than when the result was recorded, and the old one may
-/// have changed since.
-fn relocated(mut result: ActionResult, places: &BTreeMap<String, Bytes>) -> ActionResult {
-    for (name, place) in places {
-        if let Some(output) = result.outputs.get_mut(name)
-            && matches!(output.object, Object::Tree(_))
-        {
-            output.bytes = place.clone();
-        }
-    }
-    result
 }

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use crate::dag::NodeName;
 use crate::explain::Reason;
+use crate::name::NodeName;
 
 /// Something happened. Events of one node come in order; those of different nodes may mix.
 #[derive(Debug, Clone, Serialize)]

@@ -4,7 +4,7 @@ use cache::{ActionDigest, Store, StoreError};
 use serde::{Deserialize, Serialize};
 
 use crate::action::Field;
-use crate::dag::NodeName;
+use crate::name::NodeName;
 
 /// One field that is not what it was.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

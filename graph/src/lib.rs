@@ -8,15 +8,19 @@
 
 pub mod action;
 pub mod build;
+pub mod cancel;
 pub mod dag;
 pub mod event;
 pub mod explain;
+pub mod name;
 pub mod sandbox;
 pub mod step;
 pub mod tool;
 
 pub use action::Action;
-pub use dag::{Dag, Derivation, NodeName, OutputRef};
+pub use cancel::Cancel;
+pub use dag::{Dag, Derivation};
 pub use event::Event;
-pub use step::{Cancel, Fault, Job, Resolved, Resolving, Step, StepError};
+pub use name::{NodeName, OutputRef};
+pub use step::{Fault, Job, Resolved, Resolving, Step, StepError};
 pub use tool::{Tool, Tools};

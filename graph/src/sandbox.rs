@@ -20,8 +20,8 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 
-use crate::step::Cancel;
-use crate::tool::Tool;
+use crate::cancel::Cancel;
+use crate::tool::{PATH, Tool};
 
 /// The work folder, seen from inside.
 const INSIDE: &str = "/build";
@@ -246,9 +246,6 @@ fn supervise(
         }),
     }
 }
-
-/// The search path inside, and where tools are looked for outside.
-pub const PATH: &str = "/usr/bin:/usr/sbin:/bin:/sbin";
 
 fn environment(invocation: &Invocation<'_>) -> BTreeMap<String, String> {
     let fixed = [("PATH", PATH), ("HOME", INSIDE), ("TMPDIR", "/tmp"), ("LC_ALL", "C"), ("TZ", "UTC")];

@@ -5,15 +5,14 @@ use std::error::Error;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use cache::store::Held;
 use cache::{Bytes, Object, Output, RootTree, Store, StoreError};
 
 use crate::action::Action;
-use crate::dag::NodeName;
+use crate::cancel::Cancel;
+use crate::name::NodeName;
 use crate::sandbox::{self, Invocation, Sandbox, SandboxError};
 use crate::tool::{Tool, ToolError, Tools};
 
@@ -46,27 +45,6 @@ pub trait Step: Send + Sync {
     /// # Errors
     /// [`StepError`]: they could not be made.
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError>;
-}
-
-/// Set once to stop everything that runs.
-#[derive(Debug, Clone, Default)]
-pub struct Cancel(Arc<AtomicBool>);
-
-impl Cancel {
-    /// Asks everything that runs to stop.
-    pub fn cancel(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    /// Tells whether everything should stop.
-    pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    /// Returns the flag itself, for a signal handler.
-    pub fn flag(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.0)
-    }
 }
 
 /// Whose fault an error is; it decides the exit code.

@@ -20,6 +20,9 @@ use cache::{BlobDigest, Look, Store, StoreError};
 /// Where the paths of libraries are looked up again when it changes.
 const LINKER_CACHE: &str = "/etc/ld.so.cache";
 
+/// The search path inside a sandbox, and where tools are looked for outside.
+pub const PATH: &str = "/usr/bin:/usr/sbin:/bin:/sbin";
+
 /// A program that a step runs, as the step names it.
 #[derive(Debug, Clone, Copy)]
 pub struct ToolSpec<'a> {
@@ -316,7 +319,7 @@ fn libraries(store: &Store, program: &Path, files: &Files) -> Result<Vec<PathBuf
     }
     // The caller's variables would change the answer.
     let mut ldd = Command::new("/usr/bin/ldd");
-    ldd.arg(program).env_clear().envs([("PATH", crate::sandbox::PATH), ("LC_ALL", "C")]);
+    ldd.arg(program).env_clear().envs([("PATH", PATH), ("LC_ALL", "C")]);
     let output = ldd.output().map_err(read)?;
     let text = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);

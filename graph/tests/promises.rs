@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex};
 
 use cache::{ActionDigest, BlobDigest, Object, Output, Store};
 use graph::build::{Backend, Built, Options, Outcome, build};
-use graph::dag::{Dag, DagError, Derivation, NodeName, OutputRef};
+use graph::dag::{Dag, DagError, Derivation};
 use graph::explain::Reason;
+use graph::name::{NodeName, OutputRef};
 use graph::sandbox::{Mode, Sandbox};
 use graph::tool::ToolSpec;
 use graph::{Cancel, Event, Fault, Job, Resolved, Resolving, Step, StepError, Tools};

@@ -1,6 +1,6 @@
 //! `livecd/fsops`: words for gensquashfs, as settings of the step `squashfs`.
 
-use super::wanted::{WantedError, wrong};
+use super::error::{WantedError, wrong};
 
 /// Maps words for gensquashfs to settings; those nobody knows are refused by name.
 pub(super) fn settings(fsops: &[String]) -> Result<toml::Table, WantedError> {

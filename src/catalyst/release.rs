@@ -11,8 +11,9 @@ use self::grammar::{Fill, Keys, Word, placeholder};
 pub use self::grammar::{Values, is_placeholder, render};
 
 use super::wanted::{Kernel, Wanted, date_of};
+use crate::config::{Item, Origin, Source, SpecError, Value};
 use crate::formats::initramfs::Family;
-use crate::spec::{Item, Origin, Source, SpecError, Timestamp, Value};
+use crate::image::Timestamp;
 
 /// Keys of every target, then of livecd-stage1 and livecd-stage2, then of a kernel: `valid_values` of catalyst 4.0 to 4.1.
 const COMMON: [&str; 29] = [

@@ -4,10 +4,12 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+pub use super::error::WantedError;
+use super::error::wrong;
 use super::fsops;
 use crate::formats::initramfs::Family;
-use crate::spec::Timestamp;
-use crate::steps::LEAST_PARTITION_KIB;
+use crate::image::LEAST_PARTITION_KIB;
+use crate::image::Timestamp;
 
 /// Architectures that GRUB's boot images are made for.
 const BOOTABLE: [&str; 2] = ["amd64", "x86"];
@@ -57,20 +59,6 @@ pub struct Kernel {
     pub family: Family,
     /// Consoles that the menu offers.
     pub consoles: Vec<String>,
-}
-
-/// Something that cannot be done, by the key of catalyst's spec.
-#[derive(Debug, thiserror::Error)]
-#[error("{key}: {why}")]
-pub struct WantedError {
-    /// The key of catalyst's spec.
-    pub key: &'static str,
-    /// Why not, and what to do.
-    pub why: String,
-}
-
-pub(super) fn wrong(key: &'static str, why: impl Into<String>) -> WantedError {
-    WantedError { key, why: why.into() }
 }
 
 impl Wanted {

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
+use graph::NodeName;
 use graph::build::{Built, Options, Outcome};
-use graph::dag::NodeName;
 use graph::sandbox::Mode;
 
 use super::machine::{self, Machine};

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cache::{Store, StoreError};
+use graph::NodeName;
 use graph::build::{Backend, Built, Options};
-use graph::dag::NodeName;
 use graph::sandbox::{Mode, Sandbox};
 use graph::tool::Tools;
 use graph::{Cancel, Fault};

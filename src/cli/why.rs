@@ -1,7 +1,7 @@
 //! `stagegraph why`.
 
 use clap::Args;
-use graph::dag::NodeName;
+use graph::NodeName;
 use graph::explain::{self, Change, Reason};
 
 use super::{Failure, SpecArgs, StoreArgs, WRONG, finder, print};

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::error::SpecError;
-use super::image::Timestamp;
-use super::value::{Item, Origin, Source, Table, Value};
 use crate::catalyst;
+use crate::config::SpecError;
+use crate::config::{Item, Origin, Source, Table, Value};
+use crate::image::Timestamp;
 
 /// The specs inside the program.
 const BUILT_IN: [(&str, &str); 5] = [

@@ -9,7 +9,8 @@ use serde::Serialize;
 
 use super::{Inputs, Kind, Made, folder, identity};
 use crate::audit::{self, Place, Set, Verdict};
-use crate::spec::{Fields, Image, SpecError};
+use crate::config::{Fields, SpecError};
+use crate::image::Image;
 
 /// The step's name.
 pub const NAME: &str = "audit";

@@ -8,10 +8,11 @@ use cache::{Blob, RootTree, Store};
 use graph::{Job, StepError};
 use serde::{Deserialize, Serialize};
 
+use crate::config::{Fields, SpecError};
 use crate::formats::compression::Compression;
 use crate::formats::initramfs::{self, Family, Initramfs};
 use crate::formats::kernel;
-use crate::spec::{Fields, Image, SpecError, is_plain_name};
+use crate::image::{Image, is_plain_name};
 
 /// A kernel and the initrd that goes with it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

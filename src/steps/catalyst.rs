@@ -21,7 +21,8 @@ use self::installed::Installed;
 use super::import::{boot_files, read_folder};
 use super::{Inputs, Kind, Made, folder, identity};
 use crate::catalyst::{self, Request, TARGET, Values};
-use crate::spec::{Fields, Image, SpecError};
+use crate::config::{Fields, SpecError};
+use crate::image::Image;
 
 /// Gives `root`, the cleaned chroot, `boot`, the kernels and initrds, `medium`, all files of the medium, and `packages`;
 /// of a livecd-stage1, `files`: the tarball and its digests.

@@ -23,7 +23,8 @@ use serde::Serialize;
 use self::apt::Package;
 use super::import::boot_files;
 use super::{Inputs, Kind, Made, folder, identity};
-use crate::spec::{Fields, Image, SpecError};
+use crate::config::{Fields, SpecError};
+use crate::image::Image;
 
 /// Gives `root`, `boot` (kernel, initrd, config) and `packages`, the list of packages as JSON.
 pub(super) const KIND: Kind =

@@ -12,9 +12,10 @@ use serde::Serialize;
 use sha2::{Digest, Sha512};
 
 use super::{Inputs, Kind, Made, folder, identity};
+use crate::config::{Fields, SpecError};
 use crate::formats::checksums::{Algorithm, hex};
 use crate::formats::iso9660::Iso;
-use crate::spec::{Fields, Image, SpecError};
+use crate::image::Image;
 
 /// Gives `files`. Its inputs are the folders whose files it names.
 ///

@@ -14,10 +14,11 @@ use serde::{Deserialize, Serialize};
 
 use super::boot::{is_kernel_by_name, is_memtest};
 use super::{Inputs, Kind, Made, folder};
+use crate::config::{Fields, SpecError};
 use crate::formats::compression::Compression;
 use crate::formats::iso9660::{Iso, IsoError, IsoFile};
 use crate::formats::kernel;
-use crate::spec::{Fields, Image, SpecError};
+use crate::image::Image;
 
 /// Gives `root` (a tree, or the squashfs of an ISO), `boot` (what lies under `/boot`), an empty list of `packages`,
 /// and, where a folder is named for it, `medium` (the other files of a medium).

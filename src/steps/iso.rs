@@ -20,7 +20,7 @@ use super::menu::Menu;
 use super::{Inputs, Kind, Made, folder, identity};
 use crate::cmdline::{Medium, SQUASHFS};
 use crate::formats;
-use crate::spec::Image;
+use crate::image::Image;
 
 /// Gives `files`, a folder with the ISO under its published name.
 pub(super) const KIND: Kind = Kind {

@@ -11,10 +11,8 @@ use super::boot::{BootEntry, Kernels};
 use super::menu::{Menu, least_ram};
 use super::{Inputs, Kind, Made, folder, identity};
 use crate::cmdline::{Choice, Medium};
+use crate::manifest::SCHEMA;
 use crate::memory::{Load, WAYS};
-
-/// The version of the manifest's schema, which `docs/manifest.md` documents.
-pub const SCHEMA: u32 = 1;
 
 /// Gives `files`, a folder with the manifest under its published name. Inputs beside `facts`, `squashfs` and
 /// `packages` are folders whose files it names, as far as they are published.

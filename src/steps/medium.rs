@@ -13,15 +13,15 @@ use cache::{Blob, Output};
 use graph::{Job, Resolved, Resolving, Step, StepError};
 use serde::Serialize;
 
-pub(crate) use self::partition::LEAST_KIB as LEAST_PARTITION_KIB;
 use self::partition::Partition;
 use super::boot::Kernels;
 use super::iso::{EFI, ELTORITO, Extra, MENU, Volume, XORRISO, paths};
 use super::menu::{Menu, MenuEntry};
 use super::{Inputs, Kind, Made, identity};
 use crate::cmdline::{self, Choice, SQUASHFS, Token};
+use crate::config::{Fields, SpecError};
 use crate::formats::checksums::hex;
-use crate::spec::{Fields, Image, SpecError, tokens};
+use crate::image::{Image, LEAST_PARTITION_KIB, tokens};
 
 /// Gives `files`, a folder with the ISO under its published name.
 ///

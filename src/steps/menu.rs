@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use super::boot::{BootEntry, Kernels};
 use crate::cmdline::{Choice, CommandLine, Medium, Token, Wanted};
+use crate::image::Image;
 use crate::memory::{self, Load, Sizes};
-use crate::spec::Image;
 
 /// What menus need to know of the image.
 #[derive(Debug, Clone, Serialize)]

@@ -19,7 +19,8 @@ use graph::{Job, Resolved, Resolving, Step, StepError};
 use serde::Serialize;
 
 use super::{Inputs, Kind, Made, folder, identity};
-use crate::spec::{Fields, Image, SpecError};
+use crate::config::{Fields, SpecError};
+use crate::image::Image;
 
 /// Gives the outputs its spec names.
 pub(super) const KIND: Kind = Kind { name: "run", inputs: Inputs::Any, make };

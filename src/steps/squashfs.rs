@@ -10,7 +10,8 @@ use graph::{Job, Step, StepError};
 use serde::Serialize;
 
 use super::{Inputs, Kind, Made, identity};
-use crate::spec::{Fields, Image, SpecError};
+use crate::config::{Fields, SpecError};
+use crate::image::Image;
 use crate::squashfs::{self, Compressor, CompressorKind, Options, WriteError};
 
 /// Gives `image`. A root that already is a squashfs image is taken as it is.

@@ -6,13 +6,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use cache::{ActionDigest, ActionResult, Output, Roll, StoreError};
+use cache::{ActionDigest, ActionResult, Bytes, Object, Output, Roll, StoreError};
 
+use super::backend::{Backend, Options};
 use super::queue::Queue;
-use super::{Backend, Options};
 use crate::action::{Action, Sketch};
-use crate::dag::{Derivation, NodeName};
+use crate::dag::Derivation;
 use crate::event::Event;
+use crate::name::NodeName;
 use crate::sandbox::{Mode, SandboxError};
 use crate::step::{Job, Provenance, Report, Resolved, Resolving, StepError};
 use crate::tool::ToolError;
@@ -143,7 +144,7 @@ fn resolve(
     if !workshop.options.check
         && let Some(result) = backend.store.result_in(&workshop.roll, name.as_str(), node, &digest)?
     {
-        let result = Arc::new(super::relocated(result, &resolved.places));
+        let result = Arc::new(relocated(result, &resolved.places));
         let action = workshop.keeps_actions.then(|| Arc::new(sketch.to_action()));
         return Ok(Message::Known { node, action, digest, result });
     }
@@ -193,7 +194,7 @@ fn run(workshop: &Workshop<'_>, task: &RunTask, log: &Mutex<Vec<u8>>) -> Result<
     if let Some(result) = &known
         && !options.check
     {
-        let result = super::relocated(result.clone(), &task.resolved.places);
+        let result = relocated(result.clone(), &task.resolved.places);
         return Ok(Ran { result, here: false });
     }
     let remarks = Mutex::default();
@@ -255,4 +256,19 @@ fn compare(before: &ActionResult, after: &ActionResult) -> Result<(), StepError>
         }
     }
     Ok(())
+}
+
+/// Returns a result whose trees lie where this build found them.
+///
+/// The same tree may lie in another folder today than when the result was recorded, and the old one may
+/// have changed since.
+pub(super) fn relocated(mut result: ActionResult, places: &BTreeMap<String, Bytes>) -> ActionResult {
+    for (name, place) in places {
+        if let Some(output) = result.outputs.get_mut(name)
+            && matches!(output.object, Object::Tree(_))
+        {
+            output.bytes = place.clone();
+        }
+    }
+    result
 }

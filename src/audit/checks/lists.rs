@@ -6,7 +6,7 @@ use super::{count, linux, listed, set_menus};
 use crate::audit::facts::{ChecksumFacts, Facts, Kind, ManifestFacts, MenuFacts, Target};
 use crate::audit::report::{Check, Outcome};
 use crate::formats::checksums::Algorithm;
-use crate::steps::MANIFEST_SCHEMA;
+use crate::manifest::SCHEMA as MANIFEST_SCHEMA;
 
 const AGAIN: &str = "make the list anew from the published files, and sign it again";
 

@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::spec::{Origin, Source, SpecError, Timestamp};
+use crate::config::{Origin, Source, SpecError};
+use crate::image::Timestamp;
 
 /// What stands at the keys of a spec: words, in order.
 pub type Values = BTreeMap<String, Vec<String>>;

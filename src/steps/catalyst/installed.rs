@@ -115,7 +115,7 @@ fn python_command(python: &Path, dir: Option<&Path>, script: &str) -> Command {
     // No byte code is left behind, and no warnings about it.
     command.args(["-B", "-c", script]).env_clear();
     for (name, value) in
-        [("PATH", graph::sandbox::PATH), ("HOME", "/root"), ("TERM", "dumb"), ("LC_ALL", "C.UTF-8")]
+        [("PATH", graph::tool::PATH), ("HOME", "/root"), ("TERM", "dumb"), ("LC_ALL", "C.UTF-8")]
     {
         command.env(name, value);
     }

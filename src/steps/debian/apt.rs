@@ -88,7 +88,7 @@ pub(super) fn resolve(
         .args(["--print-uris", "-qq", "-y", "install", "?essential"])
         .args(wanted)
         .env_clear()
-        .envs([("LC_ALL", "C"), ("PATH", graph::sandbox::PATH)])
+        .envs([("LC_ALL", "C"), ("PATH", graph::tool::PATH)])
         .output()
         .map_err(|error| StepError::environment(format!("run apt-get: {error}")))?;
     let errors = String::from_utf8_lossy(&output.stderr);

@@ -15,10 +15,7 @@ use graph::tool::ToolSpec;
 use graph::{Job, StepError};
 use serde::Serialize;
 
-use crate::spec::Image;
-
-/// mkfs.xfs refuses less.
-pub(crate) const LEAST_KIB: i64 = 300 << 10;
+use crate::image::Image;
 /// A tebibyte.
 pub(super) const MOST_KIB: i64 = 1 << 30;
 

@@ -29,7 +29,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Says where the inputs of a node are published.
-    pub(super) fn with_published(self, published: BTreeMap<String, String>) -> Self {
+    pub(crate) fn with_published(self, published: BTreeMap<String, String>) -> Self {
         Self { published, ..self }
     }
 

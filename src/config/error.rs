@@ -2,7 +2,7 @@
 
 use miette::{Diagnostic, NamedSource, SourceSpan};
 
-use super::value::Origin;
+use super::origin::Origin;
 
 /// What is wrong with a spec, and where.
 #[derive(Debug, thiserror::Error, Diagnostic)]

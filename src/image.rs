@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use super::error::SpecError;
-use super::fields::Fields;
-use super::value::Item;
 use crate::cmdline::Token;
-use crate::steps;
+use crate::config::{Fields, Item, SpecError, Value};
 
 /// ISO 9660 has room for this many characters of a volume id.
 const VOLUME_ID_MAX: usize = 32;
+
+/// XFS makes no file system below 300 MiB.
+pub const LEAST_PARTITION_KIB: i64 = 300 << 10;
 
 /// The one date of everything in an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,10 +84,14 @@ pub fn is_plain_name(text: &str) -> bool {
 
 impl Image {
     /// Reads `[image]`; tables in it named after a step count where a node runs that step.
-    pub(super) fn read(item: &Item, kinds: &BTreeSet<&str>) -> Result<Self, Box<SpecError>> {
+    pub(crate) fn read<'a>(
+        item: &Item,
+        steps: impl Iterator<Item = &'a str>,
+        kinds: &BTreeSet<&str>,
+    ) -> Result<Self, Box<SpecError>> {
         let mut merged = item.clone();
-        for name in steps::names() {
-            let super::value::Value::Table(table) = &mut merged.value else { break };
+        for name in steps {
+            let Value::Table(table) = &mut merged.value else { break };
             let Some(own) = table.remove(name) else { continue };
             if kinds.contains(name) {
                 merged = own.overlaid_on(merged)?;

@@ -1,31 +1,13 @@
 //! TOML values that remember where they came from.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::Arc;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::SpecError;
-
-/// A text that values come from.
-#[derive(Debug)]
-pub struct Source {
-    /// The file's path, or what else it is.
-    pub name: String,
-    /// All of it.
-    pub text: String,
-}
-
-/// Where a value came from.
-#[derive(Debug, Clone)]
-pub struct Origin {
-    /// The text.
-    pub source: Arc<Source>,
-    /// The place in it, in bytes.
-    pub span: Range<usize>,
-}
+use super::origin::{Origin, Source};
 
 /// A table.
 pub type Table = BTreeMap<String, Item>;

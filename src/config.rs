@@ -1,0 +1,11 @@
+//! The language of specs: TOML values that know their place, read key by key. Has not heard of steps or images.
+
+mod error;
+mod fields;
+mod origin;
+mod value;
+
+pub use self::error::SpecError;
+pub use self::fields::Fields;
+pub use self::origin::{Origin, Source};
+pub use self::value::{Item, Table, Value};
