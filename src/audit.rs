@@ -13,7 +13,6 @@ mod set;
 mod sniff;
 mod walk;
 
-use std::collections::BTreeMap;
 use std::io;
 
 pub use self::checks::{CHECKS, is_check, is_of_the_way};
@@ -46,10 +45,4 @@ fn is_damage(error: &IsoError) -> bool {
         IsoError::NotAnIso { .. } | IsoError::Damaged { .. } => true,
         IsoError::Read { source, .. } => source.kind() == io::ErrorKind::UnexpectedEof,
     }
-}
-
-/// Lists files for a report.
-fn file_lines<'a>(parts: impl Iterator<Item = &'a facts::Part>) -> BTreeMap<String, FileLine> {
-    let line = |part: &facts::Part| FileLine { kind: part.kind, size: part.size, blake3: part.digest() };
-    parts.map(|part| (part.name.clone(), line(part))).collect()
 }

@@ -13,22 +13,27 @@
 
 mod compress;
 mod data;
+mod entries;
+mod error;
 mod inode;
 mod metadata;
+mod options;
 mod xattr;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{Seek, SeekFrom, Write};
 
 use cache::blocks::Run;
 use cache::name::RelPath;
-use cache::tree::{Entry, Inode, Meta, Node};
-use cache::{BlobDigest, RootTree, Store, StoreError};
+use cache::{BlobDigest, RootTree, Store};
 
 pub use self::compress::{Compressor, Kind as CompressorKind};
+use self::entries::{Entries, Ids};
+pub use self::error::WriteError;
 use self::inode::InodeWriter;
-use self::metadata::{MetadataWriter, write_table};
+use self::metadata::write_table;
+pub use self::options::{Options, Progress};
 
 /// `sqsh`, little-endian.
 const MAGIC: u32 = 0x7371_7368;
@@ -47,54 +52,6 @@ const FLAG_EXPORTABLE: u16 = 0x0080;
 const FLAG_NO_XATTRS: u16 = 0x0200;
 const FLAG_COMPRESSOR_OPTIONS: u16 = 0x0400;
 
-/// How to write an image.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Compressor and level.
-    pub compressor: Compressor,
-    /// Bytes of a data block: a power of two from 4 KiB to 1 MiB.
-    pub block_size: u32,
-    /// The image's own date, in seconds since 1970.
-    pub epoch: u32,
-    /// Whether times after the epoch become the epoch.
-    pub clamp_mtime: bool,
-    /// Threads that compress.
-    pub threads: usize,
-}
-
-/// Why an image could not be written.
-#[derive(Debug, thiserror::Error)]
-pub enum WriteError {
-    /// Writing failed.
-    #[error("write the image")]
-    Write(#[from] io::Error),
-    /// A file of the tree could not be read.
-    #[error("read {path} of the tree")]
-    Read {
-        /// The file.
-        path: RelPath,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The store could not give a file of the tree.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// Squashfs numbers owners with 16 bits.
-    #[error("the tree has more than 65535 different owners; squashfs can hold no more")]
-    TooManyOwners,
-    /// A compressor failed.
-    #[error("compress a block with {0}")]
-    Compress(&'static str),
-    /// The caller asked to stop.
-    #[error("stopped")]
-    Stopped,
-}
-
-/// Returns what tells these compressors from other versions of them, which may write other bytes.
-pub fn versions() -> BlobDigest {
-    BlobDigest::of(include_bytes!("../Cargo.lock"))
-}
-
 /// What was written, and what squashfs could not hold.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Summary {
@@ -105,9 +62,6 @@ pub struct Summary {
     /// Extended attributes that squashfs has no place for (`system.*`), by path.
     pub dropped_xattrs: BTreeMap<RelPath, Vec<u8>>,
 }
-
-/// Tells how far the writing is, in bytes of file content; returns whether to go on.
-pub type Progress<'a> = &'a dyn Fn(u64, u64) -> bool;
 
 /// Writes the tree to `out` without the paths `is_excluded` names; a folder goes with all below it.
 ///
@@ -179,102 +133,4 @@ pub fn write(
     out.seek(SeekFrom::Start(0))?;
     out.write_all(&superblock)?;
     Ok(Summary { inodes: count, runs, dropped_xattrs })
-}
-
-/// The entries of a tree that go into an image, in the order of the tree, with their inode numbers.
-struct Entries<'a> {
-    /// Each path with its inode and the number of that inode; hard links share both.
-    all: Vec<(&'a RelPath, &'a Inode, u32)>,
-    /// The first file of each content.
-    files: Vec<(&'a RelPath, BlobDigest, u64)>,
-    /// How many names the inodes have, from the first behind the top folder's.
-    links: Vec<u32>,
-}
-
-/// The number of the top folder's inode.
-const ROOT_NUMBER: u32 = 1;
-
-impl<'a> Entries<'a> {
-    fn new(root: &'a RootTree, is_excluded: &dyn Fn(&RelPath) -> bool) -> Self {
-        let length = root.tree.entries().len();
-        let mut entries = Entries {
-            all: Vec::with_capacity(length),
-            files: Vec::with_capacity(length),
-            links: Vec::with_capacity(length),
-        };
-        // Of inodes with several names: the number, once there is one.
-        let mut shared: HashMap<&RelPath, Option<u32>> = HashMap::new();
-        for (_, entry) in root.tree.entries() {
-            if let Entry::Link(first) = entry {
-                shared.insert(first, None);
-            }
-        }
-        let mut contents = HashSet::new();
-        let mut excluded_folder: Option<&RelPath> = None;
-        for (path, entry) in root.tree.entries() {
-            let below = |folder: &RelPath| path.as_bytes().starts_with(&[folder.as_bytes(), b"/"].concat());
-            if excluded_folder.is_some_and(below) {
-                continue;
-            }
-            if is_excluded(path) {
-                excluded_folder = Some(path);
-                continue;
-            }
-            // A link whose first name is excluded stands for the inode all the same.
-            let (first, inode) = match entry {
-                Entry::Link(first) => (first, root.tree.inode(first)),
-                Entry::Inode(inode) => (path, Some(inode)),
-            };
-            let Some(inode) = inode else { continue };
-            let number = entries.number(shared.get_mut(first));
-            if let Node::File { digest, size } = inode.node
-                && contents.insert(digest)
-            {
-                // Bytes lie under the first name, excluded or not.
-                entries.files.push((first, digest, size));
-            }
-            entries.all.push((path, inode, number));
-        }
-        entries
-    }
-
-    /// Counts a name of an inode; returns the inode's number, which `shared` keeps for its other names.
-    fn number(&mut self, shared: Option<&mut Option<u32>>) -> u32 {
-        let new = ROOT_NUMBER + 1 + self.links.len() as u32;
-        let number = shared.map_or(new, |shared| *shared.get_or_insert(new));
-        if number == new {
-            self.links.push(0);
-        }
-        self.links[(number - ROOT_NUMBER - 1) as usize] += 1;
-        number
-    }
-
-    /// Returns how many names an inode has.
-    fn links(&self, number: u32) -> u32 {
-        self.links[(number - ROOT_NUMBER - 1) as usize]
-    }
-
-    fn inode_count(&self) -> u32 {
-        self.links.len() as u32 + 1
-    }
-}
-
-/// Owners and groups by their place in the id table.
-struct Ids(BTreeMap<u32, u16>);
-
-impl Ids {
-    fn of(root: &Meta, entries: &Entries<'_>) -> Result<Self, WriteError> {
-        let metas = entries.all.iter().map(|(_, inode, _)| &inode.meta).chain([root]);
-        let all: BTreeSet<u32> = metas.flat_map(|meta| [meta.uid, meta.gid]).collect();
-        let numbered = all.into_iter().enumerate().map(|(place, id)| Ok((id, u16::try_from(place)?)));
-        let ids: Result<BTreeMap<_, _>, std::num::TryFromIntError> = numbered.collect();
-        match ids {
-            Ok(ids) if ids.len() <= usize::from(u16::MAX) => Ok(Self(ids)),
-            _ => Err(WriteError::TooManyOwners),
-        }
-    }
-
-    fn place(&self, id: u32) -> u16 {
-        self.0.get(&id).copied().unwrap_or_default()
-    }
 }

@@ -3,17 +3,19 @@
 mod iso;
 mod lines;
 mod lists;
+mod memory;
 mod parts;
+mod select;
 mod set;
 
 pub(super) use self::lines::is_image;
 pub use self::lines::is_of_the_way;
 
-use super::facts::{EntryFacts, Facts, Kind, MenuFacts, Part};
-use super::file_lines;
-use super::report::{Check, Memory, Outcome, Report, SCHEMA, Verdict};
+use self::memory::memory;
+use self::select::count;
+use super::facts::Facts;
+use super::report::{Check, Outcome, Report, SCHEMA, Verdict, file_lines};
 use crate::formats::iso9660::IsoError;
-use crate::memory::{Sizes, WAYS, least_ram};
 
 /// What a check is: its name, and the function that looks.
 type Row = (Check, fn(&Check, &Facts) -> Outcome);
@@ -127,75 +129,4 @@ fn readable(check: &Check, facts: &Facts) -> Outcome {
         );
     }
     outcome.says(format!("the ISO and {}", count(facts.parts.len(), "file", "files")), "")
-}
-
-/// Computes the least memory of every initrd of the ISO and way to boot.
-fn memory(facts: &Facts) -> Vec<Memory> {
-    let Some(squashfs) = facts.iso.squashfs() else { return Vec::new() };
-    let mut memory = Vec::new();
-    for initrd in facts.iso.of_kind(Kind::Initramfs) {
-        let Some(walk) = initrd.contents() else { continue };
-        let entries = facts.menus.iter().filter(|menu| menu.on_iso).flat_map(|menu| &menu.entries);
-        let with =
-            entries.filter(|entry| entry.initrds.iter().any(|i| i.part.as_deref() == Some(&initrd.name)));
-        let kernels = with.filter_map(|entry| facts.iso.parts.get(entry.kernel.as_ref()?));
-        let Some(kernel) = kernels.map(|kernel| kernel.size).max() else { continue };
-        for (way, load) in WAYS {
-            if load == crate::memory::Load::Http && !walk.initramfs.has_livenet() {
-                continue;
-            }
-            let sizes = Sizes {
-                kernel,
-                initrd: initrd.size,
-                unpacked: walk.initramfs.unpacked,
-                squashfs: squashfs.size,
-            };
-            memory.push(Memory { way, initrd: initrd.name.clone(), least_ram_mib: least_ram(load, sizes) });
-        }
-    }
-    memory
-}
-
-/// Returns the menus of the set.
-fn set_menus(facts: &Facts) -> impl Iterator<Item = &MenuFacts> {
-    facts.menus.iter().filter(|menu| !menu.on_iso)
-}
-
-/// Returns a menu's entries that boot Linux.
-fn linux(menu: &MenuFacts) -> impl Iterator<Item = &EntryFacts> {
-    menu.entries.iter().filter(|entry| !entry.is_memtest)
-}
-
-/// Returns the initrd of an entry: the first that is one by itself.
-fn initrd_of<'a>(facts: &'a Facts, menu: &MenuFacts, entry: &EntryFacts) -> Option<&'a Part> {
-    let own = entry.initrds.iter().filter(|loaded| loaded.inside.is_none());
-    own.filter_map(|loaded| facts.part(menu, loaded.part.as_ref()?)).find(|part| part.kind == Kind::Initramfs)
-}
-
-/// Tells whether a part of the set is used: a menu boots it, or no menu boots anything.
-fn is_booted(facts: &Facts, name: &str) -> bool {
-    let mut entries = set_menus(facts).flat_map(linux).peekable();
-    if entries.peek().is_none() {
-        return true;
-    }
-    entries.any(|entry| {
-        entry.kernel.as_deref() == Some(name)
-            || entry.initrds.iter().any(|loaded| loaded.part.as_deref() == Some(name))
-    })
-}
-
-/// Joins names for a sentence.
-fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-    let names: Vec<&str> = names.into_iter().collect();
-    match &names[..] {
-        [] => "nothing".to_owned(),
-        [only] => (*only).to_owned(),
-        [all @ .., last] if names.len() <= 6 => format!("{} and {last}", all.join(", ")),
-        _ => format!("{} and {} more", names[..5].join(", "), names.len() - 5),
-    }
-}
-
-/// Says how many.
-fn count(number: usize, one: &str, many: &str) -> String {
-    if number == 1 { format!("1 {one}") } else { format!("{number} {many}") }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use cache::BlobDigest;
 use serde::Serialize;
 
-use super::facts::Kind;
+use super::facts::{Kind, Part};
 
 /// The version of the report's schema, which `docs/audit.md` documents.
 pub const SCHEMA: u32 = 1;
@@ -263,4 +263,10 @@ fn mark(verdict: Verdict) -> &'static str {
 /// A finding that is less bad than its check says so.
 fn mark_of_finding(finding: Verdict, check: Verdict) -> &'static str {
     if finding == Verdict::Warning && check != Verdict::Warning { "(only a warning) " } else { "" }
+}
+
+/// Lists files for a report.
+pub(super) fn file_lines<'a>(parts: impl Iterator<Item = &'a Part>) -> BTreeMap<String, FileLine> {
+    let line = |part: &Part| FileLine { kind: part.kind, size: part.size, blake3: part.digest() };
+    parts.map(|part| (part.name.clone(), line(part))).collect()
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::{DONE, ENVIRONMENT, FAILED, Failure, WRONG, print, with_causes};
+use super::failure::{DONE, ENVIRONMENT, FAILED, Failure, WRONG, print, with_causes};
 use crate::audit::{self, Place, Report, Set, SetError, Verdict};
 use crate::http::{Client, Patience};
 

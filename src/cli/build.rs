@@ -7,8 +7,9 @@ use graph::NodeName;
 use graph::build::{Built, Options, Outcome};
 use graph::sandbox::Mode;
 
+use super::args::{SpecArgs, StoreArgs, finder};
+use super::failure::{DONE, Failure, WRONG, complain, refused};
 use super::machine::{self, Machine};
-use super::{DONE, Failure, SpecArgs, StoreArgs, WRONG, finder, refused};
 use crate::publish;
 use crate::report::{Reporter, Style};
 use crate::spec::Spec;
@@ -95,7 +96,7 @@ impl Build {
             let built = machine.build(&store, spec, &wanted, &reporter, &options)?;
             reporter.finish(&built);
             if let Some(code) = machine.stopped() {
-                super::complain("error: stopped; what was finished is kept");
+                complain("error: stopped; what was finished is kept");
                 return Ok(code);
             }
             code = code.max(match built.fault() {

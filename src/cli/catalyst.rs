@@ -7,8 +7,9 @@ use std::process::Command;
 use clap::{Args, Subcommand};
 use graph::sandbox::Mode;
 
+use super::args::finder;
+use super::failure::{ENVIRONMENT, Failure, WRONG, complain, print, refused, with_causes};
 use super::machine::{self, Machine};
-use super::{ENVIRONMENT, Failure, WRONG, complain, finder, print, refused, with_causes};
 use crate::catalyst::{Request, RequestError, RequestOutput, RequestResult, SCHEMA, TARGET, TARGET_PATH};
 use crate::publish;
 use crate::report::{Reporter, Style};

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use clap::Args;
 use graph::sandbox::Mode;
 
+use super::args::finder;
+use super::failure::{DONE, ENVIRONMENT, FAILED, Failure, WRONG, complain, print, with_causes};
 use super::machine::{self, Machine};
-use super::{DONE, ENVIRONMENT, FAILED, Failure, WRONG, complain, finder, with_causes};
 use crate::audit::{self, Place, Set, Verdict};
 use crate::extract::{self, ExtractError};
 use crate::formats::iso9660::IsoError;
@@ -77,7 +78,7 @@ impl Extract {
         let report = audit::audit(&iso, &Place::Local(self.iso.clone()), set)
             .map_err(|error| Failure::environment(with_causes(&error)))?;
         if report.verdict > Verdict::Warning {
-            super::print(report.text(80).as_bytes())?;
+            print(report.text(80).as_bytes())?;
             return Ok(if report.verdict == Verdict::Different { FAILED } else { ENVIRONMENT });
         }
         reporter.say("audit: the ISO and the netboot set match");

@@ -12,7 +12,8 @@ use graph::{Cancel, Fault};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
-use super::{ENVIRONMENT, FAILED, Failure, WRONG, search_path};
+use super::args::search_path;
+use super::failure::{ENVIRONMENT, FAILED, Failure, WRONG};
 use crate::report::Reporter;
 use crate::spec::Spec;
 

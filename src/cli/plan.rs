@@ -2,7 +2,8 @@
 
 use clap::{Args, ValueEnum};
 
-use super::{Failure, SpecArgs, finder, print};
+use super::args::{SpecArgs, finder};
+use super::failure::{Failure, print};
 use crate::plan;
 use crate::spec::Spec;
 

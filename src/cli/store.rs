@@ -9,7 +9,8 @@ use cache::collect::Limits;
 use cache::usage::Amount;
 use clap::{Args, Subcommand};
 
-use super::{DONE, ENVIRONMENT, Failure, StoreArgs, complain, print};
+use super::args::StoreArgs;
+use super::failure::{DONE, ENVIRONMENT, Failure, complain, print};
 
 #[derive(Debug, Args)]
 pub(super) struct StoreVerb {

@@ -4,7 +4,8 @@ use clap::Args;
 use graph::NodeName;
 use graph::explain::{self, Change, Reason};
 
-use super::{Failure, SpecArgs, StoreArgs, WRONG, finder, print};
+use super::args::{SpecArgs, StoreArgs, finder};
+use super::failure::{Failure, WRONG, print};
 use crate::spec::Spec;
 
 #[derive(Debug, Args)]

@@ -7,6 +7,7 @@
 //! each by its content, a fragment by the ends it is made of. A file all of whose pieces are found is not even read. What is found changes the
 //! time this takes, and no byte of the image. A file whose blocks are those of another has no others.
 
+mod found;
 mod fragments;
 mod repeats;
 mod sink;
@@ -21,10 +22,12 @@ use cache::blocks::{self, Blocks, Run};
 use cache::name::RelPath;
 use cache::{BlobDigest, RootTree, Store};
 
+use self::found::{Ready, Settings, found_block};
 use self::fragments::{Fragment, Fragments};
 use self::repeats::{Next, Repeats};
 use self::sink::Sink;
-use super::{Options, Progress, WriteError};
+use super::error::WriteError;
+use super::options::{Options, Progress};
 
 /// Set in a block's size where it is stored as it is.
 const STORED: u32 = 1 << 24;
@@ -97,36 +100,8 @@ enum Target {
     Fragment(usize),
 }
 
-/// A block as it goes into the image.
-struct Ready {
-    bytes: Vec<u8>,
-    block: blocks::Block,
-}
-
 /// A block's number, the block, and the memory that was read into.
 type Answer = (usize, Result<Ready, WriteError>, Vec<u8>);
-
-/// What a key says besides the content: all that can change what a compressor makes of it.
-#[derive(Clone)]
-pub(super) struct Settings(String);
-
-impl Settings {
-    fn of(options: &Options) -> Self {
-        let Options { compressor, block_size, .. } = options;
-        let versions = super::versions();
-        Self(format!("{}-{} {block_size} {versions}", compressor.kind.name(), compressor.level))
-    }
-
-    /// Returns the key of what is made of `parts`, in the way `kind` says.
-    pub(super) fn key(&self, kind: &str, parts: &[&[u8]]) -> BlobDigest {
-        let mut hasher = cache::digest::BlobHasher::default();
-        hasher.update(format!("stagegraph squashfs {kind}\n{}\n", self.0).as_bytes());
-        for part in parts {
-            hasher.update(part);
-        }
-        hasher.finish()
-    }
-}
 
 /// Writes the content of `files` behind what `out` holds already.
 pub(super) fn write(
@@ -463,15 +438,4 @@ impl<'scope> Pipeline<'scope, '_> {
         }
         Ok(self.data)
     }
-}
-
-/// Reads a block that lies in an image under a key of its own.
-fn found_block(known: &Blocks<'_>, key: &BlobDigest) -> Result<Option<Ready>, WriteError> {
-    let Some(run) = known.find(key)?.filter(|run| run.blocks.len() == 1) else { return Ok(None) };
-    let mut found = None;
-    known.read(&run, |block, bytes| {
-        found = Some(Ready { bytes, block: *block });
-        Ok::<(), WriteError>(())
-    })?;
-    Ok(found)
 }

@@ -6,8 +6,11 @@ use cache::name::RelPath;
 use cache::tree::{Inode, Meta, Node};
 
 use super::data::{Content, Data};
+use super::entries::{Entries, Ids, ROOT_NUMBER};
+use super::error::WriteError;
 use super::metadata::{MetadataWriter, Place};
-use super::{Entries, Ids, Options, ROOT_NUMBER, WriteError, xattr};
+use super::options::Options;
+use super::xattr;
 
 /// Entries behind one header of a listing, at most.
 const RUN: usize = 256;

@@ -3,7 +3,8 @@
 use std::fs::File;
 use std::io::{Seek, Write};
 
-use super::{Options, WriteError};
+use super::error::WriteError;
+use super::options::Options;
 
 /// Bytes of a metadata block before compression.
 const BLOCK: usize = 8192;

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Seek, Write};
 
-use super::{MetadataWriter, Options, WriteError};
+use super::error::WriteError;
+use super::metadata::MetadataWriter;
+use super::options::Options;
 
 /// Marks an inode without extended attributes.
 pub(super) const NONE: u32 = u32::MAX;

@@ -7,7 +7,7 @@ use cache::Output;
 use graph::{Job, Step, StepError};
 use serde::Serialize;
 
-use super::{Inputs, Kind, Made, folder, identity};
+use super::kind::{Inputs, Kind, Made, folder, identity};
 use crate::audit::{self, Place, Set, Verdict};
 use crate::config::{Fields, SpecError};
 use crate::image::Image;

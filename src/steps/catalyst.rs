@@ -17,9 +17,9 @@ use cache::{Blob, Object, Output};
 use graph::{Job, Resolved, Resolving, Step, StepError};
 use serde::Serialize;
 
-use self::installed::Installed;
+use self::installed::{Installed, Place};
 use super::import::{boot_files, read_folder};
-use super::{Inputs, Kind, Made, folder, identity};
+use super::kind::{Inputs, Kind, Made, folder, identity};
 use crate::catalyst::{self, Request, TARGET, Values};
 use crate::config::{Fields, SpecError};
 use crate::image::Image;
@@ -45,14 +45,6 @@ struct Catalyst {
     /// What was found there.
     #[serde(skip)]
     installed: OnceLock<Installed>,
-}
-
-/// Where catalyst is.
-#[derive(Debug, Clone)]
-struct Place {
-    conf: PathBuf,
-    python: String,
-    dir: Option<PathBuf>,
 }
 
 fn make(fields: &Fields<'_>, image: &Image) -> Result<Made, Box<SpecError>> {

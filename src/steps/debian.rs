@@ -22,7 +22,7 @@ use serde::Serialize;
 
 use self::apt::Package;
 use super::import::boot_files;
-use super::{Inputs, Kind, Made, folder, identity};
+use super::kind::{Inputs, Kind, Made, folder, identity};
 use crate::config::{Fields, SpecError};
 use crate::image::Image;
 

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 use sha2::{Digest, Sha512};
 
-use super::{Inputs, Kind, Made, folder, identity};
+use super::kind::{Inputs, Kind, Made, folder, identity};
 use crate::config::{Fields, SpecError};
 use crate::formats::checksums::{Algorithm, hex};
 use crate::formats::iso9660::Iso;

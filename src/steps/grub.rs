@@ -14,7 +14,7 @@ use graph::tool::ToolSpec;
 use graph::{Job, Resolved, Resolving, Step, StepError};
 use serde::Serialize;
 
-use super::{Inputs, Kind, Made, identity};
+use super::kind::{Inputs, Kind, Made, identity};
 
 /// Gives `eltorito` (BIOS, CD), `mbr` (BIOS, disk), `efi` (a FAT image for UEFI), and the network images
 /// `net-bios` and `net-efi`.

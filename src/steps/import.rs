@@ -13,7 +13,7 @@ use graph::{Fault, Job, Resolved, Resolving, Step, StepError};
 use serde::{Deserialize, Serialize};
 
 use super::boot::{is_kernel_by_name, is_memtest};
-use super::{Inputs, Kind, Made, folder};
+use super::kind::{Inputs, Kind, Made, folder};
 use crate::config::{Fields, SpecError};
 use crate::formats::compression::Compression;
 use crate::formats::iso9660::{Iso, IsoError, IsoFile};

@@ -6,7 +6,8 @@ use cache::Output;
 use graph::{Job, Step, StepError};
 use serde::Serialize;
 
-use super::{Inputs, Kind, Made, boot, folder, identity};
+use super::boot;
+use super::kind::{Inputs, Kind, Made, folder, identity};
 
 /// Gives `images`, a folder with one file for each initrd, named by its label, and `facts`, what is inside
 /// them as JSON.

@@ -10,8 +10,8 @@ use graph::{Job, Step, StepError};
 use serde::Serialize;
 
 use super::boot::{BootEntry, Kernels};
+use super::kind::{Inputs, Kind, Made, folder, identity};
 use super::menu::Menu;
-use super::{Inputs, Kind, Made, folder, identity};
 use crate::cmdline::{Choice, KEYMAP, Medium, SQUASHFS_IN_INITRD, Token};
 use crate::steps::netboot::Names;
 

@@ -16,8 +16,8 @@ use graph::{Job, Resolved, Resolving, Step, StepError};
 use serde::Serialize;
 
 use super::boot::Kernels;
+use super::kind::{Inputs, Kind, Made, folder, identity};
 use super::menu::Menu;
-use super::{Inputs, Kind, Made, folder, identity};
 use crate::cmdline::{Medium, SQUASHFS};
 use crate::formats;
 use crate::image::Image;

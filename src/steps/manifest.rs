@@ -8,8 +8,8 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::boot::{BootEntry, Kernels};
+use super::kind::{Inputs, Kind, Made, folder, identity};
 use super::menu::{Menu, least_ram};
-use super::{Inputs, Kind, Made, folder, identity};
 use crate::cmdline::{Choice, Medium};
 use crate::manifest::SCHEMA;
 use crate::memory::{Load, WAYS};

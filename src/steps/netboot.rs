@@ -10,8 +10,8 @@ use graph::{Job, Resolved, Resolving, Step, StepError};
 use serde::Serialize;
 
 use super::boot::{BootEntry, Kernels};
+use super::kind::{Inputs, Kind, Made, folder, identity};
 use super::menu::{Menu, least_ram};
-use super::{Inputs, Kind, Made, folder, identity};
 use crate::cmdline::{Medium, SQUASHFS, SQUASHFS_IN_INITRD};
 use crate::formats::cpio;
 use crate::memory::Load;

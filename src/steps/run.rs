@@ -18,7 +18,7 @@ use graph::tool::ToolSpec;
 use graph::{Job, Resolved, Resolving, Step, StepError};
 use serde::Serialize;
 
-use super::{Inputs, Kind, Made, folder, identity};
+use super::kind::{Inputs, Kind, Made, folder, identity};
 use crate::config::{Fields, SpecError};
 use crate::image::Image;
 

@@ -9,7 +9,7 @@ use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use graph::{Job, Step, StepError};
 use serde::Serialize;
 
-use super::{Inputs, Kind, Made, identity};
+use super::kind::{Inputs, Kind, Made, identity};
 use crate::config::{Fields, SpecError};
 use crate::image::Image;
 use crate::squashfs::{self, Compressor, CompressorKind, Options, WriteError};
@@ -23,13 +23,18 @@ const BLOCK_SIZES: std::ops::RangeInclusive<i64> = 4096..=1 << 20;
 
 #[derive(Serialize)]
 struct Squashfs {
+    #[serde(serialize_with = "with_libraries")]
     compressor: Compressor,
     block_size: u32,
     exclude: Vec<String>,
     clamp_mtime: bool,
     epoch: u32,
-    /// The digest of the compressors' versions: another zstd may write other bytes.
-    compressors: String,
+}
+
+/// Writes a compressor down with its libraries: another zstd may write other bytes.
+fn with_libraries<S: serde::Serializer>(compressor: &Compressor, serializer: S) -> Result<S::Ok, S::Error> {
+    let Compressor { kind, level } = compressor;
+    serializer.collect_str(&format_args!("{} at level {level}, by {}", kind.name(), kind.libraries()))
 }
 
 fn make(fields: &Fields<'_>, image: &Image) -> Result<Made, Box<SpecError>> {
@@ -59,7 +64,6 @@ fn make(fields: &Fields<'_>, image: &Image) -> Result<Made, Box<SpecError>> {
         exclude: exclude.iter().map(|(pattern, _)| (*pattern).to_owned()).collect(),
         clamp_mtime: fields.bool("clamp_mtime", true)?,
         epoch: image.timestamp.epoch(),
-        compressors: squashfs::versions().to_string(),
     };
     Ok(Made::new(step, &["image"]))
 }

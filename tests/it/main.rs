@@ -7,6 +7,7 @@ mod build;
 mod catalyst;
 mod compositions;
 mod faults;
+mod floors;
 mod http;
 mod live;
 mod release;

@@ -1,6 +1,6 @@
 //! Checks of the ISO by itself.
 
-use super::{count, linux, listed};
+use super::select::{count, linux, listed};
 use crate::audit::facts::{Facts, Kind};
 use crate::audit::report::{Check, Outcome};
 use crate::formats::iso9660::Platform;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{count, initrd_of, linux, listed, set_menus};
+use super::select::{count, initrd_of, linux, listed, set_menus};
 use crate::audit::facts::{EntryFacts, Facts, Kind, LoadedPart, Loader, MenuFacts, Part};
 use crate::audit::report::{Check, Outcome};
 use crate::audit::set::names_in_set;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{count, linux, listed, set_menus};
+use super::select::{count, linux, listed, set_menus};
 use crate::audit::facts::{ChecksumFacts, Facts, Kind, ManifestFacts, MenuFacts, Target};
 use crate::audit::report::{Check, Outcome};
 use crate::formats::checksums::Algorithm;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{count, initrd_of, is_booted, linux, listed, set_menus};
+use super::select::{count, initrd_of, is_booted, linux, listed, set_menus};
 use crate::audit::facts::{Facts, Kind, Part};
 use crate::audit::report::{Check, Outcome};
 

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::{is_booted, memory as computed, set_menus};
+use super::memory::memory as computed;
+use super::select::{is_booted, set_menus};
 use crate::audit::facts::{Facts, Kind, Part, Target};
 use crate::audit::report::{Check, Outcome};
 

@@ -9,24 +9,36 @@ use std::ptr;
 
 use liblzma_sys as sys;
 
+use super::row::{Encode, Kind, Row};
+
+pub(super) const ROW: Row = Row {
+    kind: Kind::Xz,
+    name: "xz",
+    id: 4,
+    levels: 0..=9,
+    default: 6,
+    metadata: 9,
+    // A dictionary of one block and no filters are the defaults.
+    options: |_| None,
+    libraries: "liblzma-sys 0.4.9",
+    context: |level, block_size| Some(Box::new(Encoder::new(level.unsigned_abs(), block_size)?)),
+};
+
 /// An encoder at a level, for blocks of one size.
-pub(super) struct Encoder {
+struct Encoder {
     stream: sys::lzma_stream,
     options: Box<sys::lzma_options_lzma>,
     out: Vec<u8>,
 }
 
-/// liblzma could not do it: it has no memory, or does not know the settings.
-#[derive(Debug)]
-pub(super) struct Failed;
-
 impl Encoder {
-    /// Makes an encoder whose dictionary is one block, as the kernel's decoder expects.
-    pub(super) fn new(level: u32, block_size: u32) -> Result<Self, Failed> {
+    /// Makes an encoder whose dictionary is one block, as the kernel's decoder expects; `None` where there is no memory, or
+    /// no such level.
+    fn new(level: u32, block_size: u32) -> Option<Self> {
         let mut options = Box::new(MaybeUninit::<sys::lzma_options_lzma>::zeroed());
         // SAFETY: the pointer is to zeroed memory of the right type, which the function fills in.
         if unsafe { sys::lzma_lzma_preset(options.as_mut_ptr(), level) } != 0 {
-            return Err(Failed);
+            return None;
         }
         // SAFETY: all fields are integers and pointers, for which zeros are valid, and the preset was set.
         let mut options = unsafe { options.assume_init() };
@@ -34,11 +46,13 @@ impl Encoder {
         options.dict_size = block_size.max(8192);
         // SAFETY: LZMA_STREAM_INIT of lzma/base.h is all zeros.
         let stream = unsafe { MaybeUninit::zeroed().assume_init() };
-        Ok(Self { stream, options, out: Vec::new() })
+        Some(Self { stream, options, out: Vec::new() })
     }
+}
 
+impl Encode for Encoder {
     /// Makes one xz stream with a CRC-32.
-    pub(super) fn encode(&mut self, block: &[u8]) -> Result<Vec<u8>, Failed> {
+    fn encode(&mut self, block: &[u8]) -> Option<Vec<u8>> {
         let filters = [
             sys::lzma_filter {
                 id: sys::LZMA_FILTER_LZMA2,
@@ -51,7 +65,7 @@ impl Encoder {
         let ready =
             unsafe { sys::lzma_stream_encoder(&mut self.stream, filters.as_ptr(), sys::LZMA_CHECK_CRC32) };
         if ready != sys::LZMA_OK {
-            return Err(Failed);
+            return None;
         }
         // SAFETY: it computes a number.
         self.out.resize(unsafe { sys::lzma_stream_buffer_bound(block.len()) }, 0);
@@ -63,7 +77,7 @@ impl Encoder {
         let ended = unsafe { sys::lzma_code(&mut self.stream, sys::LZMA_FINISH) };
         let length = self.out.len() - self.stream.avail_out;
         (self.stream.next_in, self.stream.next_out) = (ptr::null(), ptr::null_mut());
-        if ended == sys::LZMA_STREAM_END { Ok(self.out[..length].to_vec()) } else { Err(Failed) }
+        (ended == sys::LZMA_STREAM_END).then(|| self.out[..length].to_vec())
     }
 }
 
@@ -90,6 +104,6 @@ mod tests {
             xz2::read::XzDecoder::new(&encoded[..]).read_to_end(&mut decoded).unwrap();
             assert!(decoded == block);
         }
-        assert!(Encoder::new(99, 131_072).is_err());
+        assert!(Encoder::new(99, 131_072).is_none());
     }
 }

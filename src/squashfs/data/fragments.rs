@@ -8,8 +8,8 @@ use cache::BlobDigest;
 use cache::blocks::Blocks;
 use cache::name::RelPath;
 
-use super::{Ready, Settings, found_block};
-use crate::squashfs::WriteError;
+use super::found::{Ready, Settings, found_block};
+use crate::squashfs::error::WriteError;
 
 /// One file of as many as a block has of these begins a new fragment. With fewer files to a cut the image grows, with more
 /// a change costs more.

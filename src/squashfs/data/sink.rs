@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread::{Scope, ScopedJoinHandle};
 
-use crate::squashfs::WriteError;
+use crate::squashfs::error::WriteError;
 
 /// Blocks that wait to be written.
 const WAITING: usize = 16;

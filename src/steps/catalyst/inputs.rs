@@ -9,7 +9,7 @@ use cache::{Store, Tree};
 use graph::{Resolving, StepError};
 use serde::Serialize;
 
-use super::Installed;
+use super::installed::Installed;
 use crate::catalyst::Values;
 
 /// Keys whose words name files or folders of the machine; of a kernel's, their ends.

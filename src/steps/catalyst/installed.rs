@@ -6,8 +6,6 @@ use std::process::Command;
 use graph::{Resolving, StepError};
 use serde::{Deserialize, Serialize};
 
-use super::Place;
-
 /// Prints catalyst's settings as JSON.
 const ASK: &str = "import sys, json, os, catalyst\n\
                    from catalyst import main\n\
@@ -18,6 +16,14 @@ const ASK: &str = "import sys, json, os, catalyst\n\
                    found['options'] = sorted(values['options'])\n\
                    found['package'] = os.path.dirname(os.path.abspath(catalyst.__file__))\n\
                    sys.stdout.write('\\n' + json.dumps(found))";
+
+/// Where catalyst is.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    pub(super) conf: PathBuf,
+    pub(super) python: String,
+    pub(super) dir: Option<PathBuf>,
+}
 
 /// The catalyst of this machine.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -1,0 +1,47 @@
+//! What checks ask of the facts, and how they put numbers and names into words.
+
+use crate::audit::facts::{EntryFacts, Facts, Kind, MenuFacts, Part};
+
+/// Returns the menus of the set.
+pub(super) fn set_menus(facts: &Facts) -> impl Iterator<Item = &MenuFacts> {
+    facts.menus.iter().filter(|menu| !menu.on_iso)
+}
+
+/// Returns a menu's entries that boot Linux.
+pub(super) fn linux(menu: &MenuFacts) -> impl Iterator<Item = &EntryFacts> {
+    menu.entries.iter().filter(|entry| !entry.is_memtest)
+}
+
+/// Returns the initrd of an entry: the first that is one by itself.
+pub(super) fn initrd_of<'a>(facts: &'a Facts, menu: &MenuFacts, entry: &EntryFacts) -> Option<&'a Part> {
+    let own = entry.initrds.iter().filter(|loaded| loaded.inside.is_none());
+    own.filter_map(|loaded| facts.part(menu, loaded.part.as_ref()?)).find(|part| part.kind == Kind::Initramfs)
+}
+
+/// Tells whether a part of the set is used: a menu boots it, or no menu boots anything.
+pub(super) fn is_booted(facts: &Facts, name: &str) -> bool {
+    let mut entries = set_menus(facts).flat_map(linux).peekable();
+    if entries.peek().is_none() {
+        return true;
+    }
+    entries.any(|entry| {
+        entry.kernel.as_deref() == Some(name)
+            || entry.initrds.iter().any(|loaded| loaded.part.as_deref() == Some(name))
+    })
+}
+
+/// Joins names for a sentence.
+pub(super) fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    let names: Vec<&str> = names.into_iter().collect();
+    match &names[..] {
+        [] => "nothing".to_owned(),
+        [only] => (*only).to_owned(),
+        [all @ .., last] if names.len() <= 6 => format!("{} and {last}", all.join(", ")),
+        _ => format!("{} and {} more", names[..5].join(", "), names.len() - 5),
+    }
+}
+
+/// Says how many.
+pub(super) fn count(number: usize, one: &str, many: &str) -> String {
+    if number == 1 { format!("1 {one}") } else { format!("{number} {many}") }
+}

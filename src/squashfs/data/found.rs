@@ -1,0 +1,46 @@
+//! Blocks that an image of the store has already, found by what they were made of and how.
+
+use cache::BlobDigest;
+use cache::blocks::{self, Blocks};
+
+use crate::squashfs::error::WriteError;
+use crate::squashfs::options::Options;
+
+/// A block as it goes into the image.
+pub(super) struct Ready {
+    pub(super) bytes: Vec<u8>,
+    pub(super) block: blocks::Block,
+}
+
+/// What a key says besides the content: all that can change what a compressor makes of it.
+#[derive(Clone)]
+pub(super) struct Settings(pub(super) String);
+
+impl Settings {
+    pub(super) fn of(options: &Options) -> Self {
+        let Options { compressor, block_size, .. } = options;
+        let libraries = compressor.kind.libraries();
+        Self(format!("{}-{} {block_size} {libraries}", compressor.kind.name(), compressor.level))
+    }
+
+    /// Returns the key of what is made of `parts`, in the way `kind` says.
+    pub(super) fn key(&self, kind: &str, parts: &[&[u8]]) -> BlobDigest {
+        let mut hasher = cache::digest::BlobHasher::default();
+        hasher.update(format!("stagegraph squashfs {kind}\n{}\n", self.0).as_bytes());
+        for part in parts {
+            hasher.update(part);
+        }
+        hasher.finish()
+    }
+}
+
+/// Reads a block that lies in an image under a key of its own.
+pub(super) fn found_block(known: &Blocks<'_>, key: &BlobDigest) -> Result<Option<Ready>, WriteError> {
+    let Some(run) = known.find(key)?.filter(|run| run.blocks.len() == 1) else { return Ok(None) };
+    let mut found = None;
+    known.read(&run, |block, bytes| {
+        found = Some(Ready { bytes, block: *block });
+        Ok::<(), WriteError>(())
+    })?;
+    Ok(found)
+}
