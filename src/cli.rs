@@ -6,7 +6,6 @@ mod build;
 mod catalyst;
 mod extract;
 mod failure;
-mod machine;
 mod plan;
 mod store;
 mod why;
@@ -17,7 +16,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use self::failure::{DONE, Failure, WRONG, complain, print};
+use self::failure::{DONE, Failure, WRONG, print};
 
 /// Builds live media: an ISO and a netboot set from the same kernel, initrd and squashfs, each made once.
 ///
@@ -107,7 +106,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match result {
         Ok(code) => code.into(),
         Err(failure) => {
-            complain(&format!("error: {}", failure.message.trim_start()));
+            failure.print();
             failure.code.into()
         }
     }

@@ -1,102 +1,105 @@
-//! Makes the spec of a netboot set out of an ISO that somebody published.
-//!
-//! Kernel, initrd and squashfs are taken as they are. The image's own arguments, the consoles and the title are those of
-//! the ISO's menu, so that a machine booted from the network is told what one booted from the ISO is told.
+//! The netboot set of an ISO that somebody published, audited against that ISO.
 
-use std::collections::BTreeSet;
+mod spec;
+
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::audit::{EntryFacts, is_of_the_way, iso_menus};
-use crate::cmdline::{Token, TokenError};
-use crate::formats::iso9660::{Iso, IsoError};
-use crate::image::is_plain_name;
+use cache::file::OnFile;
+use cache::{FileError, Store, StoreError};
+use graph::Fault;
 
-/// Why no spec can be made.
+pub use self::spec::MenuError;
+use crate::audit::{self, GatherError, Place, Report, Set, SetError};
+use crate::config::SpecError;
+use crate::http::{Client, Patience};
+use crate::machine::{Machine, usual};
+use crate::publish::{self, PublishError};
+use crate::report::Reporter;
+use crate::spec::{Finder, Overrides, Spec};
+
+/// Why no netboot set was written.
 #[derive(Debug, thiserror::Error)]
 pub enum ExtractError {
-    /// The ISO.
+    /// The ISO, or its menu.
     #[error(transparent)]
-    Iso(#[from] IsoError),
-    /// It has no menu.
-    #[error("{0} has no menu that boots Linux; looked for grub.cfg, isolinux.cfg and syslinux.cfg")]
-    NoMenu(PathBuf),
-    /// A word of the ISO's menu cannot be taken over.
-    #[error("{path}: {menu}:{line}")]
-    Token {
-        /// The ISO.
-        path: PathBuf,
-        /// The menu on it.
-        menu: String,
-        /// The line.
-        line: usize,
-        /// Why not.
-        source: TokenError,
-    },
+    Menu(#[from] MenuError),
+    /// The folder to write has no name of its own.
+    #[error("{0} is not a folder's name")]
+    NoName(PathBuf),
+    /// A file could not be written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The spec that stands for the ISO.
+    #[error(transparent)]
+    Spec(#[from] Box<SpecError>),
+    /// The store of this run failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The set could not be published.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// The set cannot be read again.
+    #[error(transparent)]
+    Set(#[from] SetError),
+    /// The set or the ISO cannot be read again.
+    #[error(transparent)]
+    Gather(#[from] GatherError),
 }
 
-/// Returns the text of a spec that extends `netboot` and takes the ISO at `path`.
+/// How it ended.
+#[derive(Debug)]
+pub enum Extracted {
+    /// The set is written; this is what an audit found.
+    Written(Box<Report>),
+    /// A node failed, which was reported; nothing was written.
+    Failed(Fault),
+    /// The machine was told to stop; nothing was written.
+    Stopped,
+}
+
+/// Writes the netboot set of the ISO at `iso` into `dir`: new, empty, or written by this program before.
 ///
 /// # Errors
-/// [`ExtractError`].
-pub fn spec(path: &Path) -> Result<String, ExtractError> {
-    let iso = Iso::open(path)?;
-    let menus = iso_menus(&iso);
-    let entries = || {
-        menus
-            .iter()
-            .flat_map(|menu| menu.entries.iter().map(move |entry| (menu, entry)))
-            .filter(|(_, e)| !e.is_memtest)
-    };
-    let (menu, first) = entries().next().ok_or_else(|| ExtractError::NoMenu(path.to_owned()))?;
-    let token = |word: &str| {
-        let at = |source| ExtractError::Token {
-            path: path.to_owned(),
-            menu: menu.file.clone(),
-            line: first.line,
-            source,
-        };
-        Token::new(word).map_err(at)
-    };
-    let mut bootargs = Vec::new();
-    for word in first.words.iter().filter(|word| !is_of_the_way(word) || *word == "nodhcp") {
-        bootargs.push(token(word)?.to_string());
+/// [`ExtractError`]; `dir` is what it was.
+pub fn extract(
+    iso: &Path,
+    dir: &Path,
+    finder: &Finder,
+    machine: &Machine,
+    reporter: &Reporter,
+) -> Result<Extracted, ExtractError> {
+    publish::check(dir)?;
+    let text = spec::spec(iso)?;
+    let name = dir.file_name().ok_or_else(|| ExtractError::NoName(dir.to_owned()))?;
+    // Next to the folder, so that its files are links to what is made here.
+    let work = Work(dir.with_file_name(format!(".{}.extract", name.to_string_lossy())));
+    fs::create_dir_all(&work.0).on_file("make", &work.0)?;
+    let file = work.0.join("extract.toml");
+    fs::write(&file, text).on_file("write", &file)?;
+    let spec = Spec::load(finder, &file.to_string_lossy(), &Overrides::default())?;
+    let store = Store::open(&work.0.join("store"))?;
+    let wanted: Vec<_> = spec.dag.nodes().keys().cloned().collect();
+    let built = machine.build(&store, &spec, &wanted, reporter, &usual(spec.name.clone()))?;
+    if machine.signal().is_some() {
+        return Ok(Extracted::Stopped);
     }
-    let mut consoles = BTreeSet::new();
-    for word in entries().flat_map(|(_, entry)| &entry.words) {
-        if let Some(console) = word.strip_prefix("console=") {
-            consoles.insert(token(console)?.to_string());
-        }
+    if let Some(fault) = built.fault() {
+        return Ok(Extracted::Failed(fault));
     }
-    let kernels: BTreeSet<&str> = entries().filter_map(|(_, entry)| entry.kernel.as_deref()).collect();
-    let label = match kernels.first().map(|kernel| kernel.rsplit('/').next().unwrap_or(kernel)) {
-        Some(name) if is_plain_name(name) => name,
-        _ => "linux",
-    };
-    let image = toml::Table::from_iter([
-        ("name".to_owned(), "netboot".into()),
-        ("title".to_owned(), title(first).into()),
-        ("label".to_owned(), label.into()),
-        // Neither is in any file of a netboot set.
-        ("volume_id".to_owned(), "NETBOOT".into()),
-        ("timestamp".to_owned(), "19700101T000000Z".into()),
-        ("bootargs".to_owned(), bootargs.into()),
-        ("consoles".to_owned(), consoles.into_iter().collect::<Vec<_>>().into()),
-    ]);
-    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let import = toml::Table::from_iter([("path".to_owned(), path.to_string_lossy().into_owned().into())]);
-    let node = toml::Table::from_iter([("stage2".to_owned(), import.into())]);
-    let spec = toml::Table::from_iter([
-        ("extends".to_owned(), "netboot".into()),
-        ("image".to_owned(), image.into()),
-        ("node".to_owned(), node.into()),
-    ]);
-    Ok(spec.to_string())
+    let published = publish::publish(&store, &spec, &built, dir)?;
+    reporter.published(dir, &published);
+    let set = Set::open(&dir.to_string_lossy(), &Client::new(Patience::default()))?;
+    let report = audit::audit(&iso.to_string_lossy(), &Place::Local(iso.to_owned()), set)?;
+    Ok(Extracted::Written(Box::new(report)))
 }
 
-/// Returns what the menu calls the system: "Boot LiveCD (kernel: gentoo)" is about LiveCD.
-fn title(entry: &EntryFacts) -> String {
-    let title = entry.title.strip_prefix("Boot ").unwrap_or(&entry.title);
-    let title = title.split(" (").next().unwrap_or(title).trim();
-    let plain: String = title.chars().filter(|c| c.is_ascii_alphanumeric() || " ._+-".contains(*c)).collect();
-    if plain.is_empty() { "Live system".to_owned() } else { plain }
+/// A folder that goes away, whatever happens.
+struct Work(PathBuf);
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        // What a killed process left is removed by the next one.
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }

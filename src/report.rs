@@ -77,11 +77,11 @@ impl Reporter {
                 };
                 self.say(&format!("  {node:<16} {how}"));
             }
-            Event::Failed { node, causes, help, log } => {
+            Event::Failed { node, causes, hint, log } => {
                 self.end(&node);
                 let mut text = format!("error: {node}: {}", causes.join(": "));
-                if let Some(help) = help {
-                    text.push_str(&format!("\n  help: {help}"));
+                if let Some(hint) = hint {
+                    text.push_str(&format!("\n  hint: {hint}"));
                 }
                 if let Some(log) = log {
                     text.push_str(&format!("\n  log: {}", log.display()));

@@ -26,7 +26,7 @@ use std::io::{Seek, SeekFrom, Write};
 
 use cache::blocks::Run;
 use cache::name::RelPath;
-use cache::{BlobDigest, RootTree, Store};
+use cache::{BlobDigest, Objects, RootTree};
 
 pub use self::compress::{Compressor, Kind as CompressorKind};
 use self::entries::{Entries, Ids};
@@ -57,7 +57,7 @@ const FLAG_COMPRESSOR_OPTIONS: u16 = 0x0400;
 pub struct Summary {
     /// Inodes of the image.
     pub inodes: u32,
-    /// Where the image's blocks are, for [`Store::enter_runs`] once it is in the store.
+    /// Where the image's blocks are, for [`Objects::enter_runs`] once it is in the store.
     pub runs: Vec<(BlobDigest, Run)>,
     /// Extended attributes that squashfs has no place for (`system.*`), by path.
     pub dropped_xattrs: BTreeMap<RelPath, Vec<u8>>,
@@ -70,7 +70,7 @@ pub struct Summary {
 pub fn write(
     out: &mut File,
     root: &RootTree,
-    store: &Store,
+    objects: &Objects,
     options: &Options,
     is_excluded: &dyn Fn(&RelPath) -> bool,
     progress: Progress<'_>,
@@ -84,7 +84,7 @@ pub fn write(
         out.write_all(&(bytes.len() as u16 | metadata::STORED).to_le_bytes())?;
         out.write_all(bytes)?;
     }
-    let mut data = data::write(out, root, store, &entries.files, options, progress)?;
+    let mut data = data::write(out, root, objects, &entries.files, options, progress)?;
 
     let runs = std::mem::take(&mut data.runs);
 

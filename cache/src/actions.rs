@@ -11,9 +11,11 @@ use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::digest::{ActionDigest, BlobDigest, TreeDigest};
+use crate::file::{FileError, OnFile};
 use crate::index::note;
+use crate::objects::{Blob, StoreError};
 use crate::source::Bytes;
-use crate::store::{Blob, Store, StoreError};
+use crate::store::Store;
 
 /// How often a waiting process tries again.
 const LOCK_INTERVAL: Duration = Duration::from_millis(50);
@@ -251,22 +253,21 @@ impl Store {
     /// Gives up with `None` once `stop` says so.
     ///
     /// # Errors
-    /// [`StoreError::Io`].
+    /// [`StoreError::File`].
     pub fn lock_action(
         &self,
         digest: &ActionDigest,
         stop: &dyn Fn() -> bool,
     ) -> Result<Option<ActionLock>, StoreError> {
         let path = self.dir().join("locks").join(digest.to_string());
-        let file =
-            File::options().create(true).append(true).open(&path).map_err(StoreError::io("make", &path))?;
+        let file = File::options().create(true).append(true).open(&path).on_file("make", &path)?;
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(Some(ActionLock { _file: file })),
                 Err(TryLockError::WouldBlock) if stop() => return Ok(None),
                 Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_INTERVAL),
                 Err(TryLockError::Error(source)) => {
-                    return Err(StoreError::Io { what: "lock", path, source });
+                    return Err(FileError { what: "lock", path, source }.into());
                 }
             }
         }
@@ -276,11 +277,12 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::Folder;
 
     #[test]
     fn a_result_counts_only_while_its_objects_are_there() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
+        let dir = Folder::new();
+        let store = dir.store();
         let action = ActionDigest::of_encoding(b"action");
         assert_eq!(store.action(&action).unwrap(), None);
         let blob = store.put(b"bytes").unwrap();

@@ -16,7 +16,7 @@ use rusqlite::{OptionalExtension, params};
 
 use crate::digest::BlobDigest;
 use crate::index::lock;
-use crate::store::{Store, StoreError};
+use crate::objects::{Objects, StoreError};
 
 /// Bytes of BLAKE3 that tell whether a block is whole: enough against rot, and nobody forges a cache of their own.
 const CHECK: usize = 16;
@@ -108,14 +108,14 @@ impl Run {
 /// Finds and reads blocks; several threads may ask at once.
 #[derive(Debug)]
 pub struct Blocks<'a> {
-    store: &'a Store,
+    store: &'a Objects,
     /// Images by their number in the index; `None` for one that is gone.
     images: Mutex<HashMap<i64, Option<std::sync::Arc<File>>>>,
 }
 
 impl<'a> Blocks<'a> {
     /// Looks into a store.
-    pub fn new(store: &'a Store) -> Self {
+    pub fn new(store: &'a Objects) -> Self {
         Self { store, images: Mutex::default() }
     }
 
@@ -179,7 +179,7 @@ impl<'a> Blocks<'a> {
     }
 }
 
-impl Store {
+impl Objects {
     /// Enters the runs of an image that is in the store, by what they were made of.
     ///
     /// # Errors
@@ -214,18 +214,19 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::Folder;
 
     struct World {
-        _dir: tempfile::TempDir,
-        store: Store,
+        _dir: Folder,
+        store: crate::store::Store,
         image: BlobDigest,
         key: BlobDigest,
     }
 
     /// A store with an image of three blocks, the second of which is a hole.
     fn world() -> World {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("store")).unwrap();
+        let dir = Folder::new();
+        let store = dir.store();
         let image = store.put(b"headoneTWOS").unwrap().digest;
         let key = BlobDigest::of(b"how and what");
         let blocks = vec![Block::of(b"one", false, key), Block::hole(key), Block::of(b"TWO", true, key)];
@@ -233,7 +234,7 @@ mod tests {
         World { _dir: dir, store, image, key }
     }
 
-    fn read(store: &Store, key: &BlobDigest) -> Vec<String> {
+    fn read(store: &Objects, key: &BlobDigest) -> Vec<String> {
         let blocks = Blocks::new(store);
         let Some(run) = blocks.find(key).unwrap() else { return Vec::new() };
         let mut found = Vec::new();

@@ -9,10 +9,12 @@ use rusqlite::{OptionalExtension, params};
 
 use crate::actions::{ActionResult, Object};
 use crate::digest::{ActionDigest, BlobDigest};
+use crate::file::OnFile;
 use crate::index::now;
+use crate::objects::StoreError;
+use crate::objects::files::{hold_reserve, object_files, remove_if_there};
 use crate::rolls;
-use crate::store::files::{hold_reserve, object_files, remove_if_there};
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 
 /// Objects that are removed while the index is locked; others wait that long.
 const BATCH: usize = 64;
@@ -63,9 +65,8 @@ impl Store {
     pub fn collect(&self, limits: &Limits) -> Result<Collected, StoreError> {
         // One collector at a time.
         let path = self.dir.join("locks/gc");
-        let file =
-            File::options().create(true).append(true).open(&path).map_err(StoreError::io("make", &path))?;
-        file.lock().map_err(StoreError::io("lock", &path))?;
+        let file = File::options().create(true).append(true).open(&path).on_file("make", &path)?;
+        file.lock().on_file("lock", &path)?;
         if !limits.dry_run {
             remove_if_there(&self.dir.join("reserve"))?;
         }
@@ -143,8 +144,8 @@ impl Store {
     fn oldest_process(&self) -> Result<(i64, usize), StoreError> {
         let scratch = self.dir.join("scratch");
         let (mut oldest, mut running) = (i64::MAX, 0);
-        for entry in fs::read_dir(&scratch).map_err(StoreError::io("list", &scratch))? {
-            let path = entry.map_err(StoreError::io("list", &scratch))?.path();
+        for entry in fs::read_dir(&scratch).on_file("list", &scratch)? {
+            let path = entry.on_file("list", &scratch)?.path();
             let is_lock = path.extension().is_some_and(|extension| extension == "lock");
             if !is_lock || path.with_extension("") == self.scratch {
                 continue;
@@ -154,8 +155,7 @@ impl Store {
             if !matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
                 continue;
             }
-            let began =
-                file.metadata().and_then(|found| found.modified()).map_err(StoreError::io("read", &path))?;
+            let began = file.metadata().and_then(|found| found.modified()).on_file("read", &path)?;
             let began = began.duration_since(UNIX_EPOCH).unwrap_or_default();
             oldest = oldest.min(i64::try_from(began.as_millis()).unwrap_or(i64::MAX));
             running += 1;
@@ -326,8 +326,8 @@ impl Store {
     ) -> Result<(), StoreError> {
         for name in ["locks", "logs"] {
             let folder = self.dir.join(name);
-            for entry in fs::read_dir(&folder).map_err(StoreError::io("list", &folder))? {
-                let path = entry.map_err(StoreError::io("list", &folder))?.path();
+            for entry in fs::read_dir(&folder).on_file("list", &folder)? {
+                let path = entry.on_file("list", &folder)?.path();
                 let stem =
                     path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
                 let Ok(action) = stem.parse::<ActionDigest>() else { continue };
@@ -359,65 +359,48 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
-    use std::thread::sleep;
-
     use super::*;
-
-    fn store(dir: &Path) -> Store {
-        Store::open(&dir.join("store")).unwrap()
-    }
-
-    fn result(store: &Store, name: &str) -> (ActionDigest, BlobDigest) {
-        let blob = store.put(name.as_bytes()).unwrap();
-        let action = ActionDigest::of_encoding(name.as_bytes());
-        let outputs = BTreeMap::from([("x".to_owned(), blob.into())]).into();
-        store.set_action(&action, &ActionResult { outputs, ..ActionResult::default() }).unwrap();
-        (action, blob.digest)
-    }
-
-    fn tick() {
-        sleep(Duration::from_millis(5));
-    }
+    use crate::testing::{Folder, result, tick};
 
     #[test]
     fn what_a_root_needs_stays_until_the_root_goes() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = Folder::new();
         let (kept, lost) = {
-            let store = store(dir.path());
+            let store = dir.store();
             let (kept, lost) = (result(&store, "kept"), result(&store, "lost"));
             fs::create_dir(dir.path().join("out")).unwrap();
             store.set_root(&dir.path().join("out"), "spec", &[kept.0]).unwrap();
             (kept, lost)
         };
         tick();
-        let store = store(dir.path());
+        let store = dir.store();
         let planned = store.collect(&Limits { dry_run: true, ..Limits::default() }).unwrap();
         assert_eq!((planned.actions, planned.objects, planned.bytes), (1, 1, 4));
-        assert!(store.contains(&lost.1).unwrap(), "a dry run removes nothing");
+        assert!(store.contains(&lost.2.digest).unwrap(), "a dry run removes nothing");
         let done = store.collect(&Limits::default()).unwrap();
         assert_eq!((done.actions, done.objects, done.kept_objects), (1, 1, 1));
-        assert!(store.contains(&kept.1).unwrap() && !store.object_path(&lost.1).exists());
+        assert!(store.contains(&kept.2.digest).unwrap() && !store.object_path(&lost.2.digest).exists());
         fs::remove_dir(dir.path().join("out")).unwrap();
         tick();
         let done = store.collect(&Limits::default()).unwrap();
         assert_eq!(done.lost_roots.len(), 1);
-        assert!(!store.contains(&kept.1).unwrap());
+        assert!(!store.contains(&kept.2.digest).unwrap());
         assert!(store.roots().unwrap().is_empty());
     }
 
     #[test]
     fn what_a_running_process_used_stays() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = Folder::new();
         let early = {
-            let store = store(dir.path());
+            let store = dir.store();
             result(&store, "early")
         };
         tick();
-        let running = store(dir.path());
+        let running = dir.store();
         tick();
         let fresh = running.put(b"fresh").unwrap();
         assert!(running.action(&early.0).unwrap().is_some(), "found, and relied on");
-        let collector = store(dir.path());
+        let collector = dir.store();
         tick();
         let done = collector.collect(&Limits::default()).unwrap();
         assert_eq!((done.objects, done.running), (0, 1));
@@ -430,9 +413,9 @@ mod tests {
 
     #[test]
     fn limits_of_age_and_size_keep_what_was_used_last() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = Folder::new();
         let all: Vec<_> = {
-            let store = store(dir.path());
+            let store = dir.store();
             ["one", "two", "six"]
                 .map(|name| {
                     tick();
@@ -441,19 +424,19 @@ mod tests {
                 .into()
         };
         tick();
-        let store = store(dir.path());
+        let store = dir.store();
         let hour = Limits { older_than: Some(Duration::from_secs(3600)), ..Limits::default() };
         assert_eq!(store.collect(&hour).unwrap().objects, 0);
         let size = Limits { max_size: Some(6), ..Limits::default() };
         let done = store.collect(&size).unwrap();
         assert_eq!((done.objects, done.kept_bytes), (1, 6));
-        assert!(!store.contains(&all[0].1).unwrap() && store.contains(&all[2].1).unwrap());
+        assert!(!store.contains(&all[0].2.digest).unwrap() && store.contains(&all[2].2.digest).unwrap());
     }
 
     #[test]
     fn strays_and_what_belongs_to_nothing_go() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = store(dir.path());
+        let dir = Folder::new();
+        let store = dir.store();
         fs::create_dir_all(store.dir().join("objects/ab")).unwrap();
         let stray = store.dir().join("objects/ab/cdef");
         fs::write(&stray, "half").unwrap();

@@ -244,6 +244,7 @@ impl BothHasher {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::Folder;
 
     #[test]
     fn the_digest_of_nothing_is_blake3s_published_one() {
@@ -255,7 +256,7 @@ mod tests {
 
     #[test]
     fn a_file_of_any_length_has_the_digest_of_its_bytes() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = Folder::new();
         let path = dir.path().join("file");
         for length in [0, 1, PARALLEL - 1, PARALLEL, 2 * PARALLEL + 7] {
             let bytes: Vec<u8> = (0..length).map(|at| (at * 31 / 7) as u8).collect();

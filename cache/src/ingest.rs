@@ -5,7 +5,6 @@ mod tar;
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::CString;
 use std::fs::{self, Metadata};
-use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -13,24 +12,18 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 pub use self::tar::{TarError, tar};
+use crate::file::{FileError, OnFile};
 use crate::name::{FileName, NameError, RelPath};
+use crate::objects::{Objects, StoreError};
 use crate::stat::Stat;
-use crate::store::{Store, StoreError};
 use crate::tree::{Meta, Node, Tree, TreeBuilder, TreeError};
 
 /// Why a folder did not become a tree.
 #[derive(Debug, thiserror::Error)]
 pub enum IngestError {
-    /// The operating system said no.
-    #[error("{what} {path}")]
-    Io {
-        /// What was tried.
-        what: &'static str,
-        /// On which file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    /// The system refused something about a file.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// A name no tree can hold.
     #[error("a name in {path}")]
     Name {
@@ -41,7 +34,7 @@ pub enum IngestError {
     },
     /// Hashing or remembering failed.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Objects(#[from] StoreError),
     /// The entries do not make a tree: it changed while it was read.
     #[error("the folder {path} changed while it was read")]
     Tree {
@@ -50,11 +43,6 @@ pub enum IngestError {
         /// What does not fit.
         source: TreeError,
     },
-}
-
-fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> IngestError {
-    let path = path.to_owned();
-    move |source| IngestError::Io { what, path, source }
 }
 
 /// What a walk finds, before the files are hashed.
@@ -77,13 +65,13 @@ fn walk(top: &Path) -> Result<Vec<Found>, IngestError> {
     let list = |below: &Option<RelPath>| -> Result<Vec<Found>, IngestError> {
         let folder = below.as_ref().map_or_else(|| top.to_owned(), |below| below.below(top));
         let mut found = Vec::new();
-        for entry in fs::read_dir(&folder).map_err(failed("list", &folder))? {
-            let entry = entry.map_err(failed("list", &folder))?;
+        for entry in fs::read_dir(&folder).on_file("list", &folder)? {
+            let entry = entry.on_file("list", &folder)?;
             let name = FileName::new(entry.file_name().as_bytes())
                 .map_err(|source| IngestError::Name { path: folder.clone(), source })?;
             let path = below.as_ref().map_or_else(|| name.clone().into(), |below| below.join(&name));
             let place = entry.path();
-            let stat = fs::symlink_metadata(&place).map_err(failed("read", &place))?;
+            let stat = fs::symlink_metadata(&place).on_file("read", &place)?;
             let shared = (!stat.is_dir() && stat.nlink() > 1).then(|| (stat.dev(), stat.ino()));
             found.push(Found {
                 path,
@@ -113,8 +101,8 @@ fn walk(top: &Path) -> Result<Vec<Found>, IngestError> {
 ///
 /// # Errors
 /// [`IngestError`], which names the path at fault.
-pub fn directory(store: &Store, top: &Path) -> Result<Tree, IngestError> {
-    let meta = fs::symlink_metadata(top).map_err(failed("read", top))?;
+pub fn directory(store: &Objects, top: &Path) -> Result<Tree, IngestError> {
+    let meta = fs::symlink_metadata(top).on_file("read", top)?;
     let mut builder = TreeBuilder::new(read_meta(top, &meta)?);
     let mut found = walk(top)?;
     found.sort_unstable_by(|a, b| a.path.cmp(&b.path));
@@ -160,7 +148,7 @@ fn read_node(path: &Path, stat: &Metadata) -> Result<What, IngestError> {
     Ok(if kind.is_dir() {
         What::Node(Node::Dir)
     } else if kind.is_symlink() {
-        let target = fs::read_link(path).map_err(failed("read", path))?;
+        let target = fs::read_link(path).on_file("read", path)?;
         What::Node(Node::Symlink(target.as_os_str().as_bytes().to_vec()))
     } else if kind.is_char_device() {
         What::Node(Node::CharDevice { major, minor })
@@ -181,7 +169,7 @@ fn read_meta(path: &Path, stat: &Metadata) -> Result<Meta, IngestError> {
         uid: stat.uid(),
         gid: stat.gid(),
         mtime: stat.mtime(),
-        xattrs: read_xattrs(path).map_err(|errno| failed("read the xattrs of", path)(errno.into()))?,
+        xattrs: read_xattrs(path).on_file("read the xattrs of", path)?,
     })
 }
 
@@ -216,6 +204,7 @@ mod tests {
 
     use super::*;
     use crate::digest::BlobDigest;
+    use crate::testing::Folder;
     use crate::tree::Entry;
 
     fn path(text: &str) -> RelPath {
@@ -224,8 +213,8 @@ mod tests {
 
     #[test]
     fn a_folder_becomes_a_tree_with_its_links_modes_and_names() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("store")).unwrap();
+        let dir = Folder::new();
+        let store = dir.store();
         let top = dir.path().join("top");
         fs::create_dir_all(top.join("etc")).unwrap();
         fs::write(top.join("etc/b"), "text").unwrap();

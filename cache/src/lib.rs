@@ -4,29 +4,35 @@
 //! yielded, and reads trees whose bytes lie elsewhere (in a tar, in a directory). It has not heard
 //! of graphs: it neither knows what an action does nor when one runs.
 //!
-//! Start with [`store`], whose module documentation draws the layout on disk, then [`tree`].
+//! Start with [`objects`], whose module documentation draws the layout on disk, then [`tree`].
 
 pub mod actions;
 pub mod blocks;
 pub mod collect;
 pub mod digest;
+pub mod file;
 mod index;
 pub mod ingest;
 pub mod look;
 pub mod name;
+pub mod objects;
 pub mod rolls;
 pub mod source;
 pub mod stat;
 pub mod store;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod tree;
 pub mod usage;
 pub mod verify;
 
 pub use actions::{ActionResult, Object, Output, Outputs};
 pub use digest::{ActionDigest, BlobDigest, Sha256, TreeDigest};
+pub use file::FileError;
 pub use look::Look;
 pub use name::{FileName, RelPath};
+pub use objects::{Blob, Objects, StoreError};
 pub use rolls::{Roll, RollWriter};
 pub use source::{Bytes, RootTree};
-pub use store::{Blob, Store, StoreError};
+pub use store::Store;
 pub use tree::{Entry, Meta, Node, Tree};

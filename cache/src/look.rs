@@ -147,10 +147,11 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::testing::Folder;
 
     #[test]
     fn every_change_below_a_folder_shows() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = Folder::new();
         let top = dir.path().join("top");
         fs::create_dir_all(top.join("folder")).unwrap();
         fs::write(top.join("folder/file"), "one").unwrap();
@@ -188,7 +189,7 @@ mod tests {
 
     #[test]
     fn a_look_at_what_was_just_changed_is_not_settled() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = Folder::new();
         fs::write(dir.path().join("file"), "one").unwrap();
         assert!(!Look::at(&[dir.path()]).unwrap().is_settled);
         assert!(Look::at(&[Path::new("/proc/self/status")]).is_ok());

@@ -13,7 +13,8 @@ use rusqlite::{Connection, OptionalExtension, params};
 use crate::actions::ActionResult;
 use crate::digest::ActionDigest;
 use crate::index::now;
-use crate::store::{Store, StoreError};
+use crate::objects::StoreError;
+use crate::store::Store;
 
 /// What stands for the losses of a void roll.
 const VOID: i64 = -1;
@@ -261,28 +262,13 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-    use std::path::Path;
-    use std::time::Duration;
 
     use super::*;
     use crate::collect::Limits;
-    use crate::digest::BlobDigest;
+    use crate::objects::Blob;
+    use crate::testing::{Folder, result, tick};
 
-    fn store(dir: &Path) -> Store {
-        Store::open(&dir.join("store")).unwrap()
-    }
-
-    fn result(store: &Store, name: &str) -> (ActionDigest, ActionResult, BlobDigest) {
-        let blob = store.put(name.as_bytes()).unwrap();
-        let action = ActionDigest::of_encoding(name.as_bytes());
-        let outputs = BTreeMap::from([("x".to_owned(), blob.into())]).into();
-        let result = ActionResult { outputs, ..ActionResult::default() };
-        store.set_action(&action, &result).unwrap();
-        (action, result, blob.digest)
-    }
-
-    fn write(store: &Store, entries: &[(&str, &(ActionDigest, ActionResult, BlobDigest))]) {
+    fn write(store: &Store, entries: &[(&str, &(ActionDigest, ActionResult, Blob))]) {
         let before = store.roll("spec").unwrap();
         let mut writer = RollWriter::default();
         for (label, (action, result, _)) in entries {
@@ -291,14 +277,10 @@ mod tests {
         store.set_roll("spec", &before, writer).unwrap();
     }
 
-    fn tick() {
-        std::thread::sleep(Duration::from_millis(5));
-    }
-
     #[test]
     fn a_roll_gives_what_was_written_under_the_label_for_that_action() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = store(dir.path());
+        let dir = Folder::new();
+        let store = dir.store();
         let (one, two) = (result(&store, "one"), result(&store, "two"));
         write(&store, &[("a", &one), ("b", &two)]);
         let roll = store.roll("spec").unwrap();
@@ -306,16 +288,20 @@ mod tests {
         assert_eq!(find("a", &one.0), Some(one.1.clone()));
         assert_eq!(find("b", &two.0), Some(two.1.clone()));
         assert_eq!((find("a", &two.0), find("c", &one.0)), (None, None));
-        std::fs::write(store.object_path(&one.2).with_extension("new"), "on").unwrap();
-        std::fs::rename(store.object_path(&one.2).with_extension("new"), store.object_path(&one.2)).unwrap();
+        std::fs::write(store.object_path(&one.2.digest).with_extension("new"), "on").unwrap();
+        std::fs::rename(
+            store.object_path(&one.2.digest).with_extension("new"),
+            store.object_path(&one.2.digest),
+        )
+        .unwrap();
         assert_eq!(find("a", &one.0), None, "an object of another size is not there");
         assert_eq!(store.result_in(&store.roll("other").unwrap(), "a", 0, &one.0).unwrap(), None);
     }
 
     #[test]
     fn an_entry_is_kept_from_one_roll_to_the_next() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = store(dir.path());
+        let dir = Folder::new();
+        let store = dir.store();
         let one = result(&store, "one");
         write(&store, &[("a", &one)]);
         let before = store.roll("spec").unwrap();
@@ -330,8 +316,8 @@ mod tests {
 
     #[test]
     fn a_roll_is_void_once_something_is_lost_or_another_since_it_was_begun() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = store(dir.path());
+        let dir = Folder::new();
+        let store = dir.store();
         let [one, two] = ["one", "two"].map(|name| result(&store, name));
         let is_void = || store.roll("spec").unwrap().starts.is_empty();
         write(&store, &[("a", &one)]);
@@ -374,25 +360,25 @@ mod tests {
 
     #[test]
     fn results_of_a_roll_that_a_running_process_read_stay() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = Folder::new();
         let (one, two) = {
-            let store = store(dir.path());
+            let store = dir.store();
             let (one, two) = (result(&store, "one"), result(&store, "two"));
             write(&store, &[("a", &one)]);
             (one, two)
         };
         tick();
-        let running = store(dir.path());
+        let running = dir.store();
         tick();
         let roll = running.roll("spec").unwrap();
         assert!(running.result_in(&roll, "a", 0, &one.0).unwrap().is_some(), "found, and relied on");
-        let collector = store(dir.path());
+        let collector = dir.store();
         tick();
         // Whoever writes another roll of that name meanwhile keeps the use.
         write(&collector, &[]);
         let done = collector.collect(&Limits::default()).unwrap();
         assert_eq!((done.actions, done.objects, done.running), (1, 1, 1));
-        assert!(running.contains(&one.2).unwrap() && !running.contains(&two.2).unwrap());
+        assert!(running.contains(&one.2.digest).unwrap() && !running.contains(&two.2.digest).unwrap());
         drop(running);
         tick();
         assert_eq!(collector.collect(&Limits::default()).unwrap().objects, 1);

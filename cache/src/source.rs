@@ -14,8 +14,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{BlobDigest, BlobHasher, TreeDigest};
+use crate::file::OnFile;
 use crate::name::RelPath;
-use crate::store::{Store, StoreError};
+use crate::objects::{Objects, StoreError};
 use crate::tree::Tree;
 
 /// Opens the encoding of [`Slices`]; another first line is another format.
@@ -98,7 +99,7 @@ enum Place {
     Directory(PathBuf),
 }
 
-impl Store {
+impl Objects {
     /// Tells whether a tree's files can be found where `bytes` says.
     pub(crate) fn has_bytes(&self, tree: &TreeDigest, bytes: &Bytes) -> Result<bool, StoreError> {
         if !self.contains(&tree.encoding())? {
@@ -137,8 +138,8 @@ impl Store {
             Slices::decode(&self.read(index)?).ok_or_else(|| StoreError::Row(index.to_string()))
         };
         let open = |path: PathBuf, index: &BlobDigest, pack| {
-            let file = Arc::new(File::open(&path).map_err(StoreError::io("open", &path))?);
-            Ok(Place::Pack { file, path, slices: slices(index)?, pack })
+            let file = Arc::new(File::open(&path).on_file("open", &path)?);
+            Ok::<_, StoreError>(Place::Pack { file, path, slices: slices(index)?, pack })
         };
         let at = match bytes {
             Bytes::Store => Place::Store,
@@ -159,7 +160,7 @@ impl RootTree {
     /// [`StoreError`]: the bytes are not where they should be.
     pub fn open_file<'a>(
         &self,
-        store: &'a Store,
+        store: &'a Objects,
         path: &RelPath,
         digest: &BlobDigest,
         size: u64,
@@ -174,11 +175,11 @@ impl RootTree {
             Place::Pack { .. } | Place::Store => {
                 object = Some(*digest);
                 let path = store.located(digest)?;
-                (Arc::new(File::open(&path).map_err(StoreError::io("open", &path))?), 0, path)
+                (Arc::new(File::open(&path).on_file("open", &path)?), 0, path)
             }
             Place::Directory(top) => {
                 let path = path.below(top);
-                (Arc::new(File::open(&path).map_err(StoreError::io("open", &path))?), 0, path)
+                (Arc::new(File::open(&path).on_file("open", &path)?), 0, path)
             }
         };
         let hasher = BlobHasher::default();
@@ -188,7 +189,7 @@ impl RootTree {
 
 /// Reads one file of a tree and compares it with its digest.
 pub struct FileReader<'a> {
-    store: &'a Store,
+    store: &'a Objects,
     /// The object it reads from, if it is one.
     object: Option<BlobDigest>,
     file: Arc<File>,
@@ -235,7 +236,7 @@ impl RootTree {
     ///
     /// # Errors
     /// [`StoreError`]: a file is not what the tree says, or the store failed.
-    pub fn pack(&self, store: &Store) -> Result<Bytes, StoreError> {
+    pub fn pack(&self, store: &Objects) -> Result<Bytes, StoreError> {
         let mut writer = store.writer()?;
         let mut slices = Slices::default();
         let mut end = 0;
@@ -253,6 +254,7 @@ impl RootTree {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::Folder;
 
     #[test]
     fn slices_read_back_and_cut_off_ones_are_refused() {
@@ -264,8 +266,8 @@ mod tests {
 
     #[test]
     fn a_packed_tree_is_read_without_its_folder() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("store")).unwrap();
+        let dir = Folder::new();
+        let store = dir.store();
         let top = dir.path().join("top");
         std::fs::create_dir(&top).unwrap();
         for (name, text) in [("a", "one"), ("b", "two"), ("c", "one"), ("empty", "")] {
@@ -293,8 +295,8 @@ mod tests {
 
     #[test]
     fn a_file_that_changed_in_its_folder_fails_to_read() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("store")).unwrap();
+        let dir = Folder::new();
+        let store = dir.store();
         let top = dir.path().join("top");
         std::fs::create_dir(&top).unwrap();
         std::fs::write(top.join("file"), "right").unwrap();

@@ -14,7 +14,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rusqlite::{OptionalExtension, params};
 
 use crate::digest::{BlobDigest, BlobHasher};
-use crate::store::{Store, StoreError};
+use crate::file::OnFile;
+use crate::objects::{Objects, StoreError};
 
 /// Coarser than the time stamps of any file system in use (FAT has two seconds).
 const GRANULARITY: Duration = Duration::from_secs(3);
@@ -82,7 +83,7 @@ impl KnownFiles {
     ///
     /// # Errors
     /// [`StoreError`]: it cannot be read, or it changed meanwhile.
-    pub fn digest(&self, store: &Store, path: &Path, stat: &Stat) -> Result<BlobDigest, StoreError> {
+    pub fn digest(&self, store: &Objects, path: &Path, stat: &Stat) -> Result<BlobDigest, StoreError> {
         match self.get(path.as_os_str().as_bytes(), stat) {
             Some(digest) => Ok(digest),
             None => store.file_digest(path),
@@ -90,7 +91,7 @@ impl KnownFiles {
     }
 }
 
-impl Store {
+impl Objects {
     /// Returns what is remembered of all files below a folder, in one look.
     ///
     /// # Errors
@@ -122,7 +123,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn remember_file(&self, path: &Path, digest: &BlobDigest) -> Result<(), StoreError> {
-        let stat = Stat::of(&std::fs::metadata(path).map_err(StoreError::io("read", path))?);
+        let stat = Stat::of(&std::fs::metadata(path).on_file("read", path)?);
         self.index(|index| {
             index
                 .prepare_cached("INSERT OR REPLACE INTO files(path, stat, digest) VALUES(?1, ?2, ?3)")?
@@ -137,7 +138,7 @@ impl Store {
     /// [`StoreError`]: it cannot be read, or it changed meanwhile.
     pub fn file_digest(&self, path: &Path) -> Result<BlobDigest, StoreError> {
         let now = SystemTime::now();
-        let stat = Stat::of(&std::fs::metadata(path).map_err(StoreError::io("read", path))?);
+        let stat = Stat::of(&std::fs::metadata(path).on_file("read", path)?);
         let key = path.as_os_str().as_bytes();
         let known: Option<Vec<u8>> = self.index(|index| {
             index
@@ -148,8 +149,8 @@ impl Store {
         if let Some(digest) = known.as_deref().and_then(BlobDigest::from_slice) {
             return Ok(digest);
         }
-        let digest = BlobHasher::file(path).map_err(StoreError::io("read", path))?;
-        let after = Stat::of(&std::fs::metadata(path).map_err(StoreError::io("read", path))?);
+        let digest = BlobHasher::file(path).on_file("read", path)?;
+        let after = Stat::of(&std::fs::metadata(path).on_file("read", path)?);
         if !after.has_same_bytes(&stat) {
             return Err(StoreError::Changed { path: path.to_owned() });
         }
@@ -163,11 +164,12 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::Folder;
 
     #[test]
     fn a_file_changed_a_moment_ago_is_hashed_anew_each_time() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("store")).unwrap();
+        let dir = Folder::new();
+        let store = dir.store();
         let path = dir.path().join("file");
         for content in ["one", "two", "six"] {
             std::fs::write(&path, content).unwrap();
@@ -188,8 +190,8 @@ mod tests {
 
     #[test]
     fn a_settled_file_is_not_read_twice_and_a_changed_one_is() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("store")).unwrap();
+        let dir = Folder::new();
+        let store = dir.store();
         let path = dir.path().join("file");
         std::fs::write(&path, "one").unwrap();
         let stat = Stat::of(&std::fs::metadata(&path).unwrap());

@@ -5,7 +5,8 @@ use std::fs;
 use std::path::Path;
 
 use crate::digest::{ActionDigest, BlobDigest};
-use crate::store::{Store, StoreError};
+use crate::objects::StoreError;
+use crate::store::Store;
 
 /// Objects and their bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -8,8 +8,9 @@ use rayon::prelude::*;
 use rusqlite::params;
 
 use crate::digest::{ActionDigest, BlobDigest, BlobHasher};
-use crate::store::files::object_files;
-use crate::store::{Store, StoreError};
+use crate::objects::StoreError;
+use crate::objects::files::object_files;
+use crate::store::Store;
 
 /// Something wrong in a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -185,23 +186,18 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-
-    fn overwrite(path: &std::path::Path, bytes: &[u8]) {
-        fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
-        fs::write(path, bytes).unwrap();
-    }
+    use crate::testing::{Folder, damage};
 
     #[test]
     fn every_kind_of_damage_is_found_and_repaired() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
+        let dir = Folder::new();
+        let store = dir.store();
         let [fine, bytes, size, missing] =
             ["fine", "bytes", "size", "missing"].map(|text| store.put(text.as_bytes()).unwrap().digest);
-        overwrite(&store.object_path(&bytes), b"bytez");
-        overwrite(&store.object_path(&size), b"si");
+        damage(&store, &bytes, b"bytez");
+        damage(&store, &size, b"si");
         fs::remove_file(store.object_path(&missing)).unwrap();
         let action = ActionDigest::of_encoding(b"action");
         let outputs = [("x".to_owned(), crate::Blob { digest: bytes, size: 5 }.into())];

@@ -41,7 +41,7 @@ impl Step for Trivial {
                 bytes.extend_from_slice(blob.digest.as_bytes());
             }
         }
-        Ok(BTreeMap::from([("out".to_owned(), job.store.put(&bytes)?.into())]))
+        Ok(BTreeMap::from([("out".to_owned(), job.objects.put(&bytes)?.into())]))
     }
 }
 
@@ -70,6 +70,7 @@ fn run(store: &Path, file: &Path) -> Result<bool, Box<dyn Error>> {
         tools: &Tools::new(Vec::new()),
         cancel: &Cancel::default(),
         listener: &|_: Event| {},
+        hints: &|_| None,
     };
     let jobs = std::thread::available_parallelism()?.get();
     let graph = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();

@@ -1,18 +1,17 @@
 //! The build: one state table, one loop.
 //!
 //! One thread owns the table; workers resolve and run, and send one message each when they are done.
-//! A node goes from waiting to resolving (its tools and sources are pinned), to running on a miss,
-//! and ends as done, failed or skipped. Two nodes that resolve to one action run it once; so do two
+//! `docs/design.md` draws the states of a node. Two nodes that resolve to one action run it once; so do two
 //! processes, which take turns at the action's lock. A failure stops the nodes that need the failed
 //! one and no others. What all nodes gave last time is read at once, and written at once in the end.
 
 mod backend;
 mod outcome;
 mod queue;
+mod table;
 mod worker;
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,26 +20,21 @@ use cache::{ActionDigest, ActionResult, RollWriter, StoreError};
 
 pub use self::backend::{Backend, Options};
 pub use self::outcome::{Built, Done, Outcome};
+use self::table::Table;
 use self::worker::{Message, Ran, RunTask, Task, Workshop, relocated, work};
 use crate::action::Action;
 use crate::dag::Dag;
+use crate::error::{StepError, causes};
 use crate::event::Event;
 use crate::explain::{self, Last, Reason};
 use crate::name::NodeName;
-use crate::step::{Provenance, StepError};
+use crate::step::Provenance;
 
 /// How often the loop looks whether it should stop.
 const CANCEL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long messages may gather while there is plenty to do.
 const GATHER_INTERVAL: Duration = Duration::from_millis(1);
-
-enum State {
-    Unwanted,
-    Waiting(usize),
-    Working,
-    Ended(Outcome),
-}
 
 /// Builds `wanted` and all they need.
 ///
@@ -66,29 +60,14 @@ pub fn build(
         tasks: Default::default(),
         messages: Default::default(),
     };
-    let mut states: Vec<State> = workshop.nodes.iter().map(|_| State::Unwanted).collect();
-    for node in &closure {
-        states[*node] = State::Waiting(dag.count_givers(*node));
-    }
-    let ready = closure.into_iter().filter(|node| dag.count_givers(*node) == 0).map(Reverse).collect();
     std::thread::scope(|scope| {
         for _ in 0..options.jobs.max(1) {
             scope.spawn(|| work(&workshop));
         }
         let _closing = workshop.tasks.closing();
+        let table = Table::new(dag, &closure);
         let in_flight = BTreeMap::new();
-        let table = Loop {
-            dag,
-            backend,
-            options,
-            workshop: &workshop,
-            states,
-            ready,
-            in_flight,
-            working: 0,
-            news: false,
-        };
-        table.run()
+        Loop { dag, backend, options, workshop: &workshop, table, in_flight, working: 0, news: false }.run()
     })
 }
 
@@ -98,15 +77,13 @@ struct InFlight {
     nodes: Vec<(usize, Reason)>,
 }
 
-/// The owner of the state table.
+/// The owner of the state table: it alone moves nodes.
 struct Loop<'a> {
     dag: &'a Dag,
     backend: &'a Backend<'a>,
     options: &'a Options,
     workshop: &'a Workshop<'a>,
-    /// By the node's number.
-    states: Vec<State>,
-    ready: BinaryHeap<Reverse<usize>>,
+    table: Table<'a>,
     in_flight: BTreeMap<ActionDigest, InFlight>,
     working: usize,
     /// Whether a node gave something else than the roll says.
@@ -139,23 +116,17 @@ impl Loop<'_> {
         if self.news {
             self.write_roll()?;
         }
-        let ended = |(node, state): (&NodeName, State)| match state {
-            State::Unwanted => None,
-            State::Ended(outcome) => Some((node.clone(), outcome)),
-            State::Waiting(_) | State::Working => Some((node.clone(), Outcome::Stopped)),
-        };
-        Ok(Built { nodes: self.dag.nodes().keys().zip(self.states).filter_map(ended).collect() })
+        Ok(Built { nodes: self.table.into_outcomes() })
     }
 
     /// Has all nodes resolved whose givers are done.
     fn hand_out(&mut self) {
         let mut tasks = Vec::new();
-        while let Some(Reverse(node)) = self.ready.pop() {
-            let of = |giver| self.done(giver).map(|done| Arc::clone(&done.result));
+        while let Some(node) = self.table.next_ready() {
+            let of = |giver| self.table.done(giver).map(|done| Arc::clone(&done.result));
             let givers = self.dag.sources_of(node).map(of).collect();
             let wants = self.workshop.nodes[node].1.step.wants_provenance();
             let provenance = if wants { self.provenance(node) } else { BTreeMap::new() };
-            self.states[node] = State::Working;
             tasks.push(Task::Resolve { node, givers, provenance });
         }
         self.working += tasks.len();
@@ -166,7 +137,7 @@ impl Loop<'_> {
     fn write_roll(&self) -> Result<(), StoreError> {
         let mut writer = RollWriter::default();
         for (number, name) in self.dag.nodes().keys().enumerate() {
-            match self.done(number) {
+            match self.table.done(number) {
                 Some(done) => writer.add(name.as_str(), &done.digest, &done.result)?,
                 // What this build did not want is still what it was.
                 None => writer.keep(&self.workshop.roll, name.as_str()),
@@ -181,13 +152,6 @@ impl Loop<'_> {
 
     fn name(&self, node: usize) -> NodeName {
         self.dag.name(node).clone()
-    }
-
-    fn done(&self, node: usize) -> Option<&Done> {
-        match self.states.get(node)? {
-            State::Ended(Outcome::Done(done)) => Some(done),
-            _ => None,
-        }
     }
 
     fn make_done(
@@ -214,6 +178,7 @@ impl Loop<'_> {
         tracing::debug!(node = %self.dag.name(node), action = %digest, "known");
         if let Some(running) = self.in_flight.get_mut(&digest) {
             running.nodes.push((node, Reason::Cached));
+            self.table.runs(node);
             return;
         }
         let done = self.make_done(node, action.as_ref(), digest, result, Reason::Cached);
@@ -230,6 +195,7 @@ impl Loop<'_> {
         let reason = self.reason(&name, &task.action, digest, hit)?;
         if let Some(running) = self.in_flight.get_mut(&digest) {
             running.nodes.push((task.node, Reason::Cached));
+            self.table.runs(task.node);
         } else if let Some(result) = known.filter(|_| !self.options.check) {
             let done = self.make_done(task.node, Some(&task.action), digest, Arc::new(result), reason);
             self.remember(task.node, &task.action, &done)?;
@@ -238,6 +204,7 @@ impl Loop<'_> {
             self.tell(Event::Started { node: name, reason: reason.clone(), action: digest });
             let running = InFlight { action: Arc::clone(&task.action), nodes: vec![(task.node, reason)] };
             self.in_flight.insert(digest, running);
+            self.table.runs(task.node);
             self.working += 1;
             self.workshop.tasks.push([Task::Run(task)], true);
         }
@@ -249,7 +216,7 @@ impl Loop<'_> {
         let below = self.dag.closure_of([node]).into_iter().filter(|below| *below != node);
         below
             .filter_map(|below| {
-                let done = self.done(below)?;
+                let done = self.table.done(below)?;
                 let outputs = &done.result.outputs;
                 let provenance = Provenance {
                     action: Arc::clone(done.action.as_ref()?),
@@ -350,33 +317,19 @@ impl Loop<'_> {
             action: done.digest,
             milliseconds,
         });
-        for taker in self.dag.takers_of(node) {
-            if let State::Waiting(left) = &mut self.states[taker] {
-                *left -= 1;
-                if *left == 0 {
-                    self.ready.push(Reverse(taker));
-                }
-            }
-        }
-        self.states[node] = State::Ended(Outcome::Done(done));
+        self.table.ends_done(node, done);
     }
 
     fn failed(&mut self, node: usize, error: &StepError, log: Option<std::path::PathBuf>) {
         let name = self.name(node);
         self.tell(Event::Failed {
             node: name.clone(),
-            causes: error.causes(),
-            help: error.help.clone(),
+            causes: causes(error),
+            hint: error.hint.clone().or_else(|| (self.backend.hints)(error)),
             log,
         });
-        self.states[node] = State::Ended(Outcome::Failed(error.fault));
-        let mut left: Vec<usize> = self.dag.takers_of(node).collect();
-        while let Some(taker) = left.pop() {
-            if matches!(self.states[taker], State::Waiting(_)) {
-                self.states[taker] = State::Ended(Outcome::Skipped(name.clone()));
-                self.tell(Event::Skipped { node: self.name(taker), because: name.clone() });
-                left.extend(self.dag.takers_of(taker));
-            }
+        for skipped in self.table.ends_failed(node, error.fault) {
+            self.tell(Event::Skipped { node: self.name(skipped), because: name.clone() });
         }
     }
 }

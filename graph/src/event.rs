@@ -66,7 +66,7 @@ pub enum Event {
         /// Why, each cause after the one it explains.
         causes: Vec<String>,
         /// What to do next.
-        help: Option<String>,
+        hint: Option<String>,
         /// Where what its tools printed is kept.
         log: Option<std::path::PathBuf>,
     },

@@ -10,17 +10,21 @@ pub mod action;
 pub mod build;
 pub mod cancel;
 pub mod dag;
+pub mod error;
 pub mod event;
 pub mod explain;
 pub mod name;
 pub mod sandbox;
 pub mod step;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod tool;
 
 pub use action::Action;
 pub use cancel::Cancel;
 pub use dag::{Dag, Derivation};
+pub use error::{Fault, StepError};
 pub use event::Event;
 pub use name::{NodeName, OutputRef};
-pub use step::{Fault, Job, Resolved, Resolving, Step, StepError};
+pub use step::{Job, Resolved, Resolving, Step};
 pub use tool::{Tool, Tools};

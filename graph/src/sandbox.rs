@@ -100,22 +100,6 @@ impl SandboxError {
     pub fn is_tools_fault(&self) -> bool {
         matches!(self, SandboxError::Failed { .. } | SandboxError::Cancelled)
     }
-
-    /// Returns what to do next.
-    pub fn help(&self) -> Option<String> {
-        match self {
-            SandboxError::NoBubblewrap => Some(
-                "install it (on Debian: apt-get install bubblewrap), or build with --sandbox=off".to_owned(),
-            ),
-            SandboxError::Forbidden(_) => Some(
-                "run as root, or allow user namespaces: sysctl kernel.unprivileged_userns_clone=1, \
-                 user.max_user_namespaces above 0, kernel.apparmor_restrict_unprivileged_userns=0; \
-                 in a container, allow unshare and mount; or build with --sandbox=off, which marks the result"
-                    .to_owned(),
-            ),
-            _ => None,
-        }
-    }
 }
 
 /// Runs tools.
@@ -394,17 +378,19 @@ fn describe(status: ExitStatus) -> String {
 
 #[cfg(test)]
 mod tests {
+    use cache::testing::Folder;
+
     use super::*;
     use crate::tool::{ToolSpec, Tools};
 
     struct Bench {
-        dir: tempfile::TempDir,
+        dir: Folder,
         tool: std::sync::Arc<Tool>,
     }
 
     fn bench() -> Bench {
-        let dir = tempfile::tempdir().unwrap();
-        let store = cache::Store::open(&dir.path().join("store")).unwrap();
+        let dir = Folder::new();
+        let store = dir.store();
         let spec = ToolSpec {
             name: "sh",
             programs: &["ls", "cat", "id", "env"],

@@ -1,17 +1,16 @@
 //! Steps: what a node does, seen from the engine.
 
 use std::collections::BTreeMap;
-use std::error::Error;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
-use cache::store::Held;
-use cache::{Bytes, Object, Output, RootTree, Store, StoreError};
+use cache::objects::Held;
+use cache::{Bytes, Object, Objects, Output, RootTree};
 
 use crate::action::Action;
 use crate::cancel::Cancel;
+use crate::error::StepError;
 use crate::name::NodeName;
 use crate::sandbox::{self, Invocation, Sandbox, SandboxError};
 use crate::tool::{Tool, ToolError, Tools};
@@ -47,97 +46,10 @@ pub trait Step: Send + Sync {
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError>;
 }
 
-/// Whose fault an error is; it decides the exit code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// The action failed.
-    Action,
-    /// The spec asks for something that cannot be.
-    Spec,
-    /// The store, the sandbox, a missing tool or the network failed.
-    Environment,
-}
-
-/// Why a step failed, and what to do about it.
-#[derive(Debug)]
-pub struct StepError {
-    /// Whose fault it is.
-    pub fault: Fault,
-    /// What to do next.
-    pub help: Option<String>,
-    source: Box<dyn Error + Send + Sync>,
-}
-
-impl StepError {
-    /// Wraps an error.
-    pub fn new(fault: Fault, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { fault, help: None, source: source.into() }
-    }
-
-    /// The action failed.
-    pub fn action(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self::new(Fault::Action, source)
-    }
-
-    /// The spec asks for something that cannot be.
-    pub fn spec(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self::new(Fault::Spec, source)
-    }
-
-    /// The machine lacks something.
-    pub fn environment(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self::new(Fault::Environment, source)
-    }
-
-    /// Says what to do next.
-    pub fn with_help(self, help: impl Into<String>) -> Self {
-        Self { help: Some(help.into()), ..self }
-    }
-
-    /// Returns the message of each error in the chain.
-    pub fn causes(&self) -> Vec<String> {
-        let mut causes = vec![self.source.to_string()];
-        let mut next = self.source.source();
-        while let Some(cause) = next {
-            causes.push(cause.to_string());
-            next = cause.source();
-        }
-        causes.dedup();
-        causes
-    }
-}
-
-impl fmt::Display for StepError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.causes().join(": "))
-    }
-}
-
-impl From<StoreError> for StepError {
-    fn from(error: StoreError) -> Self {
-        Self::environment(error)
-    }
-}
-
-impl From<ToolError> for StepError {
-    fn from(error: ToolError) -> Self {
-        let help = error.help();
-        Self { help, ..Self::environment(error) }
-    }
-}
-
-impl From<SandboxError> for StepError {
-    fn from(error: SandboxError) -> Self {
-        let help = error.help();
-        let fault = if error.is_tools_fault() { Fault::Action } else { Fault::Environment };
-        Self { help, ..Self::new(fault, error) }
-    }
-}
-
 /// What a step may use while it looks outside.
 pub struct Resolving<'a> {
-    /// The store.
-    pub store: &'a Store,
+    /// The objects of the store.
+    pub objects: &'a Objects,
     /// The programs of this machine.
     pub tools: &'a Tools,
     /// Whether the network must not be used.
@@ -183,7 +95,7 @@ impl Resolved {
     ) -> Result<Self, ToolError> {
         let mut resolved = Self::default();
         for spec in specs {
-            resolved.tools.insert(spec.name.to_owned(), resolving.tools.find(resolving.store, spec)?);
+            resolved.tools.insert(spec.name.to_owned(), resolving.tools.find(resolving.objects, spec)?);
         }
         Ok(resolved)
     }
@@ -209,8 +121,8 @@ pub(crate) enum Report {
 
 /// An action being run: its inputs, and what it may use.
 pub struct Job<'a> {
-    /// The store.
-    pub store: &'a Store,
+    /// The objects of the store.
+    pub objects: &'a Objects,
     /// The node's name, for messages and the manifest.
     pub node: &'a NodeName,
     /// The action.
@@ -262,7 +174,7 @@ impl Job<'_> {
     pub fn tree(&self, name: &str) -> Result<RootTree, StepError> {
         let output = self.input(name)?;
         match output.object {
-            Object::Tree(tree) => Ok(self.store.open_tree(&tree, &output.bytes)?),
+            Object::Tree(tree) => Ok(self.objects.open_tree(&tree, &output.bytes)?),
             Object::Blob(_) => Err(StepError::spec(format!(
                 "{} needs a folder as its input {name:?}, but it is given a file",
                 self.node
@@ -275,7 +187,7 @@ impl Job<'_> {
     /// # Errors
     /// It is a tree, missing or damaged.
     pub fn path(&self, name: &str) -> Result<PathBuf, StepError> {
-        Ok(self.store.verified(&self.blob(name)?.digest)?)
+        Ok(self.objects.verified(&self.blob(name)?.digest)?)
     }
 
     /// Tells people something they should read, now and whenever the cached result is used.
@@ -339,7 +251,7 @@ impl Job<'_> {
     /// # Errors
     /// It is not there, or lies behind a link: a tool that exits 0 without its output has failed.
     pub fn take(&self, work: &Path, name: &str) -> Result<cache::Blob, StepError> {
-        Ok(self.store.adopt(&left_by_tool(work, name)?)?)
+        Ok(self.objects.adopt(&left_by_tool(work, name)?)?)
     }
 
     /// Takes a tool's output file into the store without keeping again what it has of other objects; `held` is asked
@@ -354,7 +266,7 @@ impl Job<'_> {
         held: impl FnOnce(&Path) -> Result<Vec<Held>, StepError>,
     ) -> Result<cache::Blob, StepError> {
         let path = left_by_tool(work, name)?;
-        Ok(self.store.adopt_composed(&path, &held(&path)?)?)
+        Ok(self.objects.adopt_composed(&path, &held(&path)?)?)
     }
 }
 

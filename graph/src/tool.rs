@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cache::digest::BlobHasher;
 use cache::stat::{KnownFiles, Stat};
-use cache::{BlobDigest, Look, Store, StoreError};
+use cache::{BlobDigest, Look, Objects, StoreError};
 
 /// Where the paths of libraries are looked up again when it changes.
 const LINKER_CACHE: &str = "/etc/ld.so.cache";
@@ -88,23 +88,6 @@ pub enum ToolError {
     Store(#[from] StoreError),
 }
 
-impl ToolError {
-    /// Returns what to do next.
-    pub fn help(&self) -> Option<String> {
-        match self {
-            ToolError::Missing { package, .. } | ToolError::MissingData { package, .. }
-                if !package.is_empty() =>
-            {
-                Some(format!("install it; on Debian: apt-get install {package}"))
-            }
-            ToolError::Changed { .. } => Some(
-                "nothing that it gave was recorded; build again when nobody installs anything".to_owned(),
-            ),
-            _ => None,
-        }
-    }
-}
-
 /// A [`ToolSpec`] that is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Wanted {
@@ -169,12 +152,12 @@ impl Tools {
     ///
     /// # Errors
     /// [`ToolError`]: it, a library or a data file is not there.
-    pub fn find(&self, store: &Store, spec: &ToolSpec<'_>) -> Result<Arc<Tool>, ToolError> {
+    pub fn find(&self, objects: &Objects, spec: &ToolSpec<'_>) -> Result<Arc<Tool>, ToolError> {
         let wanted = Wanted::of(spec);
         if let Some(known) = self.pinned().get(&wanted) {
             return Ok(Arc::clone(known));
         }
-        let tool = Arc::new(self.pin(store, spec)?);
+        let tool = Arc::new(self.pin(objects, spec)?);
         Ok(Arc::clone(self.pinned().entry(wanted).or_insert(tool)))
     }
 
@@ -186,7 +169,7 @@ impl Tools {
     ///
     /// # Errors
     /// [`ToolError::Changed`], or as [`Tools::find`].
-    pub fn check(&self, store: &Store, tool: &Tool) -> Result<(), ToolError> {
+    pub fn check(&self, objects: &Objects, tool: &Tool) -> Result<(), ToolError> {
         let Wanted { name, package, lists } = &tool.wanted;
         let [programs, data, data_places] = lists.each_ref().map(|list| list.iter().map(String::as_str));
         let spec = ToolSpec {
@@ -196,7 +179,7 @@ impl Tools {
             data: &data.collect::<Vec<_>>(),
             data_places: &data_places.collect::<Vec<_>>(),
         };
-        let now = self.pin(store, &spec);
+        let now = self.pin(objects, &spec);
         if now.as_ref().is_ok_and(|now| now.identity == tool.identity) {
             return Ok(());
         }
@@ -204,11 +187,11 @@ impl Tools {
         now.and(Err(ToolError::Changed { name: name.clone() }))
     }
 
-    fn pin(&self, store: &Store, spec: &ToolSpec<'_>) -> Result<Tool, ToolError> {
+    fn pin(&self, objects: &Objects, spec: &ToolSpec<'_>) -> Result<Tool, ToolError> {
         let mut files = Files::default();
-        let program = self.add_program(store, spec.name, spec.package, &mut files)?;
+        let program = self.add_program(objects, spec.name, spec.package, &mut files)?;
         for name in spec.programs {
-            self.add_program(store, name, spec.package, &mut files)?;
+            self.add_program(objects, name, spec.package, &mut files)?;
         }
         for path in spec.data {
             let path = Path::new(path);
@@ -225,13 +208,13 @@ impl Tools {
             files.add(path)?;
         }
         let files = files.shown;
-        let identity = known_identity(store, &files)?;
+        let identity = known_identity(objects, &files)?;
         Ok(Tool { program, files, identity, wanted: Wanted::of(spec) })
     }
 
     fn add_program(
         &self,
-        store: &Store,
+        objects: &Objects,
         name: &str,
         package: &str,
         files: &mut Files,
@@ -254,10 +237,10 @@ impl Tools {
                 words.iter().take(if words.first().is_some_and(|w| w.ends_with(b"/env")) { 2 } else { 1 })
             {
                 let name = word.rsplit(|b| *b == b'/').next().unwrap_or_default();
-                self.add_program(store, &String::from_utf8_lossy(name), package, files)?;
+                self.add_program(objects, &String::from_utf8_lossy(name), package, files)?;
             }
         } else if start.starts_with(b"\x7fELF") {
-            for library in libraries(store, &path, files)? {
+            for library in libraries(objects, &path, files)? {
                 files.add(&library)?;
             }
         }
@@ -304,14 +287,14 @@ impl Files {
 }
 
 /// Returns what the dynamic linker would load for `program`, from memory where nothing changed.
-fn libraries(store: &Store, program: &Path, files: &Files) -> Result<Vec<PathBuf>, ToolError> {
+fn libraries(objects: &Objects, program: &Path, files: &Files) -> Result<Vec<PathBuf>, ToolError> {
     let read = |source| ToolError::Read { path: program.to_owned(), source };
     let stamp = |path: &Path| match fs::metadata(path) {
         Ok(found) => format!("{:?}", cache::stat::Stat::of(&found)),
         Err(_) => "none".to_owned(),
     };
     let key = format!("{} {} {}", program.display(), stamp(program), stamp(Path::new(LINKER_CACHE)));
-    if let Some(known) = store.memo("libraries", &key)? {
+    if let Some(known) = objects.memo("libraries", &key)? {
         let paths: Vec<PathBuf> = known.lines().map(PathBuf::from).collect();
         if paths.iter().all(|path| files.added.contains_key(path) || path.exists()) {
             return Ok(paths);
@@ -333,7 +316,7 @@ fn libraries(store: &Store, program: &Path, files: &Files) -> Result<Vec<PathBuf
         }
     }
     let listing: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
-    store.set_memo("libraries", &key, &listing.join("\n"))?;
+    objects.set_memo("libraries", &key, &listing.join("\n"))?;
     Ok(paths.into_iter().collect())
 }
 
@@ -349,7 +332,7 @@ fn library(program: &Path, line: &str) -> Result<Option<PathBuf>, ToolError> {
 }
 
 /// Returns the hash of the paths and contents of files and folders, from memory where a look shows no change.
-fn known_identity(store: &Store, files: &BTreeMap<PathBuf, PathBuf>) -> Result<BlobDigest, ToolError> {
+fn known_identity(objects: &Objects, files: &BTreeMap<PathBuf, PathBuf>) -> Result<BlobDigest, ToolError> {
     let places: Vec<&Path> = files.values().map(PathBuf::as_path).collect();
     let look = || Look::at(&places).ok();
     let before = look();
@@ -359,36 +342,36 @@ fn known_identity(store: &Store, files: &BTreeMap<PathBuf, PathBuf>) -> Result<B
         paths.update(&[0]);
     }
     let key = paths.finish().to_string();
-    if let (Some(look), Some(known)) = (&before, store.memo("tools", &key)?)
+    if let (Some(look), Some(known)) = (&before, objects.memo("tools", &key)?)
         && let Some((seen, identity)) = known.split_once(' ')
         && seen == look.digest.to_string()
         && let Ok(identity) = identity.parse()
     {
         return Ok(identity);
     }
-    let identity = identity(store, files)?;
+    let identity = identity(objects, files)?;
     // What changed meanwhile, or just before, is looked at again.
     if let Some(before) = before.filter(|before| before.is_settled)
         && look() == Some(before)
     {
-        store.set_memo("tools", &key, &format!("{} {identity}", before.digest))?;
+        objects.set_memo("tools", &key, &format!("{} {identity}", before.digest))?;
     }
     Ok(identity)
 }
 
 /// Hashes the paths and contents of files and folders.
-fn identity(store: &Store, files: &BTreeMap<PathBuf, PathBuf>) -> Result<BlobDigest, ToolError> {
+fn identity(objects: &Objects, files: &BTreeMap<PathBuf, PathBuf>) -> Result<BlobDigest, ToolError> {
     let mut hasher = BlobHasher::default();
     for (shown, real) in files {
-        let known = if real.is_dir() { store.known_files(real)? } else { KnownFiles::default() };
-        hash_entry(store, shown, real, &known, &mut hasher)?;
+        let known = if real.is_dir() { objects.known_files(real)? } else { KnownFiles::default() };
+        hash_entry(objects, shown, real, &known, &mut hasher)?;
     }
     Ok(hasher.finish())
 }
 
 /// `known` are the digests of the files below the folder this is in.
 fn hash_entry(
-    store: &Store,
+    objects: &Objects,
     shown: &Path,
     real: &Path,
     known: &KnownFiles,
@@ -413,11 +396,11 @@ fn hash_entry(
         }
         names.sort();
         for name in names {
-            hash_entry(store, &shown.join(&name), &real.join(&name), known, hasher)?;
+            hash_entry(objects, &shown.join(&name), &real.join(&name), known, hasher)?;
         }
     } else {
         field(b"file");
-        field(known.digest(store, real, &Stat::of(&found))?.as_bytes());
+        field(known.digest(objects, real, &Stat::of(&found))?.as_bytes());
     }
     Ok(())
 }
@@ -425,6 +408,8 @@ fn hash_entry(
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
+
+    use cache::testing::Folder;
 
     use super::*;
 
@@ -438,9 +423,9 @@ mod tests {
 
     #[test]
     fn replacing_a_program_or_a_library_of_it_changes_its_identity() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("store")).unwrap();
-        let cat = Tools::new(system()).find(&store, &spec("cat")).unwrap();
+        let dir = Folder::new();
+        let objects = dir.store();
+        let cat = Tools::new(system()).find(&objects, &spec("cat")).unwrap();
         assert!(cat.files.keys().any(|path| path.to_string_lossy().contains("libc.so")));
         let own = dir.path().join("bin");
         fs::create_dir(&own).unwrap();
@@ -449,56 +434,55 @@ mod tests {
         fs::write(own.join("cat"), bytes).unwrap();
         fs::set_permissions(own.join("cat"), fs::Permissions::from_mode(0o755)).unwrap();
         let changed = Tools::new([vec![own], system()].concat());
-        assert_ne!(changed.find(&store, &spec("cat")).unwrap().identity, cat.identity);
+        assert_ne!(changed.find(&objects, &spec("cat")).unwrap().identity, cat.identity);
 
         let library = cat.files.iter().find(|(path, _)| path.to_string_lossy().contains("libc.so")).unwrap();
         let copy = dir.path().join("libc.so.6");
         fs::copy(library.1, &copy).unwrap();
         let same = BTreeMap::from([(library.0.clone(), copy.clone())]);
-        let before = identity(&store, &same).unwrap();
+        let before = identity(&objects, &same).unwrap();
         let mut bytes = fs::read(&copy).unwrap();
         bytes.push(0);
         fs::write(&copy, bytes).unwrap();
-        assert_ne!(identity(&store, &same).unwrap(), before);
+        assert_ne!(identity(&objects, &same).unwrap(), before);
     }
 
     #[test]
     fn the_interpreter_of_a_script_is_part_of_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("store")).unwrap();
+        let dir = Folder::new();
+        let objects = dir.store();
         fs::write(dir.path().join("tool"), "#!/bin/sh -e\nexit 0\n").unwrap();
         fs::set_permissions(dir.path().join("tool"), fs::Permissions::from_mode(0o755)).unwrap();
         let tools = Tools::new([vec![dir.path().to_owned()], system()].concat());
-        let tool = tools.find(&store, &spec("tool")).unwrap();
+        let tool = tools.find(&objects, &spec("tool")).unwrap();
         assert!(tool.files.keys().any(|path| path.ends_with("sh")), "{:?}", tool.files);
     }
 
     #[test]
     fn a_tool_is_pinned_once_and_one_that_changed_since_is_told() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("store")).unwrap();
+        let dir = Folder::new();
+        let objects = dir.store();
         let path = dir.path().join("tool");
         fs::write(&path, "#!/bin/sh\nexit 0\n").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         let tools = Tools::new([vec![dir.path().to_owned()], system()].concat());
-        let tool = tools.find(&store, &spec("tool")).unwrap();
-        assert!(Arc::ptr_eq(&tool, &tools.find(&store, &spec("tool")).unwrap()));
-        assert!(!Arc::ptr_eq(&tool, &tools.find(&store, &spec("cat")).unwrap()));
-        tools.check(&store, &tool).unwrap();
+        let tool = tools.find(&objects, &spec("tool")).unwrap();
+        assert!(Arc::ptr_eq(&tool, &tools.find(&objects, &spec("tool")).unwrap()));
+        assert!(!Arc::ptr_eq(&tool, &tools.find(&objects, &spec("cat")).unwrap()));
+        tools.check(&objects, &tool).unwrap();
         fs::write(&path, "#!/bin/sh\nexit 1\n").unwrap();
-        let error = tools.check(&store, &tool).unwrap_err();
+        let error = tools.check(&objects, &tool).unwrap_err();
         assert!(matches!(error, ToolError::Changed { .. }), "{error}");
-        assert!(error.help().unwrap().contains("build again"));
-        assert_ne!(tools.find(&store, &spec("tool")).unwrap().identity, tool.identity, "it is pinned anew");
+        assert_ne!(tools.find(&objects, &spec("tool")).unwrap().identity, tool.identity, "it is pinned anew");
     }
 
     #[test]
     fn a_missing_program_names_the_package_and_where_it_was_looked_for() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
-        let error = Tools::new(system()).find(&store, &spec("no-such-program")).unwrap_err();
+        let dir = Folder::new();
+        let objects = dir.store();
+        let error = Tools::new(system()).find(&objects, &spec("no-such-program")).unwrap_err();
         assert!(error.to_string().contains("/usr/bin:/bin"), "{error}");
-        assert!(error.help().unwrap().contains("some-package"));
+        assert!(matches!(error, ToolError::Missing { package, .. } if package == "some-package"));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
+use cache::testing::Folder;
 use cache::{ActionDigest, BlobDigest, Object, Output, Store};
 use graph::build::{Backend, Built, Options, Outcome, build};
 use graph::dag::{Dag, DagError, Derivation};
@@ -52,9 +53,9 @@ impl Step for Fake {
         let mut bytes = (self.seed % self.modulus).to_le_bytes().to_vec();
         for name in job.inputs.keys() {
             // Fails where the input is not there yet.
-            bytes.extend(job.store.read(&job.blob(name)?.digest)?);
+            bytes.extend(job.objects.read(&job.blob(name)?.digest)?);
         }
-        let output = job.store.put(BlobDigest::of(&bytes).as_bytes())?;
+        let output = job.objects.put(BlobDigest::of(&bytes).as_bytes())?;
         assert!(self.journal.running.lock().unwrap().remove(&digest));
         if self.fails {
             return Err(StepError::action("asked to fail"));
@@ -89,15 +90,15 @@ fn name(i: usize) -> NodeName {
 }
 
 struct World {
-    _dir: tempfile::TempDir,
+    _dir: Folder,
     store: Store,
     journal: Arc<Journal>,
 }
 
 impl World {
     fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
+        let dir = Folder::new();
+        let store = dir.store();
         Self { _dir: dir, store, journal: Arc::default() }
     }
 
@@ -124,6 +125,7 @@ impl World {
             tools: &Tools::new(Vec::new()),
             cancel: &Cancel::default(),
             listener: &|_: Event| {},
+            hints: &|_| None,
         };
         let options = Options { graph: "test".into(), jobs, check, offline: true };
         let built = build(&dag, &wanted, &backend, &options).unwrap();
@@ -328,7 +330,7 @@ impl Step for Upgraded {
         self.upgrade(When::Running);
         match self.fails {
             true => Err(StepError::action("the tool crashed")),
-            false => Ok(BTreeMap::from([("out".to_owned(), job.store.put(b"made")?.into())])),
+            false => Ok(BTreeMap::from([("out".to_owned(), job.objects.put(b"made")?.into())])),
         }
     }
 }
@@ -350,6 +352,7 @@ fn what_a_tool_gave_that_changed_meanwhile_is_not_recorded() {
             tools: &Tools::new([dir.path(), "/usr/bin".as_ref(), "/bin".as_ref()].map(Into::into).to_vec()),
             cancel: &Cancel::default(),
             listener: &|event| errors.lock().unwrap().push(format!("{event:?}")),
+            hints: &|_| None,
         };
         let options = Options { graph: "test".into(), jobs: 1, check: false, offline: true };
         let built = build(&dag, &[name(0)], &backend, &options).unwrap();

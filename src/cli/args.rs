@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use graph::sandbox::Mode;
 use graph::tool::Tools;
 
 use super::failure::Failure;
+use crate::machine::Machine;
 use crate::spec::{Finder, Overrides};
 
 /// Which spec, and what is set on top of it.
@@ -66,10 +68,15 @@ impl StoreArgs {
 /// Returns the folders where tools are looked for: those of `$STAGEGRAPH_TOOLS`, then the system's.
 ///
 /// The caller's own search path does not count: a wrapper in a home folder is not what a build is to run.
-pub(super) fn search_path() -> Vec<PathBuf> {
+fn search_path() -> Vec<PathBuf> {
     let own = std::env::var_os("STAGEGRAPH_TOOLS").unwrap_or_default();
     let own = std::env::split_paths(&own).filter(|folder| folder.is_absolute());
     own.chain(std::env::split_paths(graph::tool::PATH)).collect::<Vec<_>>()
+}
+
+/// Returns this machine, ready to build.
+pub(super) fn machine(mode: Mode) -> Result<Machine, Failure> {
+    Machine::new(mode, search_path()).map_err(|error| Failure::environment(format!("catch signals: {error}")))
 }
 
 /// Returns where specs are looked for.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::failure::{DONE, ENVIRONMENT, FAILED, Failure, WRONG, print, with_causes};
+use super::failure::{DONE, ENVIRONMENT, FAILED, Failure, WRONG, print};
 use crate::audit::{self, Place, Report, Set, SetError, Verdict};
 use crate::http::{Client, Patience};
 
@@ -43,7 +43,7 @@ impl Audit {
         if let Some(unknown) = self.allow.iter().find(|id| !audit::is_check(id)) {
             let known: Vec<&str> = audit::CHECKS.iter().map(|check| check.id).collect();
             let message = format!("there is no check {unknown:?}; there are {}", known.join(", "));
-            return Err(Failure { code: WRONG, message });
+            return Err(Failure::wrong(message));
         }
         let client = Client::new(Patience::default());
         let (iso, netboot) = match &self.netboot {
@@ -52,8 +52,7 @@ impl Audit {
         };
         let place = place(&iso, &client)?;
         let set = Set::open(&netboot, &client).map_err(set_failure)?;
-        let mut report =
-            audit::audit(&iso, &place, set).map_err(|error| Failure::environment(with_causes(&error)))?;
+        let mut report = audit::audit(&iso, &place, set).map_err(|error| Failure::of(ENVIRONMENT, &error))?;
         report.allow(&self.allow);
         self.show(&report)
     }
@@ -77,7 +76,7 @@ impl Audit {
 
     /// Finds the ISO that was published for a spec; the set is the whole folder.
     fn published(&self) -> Result<(String, String), Failure> {
-        let wrong = |message| Failure { code: WRONG, message };
+        let wrong = |message| Failure::wrong(message);
         let named = Path::new(&self.first);
         let folder = if named.is_dir() {
             named.to_owned()
@@ -122,15 +121,14 @@ pub(super) fn place(iso: &str, client: &Client) -> Result<Place, Failure> {
         match std::fs::metadata(&path) {
             Ok(found) if found.is_file() => {}
             Ok(_) => {
-                return Err(Failure { code: WRONG, message: format!("{iso} is no file; expected an ISO") });
+                return Err(Failure::wrong(format!("{iso} is not a file")).with_hint("name an ISO"));
             }
             Err(error) => return Err(Failure::environment(format!("read {iso}: {error}"))),
         }
         return Ok(Place::Local(path));
     }
-    let url =
-        url::Url::parse(iso).map_err(|error| Failure { code: WRONG, message: format!("{iso}: {error}") })?;
-    let file = client.find(&url).map_err(|error| Failure::environment(with_causes(&error)))?;
+    let url = url::Url::parse(iso).map_err(|error| Failure::wrong(format!("{iso}: {error}")))?;
+    let file = client.find(&url).map_err(|error| Failure::of(ENVIRONMENT, &error))?;
     Ok(Place::Remote(Box::new(file)))
 }
 
@@ -139,5 +137,5 @@ fn set_failure(error: SetError) -> Failure {
         SetError::Neither(_) | SetError::TooMany(_) => WRONG,
         SetError::Io { .. } | SetError::Http(_) | SetError::Empty(_) => ENVIRONMENT,
     };
-    Failure { code, message: with_causes(&error) }
+    Failure::of(code, &error)
 }

@@ -7,9 +7,9 @@ use graph::NodeName;
 use graph::build::{Built, Options, Outcome};
 use graph::sandbox::Mode;
 
-use super::args::{SpecArgs, StoreArgs, finder};
-use super::failure::{DONE, Failure, WRONG, complain, refused};
-use super::machine::{self, Machine};
+use super::args::{self, SpecArgs, StoreArgs, finder};
+use super::failure::{DONE, Failure, code_of, refused, stopped};
+use crate::machine;
 use crate::publish;
 use crate::report::{Reporter, Style};
 use crate::spec::Spec;
@@ -70,14 +70,14 @@ impl Build {
         {
             let message =
                 format!("two specs are called {}; both would be published in one folder", twice.1.name);
-            return Err(Failure { code: WRONG, message });
+            return Err(Failure::wrong(message));
         }
         let wanted = specs.iter().map(|spec| self.wanted(spec)).collect::<Result<Vec<_>, Failure>>()?;
         if self.to.is_empty() {
             self.check_out(&specs)?;
         }
         let store = cache::Store::open(&self.store.dir()?)?;
-        let machine = Machine::new(match self.sandbox {
+        let machine = args::machine(match self.sandbox {
             SandboxMode::On => Mode::On,
             SandboxMode::Off => Mode::Off,
         })?;
@@ -95,13 +95,12 @@ impl Build {
             };
             let built = machine.build(&store, spec, &wanted, &reporter, &options)?;
             reporter.finish(&built);
-            if let Some(code) = machine.stopped() {
-                complain("error: stopped; what was finished is kept");
-                return Ok(code);
+            if let Some(signal) = machine.signal() {
+                return Ok(stopped(signal, "what was finished is kept"));
             }
             code = code.max(match built.fault() {
                 None => self.publish(&store, spec, &built, &reporter)?.max(refused(spec.refused.as_deref())),
-                Some(fault) => machine::code(fault),
+                Some(fault) => code_of(fault),
             });
             // The process ends soon: nobody needs the memory back.
             std::mem::forget(built);
@@ -115,7 +114,7 @@ impl Build {
         if let Some(spec) = specs.iter().find(|spec| spec.publish.is_empty()) {
             let message =
                 format!("{} publishes nothing; name outputs under [publish], or nodes with --to", spec.name);
-            return Err(Failure { code: WRONG, message });
+            return Err(Failure::wrong(message));
         }
         std::fs::create_dir_all(&self.out)
             .and_then(|()| Ok(rustix::fs::access(&self.out, rustix::fs::Access::WRITE_OK)?))
@@ -135,10 +134,8 @@ impl Build {
         let known = |name: &String| {
             NodeName::new(name).filter(|node| spec.dag.nodes().contains_key(node)).ok_or_else(|| {
                 let nodes: Vec<_> = spec.dag.nodes().keys().map(NodeName::as_str).collect();
-                Failure {
-                    code: WRONG,
-                    message: format!("{} has no node {name:?}; it has {}", spec.name, nodes.join(", ")),
-                }
+                Failure::wrong(format!("{} has no node {name:?}", spec.name))
+                    .with_hint(format!("its nodes are {}", nodes.join(", ")))
             })
         };
         self.to.iter().map(known).collect()

@@ -7,13 +7,11 @@ use std::process::Command;
 use clap::{Args, Subcommand};
 use graph::sandbox::Mode;
 
-use super::args::finder;
-use super::failure::{ENVIRONMENT, Failure, WRONG, complain, print, refused, with_causes};
-use super::machine::{self, Machine};
-use crate::catalyst::{Request, RequestError, RequestOutput, RequestResult, SCHEMA, TARGET, TARGET_PATH};
-use crate::publish;
+use super::args::{finder, machine};
+use super::failure::{ENVIRONMENT, Failure, WRONG, code_of, print, refused, stopped};
+use crate::catalyst::{RequestError, TARGET, TARGET_PATH};
+use crate::finish::{FinishError, Finished};
 use crate::report::{Reporter, Style};
-use crate::spec::{Overrides, Spec};
 
 #[derive(Debug, Args)]
 pub(super) struct Catalyst {
@@ -131,77 +129,20 @@ fn request_failure(error: &RequestError) -> Failure {
         | RequestError::Relative { .. }
         | RequestError::Wanted(_) => WRONG,
     };
-    Failure { code, message: with_causes(error) }
+    Failure::of(code, error)
 }
 
-/// Ends this process when catalyst ends: catalyst leaves its children behind.
-fn die_with_catalyst() -> Result<(), Failure> {
-    let failed = |error| Failure::environment(format!("ask to be told of catalyst's end: {error}"));
-    let before = rustix::process::getppid();
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM)).map_err(failed)?;
-    // It may have ended between the two.
-    if rustix::process::getppid() != before {
-        return Err(Failure::environment("catalyst has ended"));
-    }
-    Ok(())
-}
-
-fn finish(path: &Path, verbose: bool) -> Result<u8, Failure> {
-    let machine = Machine::new(Mode::On)?;
-    die_with_catalyst()?;
-    let request = Request::read(path).map_err(|error| request_failure(&error))?;
-    let text = request.spec().map_err(|error| request_failure(&error))?;
-    let (Some(folder), Some(name)) = (request.image.iso.parent(), request.image.iso.file_name()) else {
-        return Err(Failure { code: WRONG, message: "livecd/iso names no file".to_owned() });
-    };
-    let name = name.to_string_lossy().into_owned();
-    if !request.image.has_iso() && request.image.iso.exists() {
-        return Err(Failure::environment(format!(
-            "{} is there, of an earlier run that made it; beside another netboot set it would not match: move it and its \
-             lists away",
-            request.image.iso.display()
-        )));
-    }
-    let fresh = request.result.with_extension("new");
-    let unwritten =
-        |error: std::io::Error| Failure::environment(format!("write {}: {error}", request.result.display()));
-    // Found out before anything is published.
-    std::fs::write(&fresh, "").map_err(unwritten)?;
-    let store = cache::Store::open(&request.store)?;
-    let work = store.work_dir()?;
-    let file = work.path().join("catalyst-request.toml");
-    std::fs::write(&file, text)
-        .map_err(|error| Failure::environment(format!("write {}: {error}", file.display())))?;
-    let overrides = Overrides { set: request.set.clone(), epoch: None };
-    let spec = Spec::load(&finder(), &file.to_string_lossy(), &overrides)?;
+fn finish(request: &Path, verbose: bool) -> Result<u8, Failure> {
+    let machine = machine(Mode::On)?;
     let reporter = Reporter::new(Style { json: false, verbose });
-    let wanted: Vec<_> = spec.dag.nodes().keys().cloned().collect();
-    let built = machine.build(&store, &spec, &wanted, &reporter, &machine::usual(name.clone()))?;
-    reporter.finish(&built);
-    if let Some(code) = machine.stopped() {
-        complain("error: stopped; what was finished is kept");
-        return Ok(code);
+    match crate::finish::finish(request, &finder(), &machine, &reporter) {
+        Ok(Finished::Published { lacks }) => Ok(refused(lacks.as_deref())),
+        Ok(Finished::Failed(fault)) => Ok(code_of(fault)),
+        Ok(Finished::Stopped) => Ok(stopped(machine.signal().unwrap_or(0), "what was finished is kept")),
+        Err(FinishError::Spec(error)) => Err(error.into()),
+        Err(FinishError::Publish(error)) => Err(error.into()),
+        Err(FinishError::Request(error)) => Err(request_failure(&error)),
+        Err(error @ FinishError::NoName) => Err(Failure::of(WRONG, &error)),
+        Err(error) => Err(Failure::of(ENVIRONMENT, &error)),
     }
-    if let Some(fault) = built.fault() {
-        return Ok(machine::code(fault));
-    }
-    let published = publish::publish_beside(&store, &spec, &built, folder, &name)?;
-    // What is published is kept as long as it lies there.
-    let kept = published.files.keys().find(|file| **file == name).or_else(|| published.files.keys().next());
-    if let Some(kept) = kept {
-        store.set_root(&folder.join(kept), &name, &built.actions())?;
-    }
-    let outputs = published
-        .files
-        .iter()
-        .map(|(file, digest)| RequestOutput { path: folder.join(file), blake3: *digest })
-        .collect();
-    let mut text = serde_json::to_vec_pretty(&RequestResult { schema: SCHEMA, outputs })
-        .map_err(|error| Failure::environment(error.to_string()))?;
-    text.push(b'\n');
-    std::fs::write(&fresh, text)
-        .and_then(|()| std::fs::rename(&fresh, &request.result))
-        .map_err(unwritten)?;
-    reporter.published(folder, &published);
-    Ok(refused(request.image.refused_iso().as_deref()))
 }

@@ -5,16 +5,12 @@ use std::path::PathBuf;
 use clap::Args;
 use graph::sandbox::Mode;
 
-use super::args::finder;
-use super::failure::{DONE, ENVIRONMENT, FAILED, Failure, WRONG, complain, print, with_causes};
-use super::machine::{self, Machine};
-use crate::audit::{self, Place, Set, Verdict};
-use crate::extract::{self, ExtractError};
+use super::args::{finder, machine};
+use super::failure::{DONE, ENVIRONMENT, FAILED, Failure, WRONG, code_of, print, stopped};
+use crate::audit::Verdict;
+use crate::extract::{self, ExtractError, Extracted, MenuError};
 use crate::formats::iso9660::IsoError;
-use crate::http::{Client, Patience};
-use crate::publish;
 use crate::report::{Reporter, Style};
-use crate::spec::{Overrides, Spec};
 
 /// Writes the netboot set of an ISO that is published already.
 ///
@@ -34,52 +30,26 @@ impl Extract {
     pub(super) fn run(self) -> Result<u8, Failure> {
         if self.iso.to_string_lossy().contains("://") {
             let message = format!("{} is an address; fetch the ISO first", self.iso.display());
-            return Err(Failure { code: WRONG, message });
+            return Err(Failure::wrong(message));
         }
         // Without a slash at its end, which would show in what is printed.
         let dir: PathBuf = self.dir.components().collect();
-        publish::check(&dir)?;
-        let text = extract::spec(&self.iso).map_err(|error| {
-            let code = match &error {
-                ExtractError::Iso(IsoError::Read { .. }) => ENVIRONMENT,
-                ExtractError::Iso(_) | ExtractError::NoMenu(_) | ExtractError::Token { .. } => FAILED,
-            };
-            Failure { code, message: with_causes(&error) }
-        })?;
-        let Some(name) = dir.file_name() else {
-            let message = format!("{} is not a folder's name", dir.display());
-            return Err(Failure { code: WRONG, message });
-        };
-        // Beside the folder, so that its files are links to what is made here.
-        let work = Work(dir.with_file_name(format!(".{}.extract", name.to_string_lossy())));
-        let failed =
-            |error: std::io::Error| Failure::environment(format!("write {}: {error}", work.0.display()));
-        std::fs::create_dir_all(&work.0).map_err(failed)?;
-        let file = work.0.join("extract.toml");
-        std::fs::write(&file, text).map_err(failed)?;
-        let spec = Spec::load(&finder(), &file.to_string_lossy(), &Overrides::default())?;
-        let store = cache::Store::open(&work.0.join("store"))?;
-        let machine = Machine::new(Mode::Off)?;
         let reporter = Reporter::new(Style { json: false, verbose: false });
-        let wanted: Vec<_> = spec.dag.nodes().keys().cloned().collect();
-        let built = machine.build(&store, &spec, &wanted, &reporter, &machine::usual(spec.name.clone()))?;
-        if let Some(code) = machine.stopped() {
-            complain("error: stopped; nothing was written");
-            return Ok(code);
-        }
-        if let Some(fault) = built.fault() {
-            return Ok(machine::code(fault));
-        }
-        let published = publish::publish(&store, &spec, &built, &dir)?;
-        reporter.published(&dir, &published);
-        let set = Set::open(&dir.to_string_lossy(), &Client::new(Patience::default()))
-            .map_err(|error| Failure::environment(with_causes(&error)))?;
-        let iso = self.iso.to_string_lossy();
-        let report = audit::audit(&iso, &Place::Local(self.iso.clone()), set)
-            .map_err(|error| Failure::environment(with_causes(&error)))?;
-        if report.verdict > Verdict::Warning {
-            print(report.text(80).as_bytes())?;
-            return Ok(if report.verdict == Verdict::Different { FAILED } else { ENVIRONMENT });
+        let machine = machine(Mode::Off)?;
+        let report = match extract::extract(&self.iso, &dir, &finder(), &machine, &reporter) {
+            Ok(Extracted::Written(report)) => report,
+            Ok(Extracted::Failed(fault)) => return Ok(code_of(fault)),
+            Ok(Extracted::Stopped) => {
+                return Ok(stopped(machine.signal().unwrap_or(0), "nothing was written"));
+            }
+            Err(error) => return Err(failure(error)),
+        };
+        match report.verdict {
+            Verdict::None | Verdict::Ok | Verdict::Warning => {}
+            Verdict::Different | Verdict::Unreadable => {
+                print(report.text(80).as_bytes())?;
+                return Ok(if report.verdict == Verdict::Different { FAILED } else { ENVIRONMENT });
+            }
         }
         reporter.say("audit: the ISO and the netboot set match");
         for (check, finding) in report.findings() {
@@ -89,12 +59,16 @@ impl Extract {
     }
 }
 
-/// A folder that goes away, whatever happens.
-struct Work(PathBuf);
-
-impl Drop for Work {
-    fn drop(&mut self) {
-        // What a killed process left is removed by the next one.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+fn failure(error: ExtractError) -> Failure {
+    let code = match error {
+        ExtractError::Spec(error) => return error.into(),
+        ExtractError::Publish(error) => return error.into(),
+        ExtractError::NoName(_) => WRONG,
+        ExtractError::Menu(MenuError::Iso(IsoError::Read { .. })) => ENVIRONMENT,
+        ExtractError::Menu(_) => FAILED,
+        ExtractError::File(_) | ExtractError::Store(_) | ExtractError::Set(_) | ExtractError::Gather(_) => {
+            ENVIRONMENT
+        }
+    };
+    Failure::of(code, &error)
 }

@@ -1,6 +1,13 @@
 //! Exit codes, errors and output, as every verb has them.
 
+use std::error::Error;
+
+use cache::{FileError, StoreError};
+use graph::Fault;
+use graph::error::causes;
+
 use crate::config::SpecError;
+use crate::hints;
 use crate::publish::PublishError;
 
 /// All went well.
@@ -12,51 +19,84 @@ pub(super) const WRONG: u8 = 2;
 /// The store, the sandbox or the network failed.
 pub(super) const ENVIRONMENT: u8 = 3;
 
-/// A message and the exit code it stands for.
+/// Why the program ends without having done what it was asked.
 #[derive(Debug)]
 pub(super) struct Failure {
+    /// The exit code.
     pub(super) code: u8,
+    /// What is wrong, with its causes.
     pub(super) message: String,
+    /// What to do next.
+    pub(super) hint: Option<String>,
 }
 
 impl Failure {
+    /// The command line, or what it names, is wrong.
+    pub(super) fn wrong(message: impl Into<String>) -> Self {
+        Self { code: WRONG, message: message.into(), hint: None }
+    }
+
+    /// The store, the sandbox or the network failed.
     pub(super) fn environment(message: impl Into<String>) -> Self {
-        Self { code: ENVIRONMENT, message: message.into() }
+        Self { code: ENVIRONMENT, message: message.into(), hint: None }
+    }
+
+    /// An error, with its causes and what to do about it.
+    pub(super) fn of(code: u8, error: &(dyn Error + 'static)) -> Self {
+        Self { code, message: causes(error).join(": "), hint: hints::of(error) }
+    }
+
+    /// Says what to do next.
+    pub(super) fn with_hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+
+    /// Prints it.
+    pub(super) fn print(&self) {
+        complain(&format!("error: {}", self.message.trim_start()));
+        if let Some(hint) = &self.hint {
+            complain(&format!("  hint: {hint}"));
+        }
     }
 }
 
-impl From<cache::StoreError> for Failure {
-    fn from(error: cache::StoreError) -> Self {
-        Self::environment(with_causes(&error))
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::of(ENVIRONMENT, &error)
+    }
+}
+
+impl From<FileError> for Failure {
+    fn from(error: FileError) -> Self {
+        Self::of(ENVIRONMENT, &error)
     }
 }
 
 impl From<PublishError> for Failure {
     fn from(error: PublishError) -> Self {
-        let code = if error.is_specs_fault() { WRONG } else { ENVIRONMENT };
-        Self { code, message: with_causes(&error) }
+        Self::of(if error.is_specs_fault() { WRONG } else { ENVIRONMENT }, &error)
     }
-}
-
-/// Writes an error with what caused it.
-pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut message = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let text = cause.to_string();
-        // Some libraries repeat their cause.
-        if !message.ends_with(&text) {
-            message.push_str(&format!(": {text}"));
-        }
-        next = cause.source();
-    }
-    message
 }
 
 impl From<Box<SpecError>> for Failure {
     fn from(error: Box<SpecError>) -> Self {
-        Self { code: WRONG, message: format!("{:?}", miette::Report::new(*error)) }
+        Self::wrong(format!("{:?}", miette::Report::new(*error)))
     }
+}
+
+/// Returns the exit code for a node's failure.
+pub(super) fn code_of(fault: Fault) -> u8 {
+    match fault {
+        Fault::Action => FAILED,
+        Fault::Spec => WRONG,
+        Fault::Environment => ENVIRONMENT,
+    }
+}
+
+/// Says that a signal ended the build; returns the exit code a shell expects then.
+pub(super) fn stopped(signal: u8, what: &str) -> u8 {
+    complain(&format!("error: stopped; {what}"));
+    128u8.saturating_add(signal)
 }
 
 /// Says what was asked for and could not be made, where all else was; returns the exit code.

@@ -5,7 +5,7 @@ use graph::NodeName;
 use graph::explain::{self, Change, Reason};
 
 use super::args::{SpecArgs, StoreArgs, finder};
-use super::failure::{Failure, WRONG, print};
+use super::failure::{Failure, print};
 use crate::spec::Spec;
 
 #[derive(Debug, Args)]
@@ -30,7 +30,7 @@ impl Why {
                 Some(node) => vec![node],
                 None => {
                     let message = format!("{} has no node {name:?}", spec.name);
-                    return Err(Failure { code: WRONG, message });
+                    return Err(Failure::wrong(message));
                 }
             },
         };

@@ -20,7 +20,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use cache::blocks::{self, Blocks, Run};
 use cache::name::RelPath;
-use cache::{BlobDigest, RootTree, Store};
+use cache::{BlobDigest, Objects, RootTree};
 
 use self::found::{Ready, Settings, found_block};
 use self::fragments::{Fragment, Fragments};
@@ -107,7 +107,7 @@ type Answer = (usize, Result<Ready, WriteError>, Vec<u8>);
 pub(super) fn write(
     out: &mut File,
     root: &RootTree,
-    store: &Store,
+    objects: &Objects,
     files: &[(&RelPath, BlobDigest, u64)],
     options: &Options,
     progress: Progress<'_>,
@@ -117,7 +117,7 @@ pub(super) fn write(
         .build()
         .map_err(std::io::Error::other)?;
     let settings = Settings::of(options);
-    let known = Blocks::new(store);
+    let known = Blocks::new(objects);
     let (sender, receiver) = channel();
     let at = out.stream_position()?;
     std::thread::scope(|threads| {
@@ -146,7 +146,7 @@ pub(super) fn write(
                 told: 0,
                 total: files.iter().map(|(_, _, size)| size).sum(),
             };
-            pipeline.write(root, store, files)
+            pipeline.write(root, objects, files)
         });
         // Where it could not be written, that is why all else ended.
         sink.finish()?;
@@ -188,11 +188,11 @@ impl<'scope> Pipeline<'scope, '_> {
     fn write(
         mut self,
         root: &RootTree,
-        store: &Store,
+        objects: &Objects,
         files: &[(&RelPath, BlobDigest, u64)],
     ) -> Result<Data, WriteError> {
         for (number, (path, digest, size)) in files.iter().enumerate() {
-            self.file(number, (path, *digest, *size), &|| root.open_file(store, path, digest, *size))?;
+            self.file(number, (path, *digest, *size), &|| root.open_file(objects, path, digest, *size))?;
             // Ends of files count here, and blocks that were counted twice no more.
             self.before += size;
             self.done = self.before;

@@ -51,7 +51,7 @@ impl Step for Audit {
         let mut objects = Vec::new();
         for (input, prefix) in &self.folders {
             for (path, digest, _) in job.tree(input)?.tree.files() {
-                files.insert(format!("{prefix}{path}"), job.store.located(&digest)?);
+                files.insert(format!("{prefix}{path}"), job.objects.located(&digest)?);
                 objects.push(digest);
             }
         }
@@ -67,7 +67,7 @@ impl Step for Audit {
         if report.verdict > Verdict::Warning {
             // Where an object is damaged, that is the reason, and it is taken out of the store.
             for digest in &objects {
-                job.store.verified_again(digest)?;
+                job.objects.verified_again(digest)?;
             }
             let lines: Vec<String> = findings
                 .iter()
@@ -79,14 +79,14 @@ impl Step for Audit {
             let message =
                 format!("what was built does not match or does not boot:\n  {}", lines.join("\n  "));
             return Err(StepError::action(message)
-                .with_help("nothing was published; audit.allow takes differences of a check for warnings"));
+                .with_hint("nothing was published; audit.allow takes differences of a check for warnings"));
         }
         for (check, finding) in &findings {
             job.remark(format!("{check}: {}: {}", finding.subject, finding.what));
         }
         let mut text = serde_json::to_vec_pretty(&report).map_err(StepError::environment)?;
         text.push(b'\n');
-        let report = [(format!("{}.audit.json", self.iso), job.store.put(&text)?)];
-        Ok(BTreeMap::from([("report".to_owned(), folder(job.store, report)?)]))
+        let report = [(format!("{}.audit.json", self.iso), job.objects.put(&text)?)];
+        Ok(BTreeMap::from([("report".to_owned(), folder(job.objects, report)?)]))
     }
 }

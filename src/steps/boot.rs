@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Read;
 
 use cache::name::RelPath;
-use cache::{Blob, RootTree, Store};
+use cache::{Blob, Objects, RootTree};
 use graph::{Job, StepError};
 use serde::{Deserialize, Serialize};
 
@@ -44,7 +44,7 @@ impl Kernels {
     /// Returns what the inputs `facts`, `kernel` and `initrd` of a node say: what is known of the kernels,
     /// and the files themselves.
     pub(super) fn given(job: &Job<'_>) -> Result<Self, StepError> {
-        let mut kernels = Self::decode(&job.store.read(&job.blob("facts")?.digest)?)?;
+        let mut kernels = Self::decode(&job.objects.read(&job.blob("facts")?.digest)?)?;
         for (input, is_kernel) in [("kernel", true), ("initrd", false)] {
             let images = job.tree(input)?;
             for entry in &mut kernels.0 {
@@ -108,13 +108,13 @@ impl Hints {
 }
 
 /// Finds kernels and initrds in a boot folder.
-pub(super) fn find(store: &Store, boot: &RootTree, hints: &Hints) -> Result<Kernels, StepError> {
+pub(super) fn find(objects: &Objects, boot: &RootTree, hints: &Hints) -> Result<Kernels, StepError> {
     let mut kernels = Vec::new();
     let mut initrds = Vec::new();
     for (path, digest, size) in boot.tree.files() {
         let blob = Blob { digest, size };
         let mut head = Vec::new();
-        let reader = boot.open_file(store, path, &digest, size)?;
+        let reader = boot.open_file(objects, path, &digest, size)?;
         // A head is not the whole file, so its digest is not compared here; the readers below do that.
         reader.take(kernel::HEAD as u64).read_to_end(&mut head).map_err(StepError::environment)?;
         let candidate = Candidate { path, blob };
@@ -137,7 +137,7 @@ pub(super) fn find(store: &Store, boot: &RootTree, hints: &Hints) -> Result<Kern
     };
     if kernels.is_empty() {
         return Err(StepError::action(format!("the root has no kernel: its boot folder has {}", listing()))
-            .with_help("expected a Linux kernel image (bzImage or Image) and its initrd under /boot"));
+            .with_hint("expected a Linux kernel image (bzImage or Image) and its initrd under /boot"));
     }
     let single = kernels.len() == 1;
     let mut entries = Vec::new();
@@ -148,17 +148,17 @@ pub(super) fn find(store: &Store, boot: &RootTree, hints: &Hints) -> Result<Kern
                 candidate.path,
                 listing()
             ))
-            .with_help(
+            .with_hint(
                 "name it like the kernel: vmlinuz-VERSION and initrd.img-VERSION, or LABEL and LABEL.igz",
             )
         })?;
-        let reader = boot.open_file(store, initrd.path, &initrd.blob.digest, initrd.blob.size)?;
+        let reader = boot.open_file(objects, initrd.path, &initrd.blob.digest, initrd.blob.size)?;
         let initramfs = initramfs::read(reader)
             .map_err(|error| StepError::action(format!("the initrd {}: {error}", initrd.path)))?;
         let label = if single { hints.label.clone() } else { stem(candidate.path).to_owned() };
         let family = initramfs.family.or_else(|| hints.family.get(&label).copied()).ok_or_else(|| {
             StepError::action(format!("the initrd {} was made by neither dracut nor genkernel", initrd.path))
-                .with_help(
+                .with_hint(
                     "live media need dracut's dmsquash-live module or genkernel's live support in the initrd",
                 )
         })?;

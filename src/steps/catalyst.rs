@@ -99,24 +99,24 @@ impl Catalyst {
 
     /// Takes what livecd-stage2 left.
     fn take(&self, job: &Job<'_>, request: &Request) -> Result<BTreeMap<String, Output>, StepError> {
-        let store = job.store;
+        let objects = job.objects;
         job.progress("packing the root", 0, None);
         let packed = |path: &Path| {
-            let (digest, bytes) = read_folder(store, path, Some(self.epoch))?;
-            let tree = store.open_tree(&digest, &bytes)?;
-            Ok::<_, StepError>((Output { object: Object::Tree(digest), bytes: tree.pack(store)? }, tree))
+            let (digest, bytes) = read_folder(objects, path, Some(self.epoch))?;
+            let tree = objects.open_tree(&digest, &bytes)?;
+            Ok::<_, StepError>((Output { object: Object::Tree(digest), bytes: tree.pack(objects)? }, tree))
         };
         let (root, root_tree) = packed(&request.stage_path)?;
         let (medium, medium_tree) = packed(&request.iso_root)?;
-        let boot = boot_files(store, &medium_tree, Some(b"boot/"))?;
+        let boot = boot_files(objects, &medium_tree, Some(b"boot/"))?;
         let mut packages =
             serde_json::to_vec_pretty(&inputs::packages(&root_tree.tree)).map_err(StepError::environment)?;
         packages.push(b'\n');
         Ok(BTreeMap::from([
             ("root".to_owned(), root),
             ("medium".to_owned(), medium),
-            ("boot".to_owned(), folder(store, boot)?),
-            ("packages".to_owned(), store.put(&packages)?.into()),
+            ("boot".to_owned(), folder(objects, boot)?),
+            ("packages".to_owned(), objects.put(&packages)?.into()),
         ]))
     }
 
@@ -133,7 +133,7 @@ impl Catalyst {
             let entry = entry.map_err(StepError::environment)?;
             let Ok(name) = entry.file_name().into_string() else { continue };
             if name.starts_with(&stem) && entry.path().is_file() {
-                let mut writer = job.store.writer()?;
+                let mut writer = job.objects.writer()?;
                 writer.copy_from(fs::File::open(entry.path()).map_err(StepError::environment)?)?;
                 files.push((name, writer.commit()?));
             }
@@ -144,7 +144,7 @@ impl Catalyst {
                 builds.display()
             )));
         }
-        Ok(BTreeMap::from([("files".to_owned(), folder(job.store, files)?)]))
+        Ok(BTreeMap::from([("files".to_owned(), folder(job.objects, files)?)]))
     }
 }
 
@@ -171,15 +171,15 @@ impl Step for Catalyst {
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
         if job.offline {
             return Err(StepError::environment("catalyst may use the network, and --offline forbids it")
-                .with_help("build without --offline once; after that, this node is cached"));
+                .with_hint("build without --offline once; after that, this node is cached"));
         }
         if !rustix::process::geteuid().is_root() {
             return Err(StepError::environment("catalyst needs root: it mounts and changes owners")
-                .with_help("run this as root"));
+                .with_hint("run this as root"));
         }
         let installed =
             self.installed.get().ok_or_else(|| StepError::environment("catalyst was not looked for"))?;
-        let work = job.store.work_dir()?;
+        let work = job.objects.work_dir()?;
         let command = self.command(installed, work.path())?;
         job.remark("catalyst works on this machine itself, not in a sandbox");
         job.progress("running catalyst", 0, None);

@@ -224,7 +224,7 @@ impl Debian {
         fs::create_dir(&pool)?;
         let mut index = String::new();
         for package in packages {
-            let object = job.store.object_path(&package.blob);
+            let object = job.objects.object_path(&package.blob);
             let place = pool.join(&package.file);
             // The folder is mounted read-only, so a link to the object does no harm.
             fs::hard_link(&object, &place).or_else(|_| fs::copy(&object, &place).map(drop))?;
@@ -279,7 +279,7 @@ impl Step for Debian {
             return Err(StepError::environment(
                 "the step debian makes device nodes and other people's files: only root can",
             )
-            .with_help("run as root, or import a root that somebody else made (step = \"import\")"));
+            .with_hint("run as root, or import a root that somebody else made (step = \"import\")"));
         }
         let data = data_files()?;
         let data: Vec<&str> = data.iter().map(String::as_str).collect();
@@ -291,7 +291,7 @@ impl Step for Debian {
             package: PACKAGE,
         };
         let mut resolved = Resolved::with_tools(resolving, &[spec])?;
-        for package in apt::resolve(resolving.store, &self.architecture, &self.packages)? {
+        for package in apt::resolve(resolving.objects, &self.architecture, &self.packages)? {
             let pinned = format!("{} sha256:{}", package.version, package.sha256);
             resolved.sources.insert(package.name, pinned);
         }
@@ -301,14 +301,14 @@ impl Step for Debian {
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
         if !job.action.sandboxed {
             return Err(StepError::environment("the step debian runs in a sandbox or not at all")
-                .with_help("build without --sandbox=off, or import a root that somebody else made"));
+                .with_hint("build without --sandbox=off, or import a root that somebody else made"));
         }
         job.remark("this root is made of Debian's packages, not by catalyst");
         let packages = apt::fetch(job, &self.architecture, &self.packages)?;
-        let inputs = job.store.work_dir()?;
+        let inputs = job.objects.work_dir()?;
         job.progress("unpacking the package lists", 0, None);
         self.prepare(job, &packages, inputs.path()).map_err(StepError::environment)?;
-        let work = job.store.work_dir()?;
+        let work = job.objects.work_dir()?;
         fs::create_dir(work.path().join("tmp")).map_err(StepError::environment)?;
         let given = |name: &str| inputs.path().join(name);
         let environment = [
@@ -343,18 +343,18 @@ impl Step for Debian {
         })?;
         let input = io::BufReader::with_capacity(1 << 20, tar);
         let (tree, slices) = cache::ingest::tar(input, io::sink()).map_err(StepError::action)?;
-        let index = job.store.put(&slices.encode())?.digest;
-        let pack = job.store.adopt(&path)?.digest;
+        let index = job.objects.put(&slices.encode())?.digest;
+        let pack = job.objects.adopt(&path)?.digest;
         let bytes = Bytes::Pack { pack, index };
-        let digest = job.store.put_tree(&tree)?;
-        let boot = boot_files(job.store, &job.store.open_tree(&digest, &bytes)?, Some(b"boot/"))?;
+        let digest = job.objects.put_tree(&tree)?;
+        let boot = boot_files(job.objects, &job.objects.open_tree(&digest, &bytes)?, Some(b"boot/"))?;
         let listing: Vec<_> = packages.iter().map(Package::listing).collect();
         let mut text = serde_json::to_vec_pretty(&listing).map_err(StepError::environment)?;
         text.push(b'\n');
         Ok(BTreeMap::from([
             ("root".to_owned(), Output { object: Object::Tree(digest), bytes }),
-            ("boot".to_owned(), folder(job.store, boot)?),
-            ("packages".to_owned(), job.store.put(&text)?.into()),
+            ("boot".to_owned(), folder(job.objects, boot)?),
+            ("packages".to_owned(), job.objects.put(&text)?.into()),
         ]))
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 
 use blake2::Blake2b512;
-use cache::{Blob, Output, Store};
+use cache::{Blob, Objects, Output};
 use flate2::{Compression, GzBuilder};
 use graph::{Job, Step, StepError};
 use rayon::prelude::*;
@@ -69,29 +69,29 @@ type Hashes = BTreeMap<Algorithm, String>;
 const MEMO: &str = "blake2b sha512";
 
 /// Hashes a file in one reading, once for all lists that name it; with SHA-256 where that is asked for.
-fn hash(store: &Store, blob: &Blob, with_sha256: bool) -> Result<Hashes, StepError> {
+fn hash(objects: &Objects, blob: &Blob, with_sha256: bool) -> Result<Hashes, StepError> {
     let key = blob.digest.to_string();
-    let known = store.memo(MEMO, &key)?;
+    let known = objects.memo(MEMO, &key)?;
     let (blake2b, sha512) = match known.as_deref().and_then(|known| known.split_once(' ')) {
         Some((blake2b, sha512)) => (blake2b.to_owned(), sha512.to_owned()),
         None => {
-            let (blake2b, sha512) = read(store, blob)?;
-            store.set_memo(MEMO, &key, &format!("{blake2b} {sha512}"))?;
+            let (blake2b, sha512) = read(objects, blob)?;
+            objects.set_memo(MEMO, &key, &format!("{blake2b} {sha512}"))?;
             (blake2b, sha512)
         }
     };
     let mut hashes = BTreeMap::from([(Algorithm::Blake2b, blake2b), (Algorithm::Sha512, sha512)]);
     if with_sha256 {
-        hashes.insert(Algorithm::Sha256, store.sha256(&blob.digest)?.to_string());
+        hashes.insert(Algorithm::Sha256, objects.sha256(&blob.digest)?.to_string());
     }
     Ok(hashes)
 }
 
 /// Returns BLAKE2b and SHA-512 of a file, in hex, of the bytes that the digest names and of no others. The store learns its SHA-256
 /// on the way.
-fn read(store: &Store, blob: &Blob) -> Result<(String, String), StepError> {
+fn read(objects: &Objects, blob: &Blob) -> Result<(String, String), StepError> {
     let (mut blake2b, mut sha512) = (Blake2b512::new(), Sha512::new());
-    store.read_through(&blob.digest, |piece| {
+    objects.read_through(&blob.digest, |piece| {
         rayon::join(|| sha512.update(piece), || blake2b.update(piece));
     })?;
     Ok((hex(&blake2b.finalize()), hex(&sha512.finalize())))
@@ -116,7 +116,7 @@ impl Digests {
 
 /// Lists an ISO's files, sorted, gzipped without a date.
 fn contents(job: &Job<'_>, iso: &Blob) -> Result<Vec<u8>, StepError> {
-    let iso = Iso::open(&job.store.verified(&iso.digest)?).map_err(StepError::action)?;
+    let iso = Iso::open(&job.objects.verified(&iso.digest)?).map_err(StepError::action)?;
     let mut listing = Vec::new();
     for path in iso.files.keys() {
         listing.extend_from_slice(b"/");
@@ -147,7 +147,7 @@ impl Step for Digests {
                 .remove(name)
                 .ok_or_else(|| StepError::spec(format!("no input of {} has the ISO {name}", job.node)))?;
             let listing = format!("{name}.CONTENTS.gz");
-            let contents = job.store.put(&contents(job, &iso)?)?;
+            let contents = job.objects.put(&contents(job, &iso)?)?;
             outputs.push((listing.clone(), contents));
             first.extend([(name.clone(), iso), (listing, contents)]);
         }
@@ -159,16 +159,16 @@ impl Step for Digests {
         let has_own = |name: &str| self.each && !self.iso.as_ref().is_some_and(|iso| is_in_isos(name, iso));
         let has_sha256 = |name: &str| has_own(name) || self.iso.as_deref() == Some(name);
         let in_lists = self.hashes.contains(&Algorithm::Sha256);
-        let hash = |(name, blob): &(String, Blob)| hash(job.store, blob, in_lists || has_sha256(name));
+        let hash = |(name, blob): &(String, Blob)| hash(job.objects, blob, in_lists || has_sha256(name));
         let hashed = all.par_iter().map(hash).collect::<Result<Vec<Hashes>, StepError>>()?;
         for ((name, _), hashes) in all.iter().zip(&hashed) {
             if has_own(name) {
                 let lines = self.lines(name, hashes);
-                outputs.push((format!("{name}.DIGESTS"), job.store.put(lines.as_bytes())?));
+                outputs.push((format!("{name}.DIGESTS"), job.objects.put(lines.as_bytes())?));
             }
             if let Some(hex) = hashes.get(&Algorithm::Sha256).filter(|_| has_sha256(name)) {
                 let sha256 = self.line(Algorithm::Sha256, name, hex);
-                outputs.push((format!("{name}.sha256"), job.store.put(sha256.as_bytes())?));
+                outputs.push((format!("{name}.sha256"), job.objects.put(sha256.as_bytes())?));
             }
         }
         let of_all = match &self.iso {
@@ -179,9 +179,9 @@ impl Step for Digests {
         if let Some(name) = of_all {
             let lines: String =
                 all.iter().zip(&hashed).map(|((name, _), hashes)| self.lines(name, hashes)).collect();
-            outputs.push((name, job.store.put(lines.as_bytes())?));
+            outputs.push((name, job.objects.put(lines.as_bytes())?));
         }
-        Ok(BTreeMap::from([("files".to_owned(), folder(job.store, outputs)?)]))
+        Ok(BTreeMap::from([("files".to_owned(), folder(job.objects, outputs)?)]))
     }
 }
 

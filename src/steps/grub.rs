@@ -201,7 +201,7 @@ impl Step for Grub {
     }
 
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
-        let work = job.store.work_dir()?;
+        let work = job.objects.work_dir()?;
         for target in &TARGETS {
             let config = work.path().join(format!("early-{}.cfg", target.output));
             fs::write(&config, self.early_config(target)).map_err(StepError::environment)?;
@@ -217,7 +217,7 @@ impl Step for Grub {
         }
         self.efi_partition(job, work.path())?;
         let mbr = fs::read(MBR).map_err(StepError::environment)?;
-        let mut outputs = BTreeMap::from([("mbr".to_owned(), job.store.put(&mbr)?.into())]);
+        let mut outputs = BTreeMap::from([("mbr".to_owned(), job.objects.put(&mbr)?.into())]);
         for name in ["eltorito", "efi", "net-bios", "net-efi"] {
             outputs.insert(name.to_owned(), job.take(work.path(), &format!("{name}.img"))?.into());
         }

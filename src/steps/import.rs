@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use cache::ingest::TarError;
 use cache::name::RelPath;
 use cache::stat::Stat;
-use cache::{Blob, Bytes, Object, Output, RootTree, Store, TreeDigest};
+use cache::{Blob, Bytes, Object, Objects, Output, RootTree, TreeDigest};
 use graph::{Fault, Job, Resolved, Resolving, Step, StepError};
 use serde::{Deserialize, Serialize};
 
@@ -104,18 +104,18 @@ impl Import {
                 "{} is neither a folder nor a tar nor an ISO 9660 image",
                 self.path.display()
             ))
-            .with_help("a tar may be compressed with gzip, xz, zstd, bzip2, lz4 or lzma")),
+            .with_hint("a tar may be compressed with gzip, xz, zstd, bzip2, lz4 or lzma")),
         }
     }
 
-    fn read_tar(&self, store: &Store, compression: Option<Compression>) -> Result<KnownTar, StepError> {
+    fn read_tar(&self, objects: &Objects, compression: Option<Compression>) -> Result<KnownTar, StepError> {
         let failed = |error: io::Error| StepError::spec(format!("{}: {error}", self.path.display()));
         let stat = Stat::of(&std::fs::metadata(&self.path).map_err(failed)?);
         let path = self.path.canonicalize().map_err(failed)?;
         let key = format!("{} {stat:?}", path.display());
         if let Some(known) =
-            store.memo("tars", &key)?.and_then(|text| serde_json::from_str::<KnownTar>(&text).ok())
-            && let Ok(root) = store.open_tree(&known.tree, &known.bytes)
+            objects.memo("tars", &key)?.and_then(|text| serde_json::from_str::<KnownTar>(&text).ok())
+            && let Ok(root) = objects.open_tree(&known.tree, &known.bytes)
         {
             drop(root);
             return Ok(known);
@@ -124,27 +124,27 @@ impl Import {
         let input = BufReader::with_capacity(1 << 20, File::open(&path).map_err(failed)?);
         let wrong = |error| {
             let fault = if matches!(error, TarError::Copy(_)) { Fault::Environment } else { Fault::Action };
-            StepError::new(fault, error).with_help(format!("while reading {}", self.path.display()))
+            StepError::new(fault, error).with_hint(format!("while reading {}", self.path.display()))
         };
         let known = match compression {
             None => {
                 let (tree, slices) = cache::ingest::tar(input, io::sink()).map_err(wrong)?;
-                let index = store.put(&slices.encode())?.digest;
-                KnownTar { tree: store.put_tree(&tree)?, bytes: Bytes::Tar { path, index } }
+                let index = objects.put(&slices.encode())?.digest;
+                KnownTar { tree: objects.put_tree(&tree)?, bytes: Bytes::Tar { path, index } }
             }
             Some(compression) => {
                 // Slices need the uncompressed bytes, so they are kept.
                 let unpacked = compression.decoder_to_end(input).map_err(failed)?;
-                let mut pack = store.writer()?;
+                let mut pack = objects.writer()?;
                 let (tree, slices) = cache::ingest::tar(unpacked, &mut pack).map_err(wrong)?;
                 let pack = pack.commit()?.digest;
-                let index = store.put(&slices.encode())?.digest;
-                KnownTar { tree: store.put_tree(&tree)?, bytes: Bytes::Pack { pack, index } }
+                let index = objects.put(&slices.encode())?.digest;
+                KnownTar { tree: objects.put_tree(&tree)?, bytes: Bytes::Pack { pack, index } }
             }
         };
         if stat.is_settled(now) {
             let text = serde_json::to_string(&known).map_err(StepError::environment)?;
-            store.set_memo("tars", &key, &text)?;
+            objects.set_memo("tars", &key, &text)?;
         }
         Ok(known)
     }
@@ -165,7 +165,7 @@ impl Step for Import {
     }
 
     fn resolve(&self, resolving: &Resolving<'_>) -> Result<Resolved, StepError> {
-        let store = resolving.store;
+        let objects = resolving.objects;
         let mut resolved = Resolved::default();
         let mut tree = |name: &str, digest: TreeDigest, bytes: Bytes| {
             resolved.sources.insert(name.to_owned(), digest.to_string());
@@ -173,22 +173,22 @@ impl Step for Import {
         };
         match self.look()? {
             Found::Folder => {
-                let (digest, bytes) = read_folder(store, &self.path, self.latest)?;
+                let (digest, bytes) = read_folder(objects, &self.path, self.latest)?;
                 tree("root", digest, bytes);
             }
             Found::Tar(compression) => {
-                let known = self.read_tar(store, compression)?;
+                let known = self.read_tar(objects, compression)?;
                 tree("root", known.tree, known.bytes);
             }
             Found::Iso => {
-                let digest = store.file_digest(&self.path)?;
+                let digest = objects.file_digest(&self.path)?;
                 resolved.sources.insert("iso".to_owned(), digest.to_string());
                 resolved.paths.insert("iso".to_owned(), self.path.clone());
             }
         }
         for (name, folder) in [("boot", &self.boot), ("medium", &self.medium)] {
             if let Some(folder) = folder {
-                let (digest, bytes) = read_folder(store, folder, self.latest)?;
+                let (digest, bytes) = read_folder(objects, folder, self.latest)?;
                 resolved.sources.insert(name.to_owned(), digest.to_string());
                 resolved.places.insert(name.to_owned(), bytes);
             }
@@ -200,12 +200,13 @@ impl Step for Import {
         let opened = |name: &str| -> Result<Option<(TreeDigest, Bytes, RootTree)>, StepError> {
             let Some(bytes) = job.resolved.places.get(name) else { return Ok(None) };
             let digest: TreeDigest = job.resolved.sources[name].parse().map_err(StepError::environment)?;
-            Ok(Some((digest, bytes.clone(), job.store.open_tree(&digest, bytes)?)))
+            Ok(Some((digest, bytes.clone(), job.objects.open_tree(&digest, bytes)?)))
         };
-        let mut boot = opened("boot")?.map(|(_, _, tree)| boot_files(job.store, &tree, None)).transpose()?;
+        let mut boot =
+            opened("boot")?.map(|(_, _, tree)| boot_files(job.objects, &tree, None)).transpose()?;
         let root: Output = if let Some((digest, bytes, tree)) = opened("root")? {
             if boot.is_none() {
-                boot = Some(boot_files(job.store, &tree, Some(b"boot/"))?);
+                boot = Some(boot_files(job.objects, &tree, Some(b"boot/"))?);
             }
             Output { object: Object::Tree(digest), bytes }
         } else {
@@ -216,19 +217,19 @@ impl Step for Import {
             }
             let squashfs = SQUASHFS_PATHS.iter().find_map(|path| iso.file(path)).ok_or_else(|| {
                 StepError::action(format!("{} has no squashfs", path.display()))
-                    .with_help(format!("looked for {}", SQUASHFS_PATHS.join(", ")))
+                    .with_hint(format!("looked for {}", SQUASHFS_PATHS.join(", ")))
             })?;
             let blob = copy_out(job, &iso, squashfs, "copying the squashfs")?;
             // What was hashed must be what was read.
-            if job.store.file_digest(path)?.to_string() != job.resolved.sources["iso"] {
+            if job.objects.file_digest(path)?.to_string() != job.resolved.sources["iso"] {
                 return Err(cache::StoreError::Changed { path: path.clone() }.into());
             }
             blob.into()
         };
-        let packages = job.store.put(b"[]\n")?;
+        let packages = job.objects.put(b"[]\n")?;
         let mut outputs = BTreeMap::from([
             ("root".to_owned(), root),
-            ("boot".to_owned(), folder(job.store, boot.unwrap_or_default())?),
+            ("boot".to_owned(), folder(job.objects, boot.unwrap_or_default())?),
             ("packages".to_owned(), packages.into()),
         ]);
         if let Some((digest, bytes, _)) = opened("medium")? {
@@ -247,21 +248,21 @@ fn iso_error(error: IsoError) -> StepError {
 
 /// Reads a folder into a tree, whose bytes stay where they are; times after `latest` become that.
 pub(super) fn read_folder(
-    store: &Store,
+    objects: &Objects,
     path: &Path,
     latest: Option<u32>,
 ) -> Result<(TreeDigest, Bytes), StepError> {
     let path = path.canonicalize().map_err(StepError::spec)?;
-    let mut tree = cache::ingest::directory(store, &path).map_err(StepError::environment)?;
+    let mut tree = cache::ingest::directory(objects, &path).map_err(StepError::environment)?;
     if let Some(latest) = latest {
         tree = tree.clamped(latest.into());
     }
-    Ok((store.put_tree(&tree)?, Bytes::Directory { path }))
+    Ok((objects.put_tree(&tree)?, Bytes::Directory { path }))
 }
 
 /// Copies the files below `prefix` of a tree into the store.
 pub(super) fn boot_files(
-    store: &Store,
+    objects: &Objects,
     root: &RootTree,
     prefix: Option<&[u8]>,
 ) -> Result<Vec<(String, Blob)>, StepError> {
@@ -270,11 +271,11 @@ pub(super) fn boot_files(
         let inner = path.as_bytes().strip_prefix(prefix.unwrap_or_default());
         let Some(name) = inner.and_then(|name| std::str::from_utf8(name).ok()) else { continue };
         // A kernel that did not change is there already.
-        let blob = if store.contains(&digest)? && store.verified(&digest).is_ok() {
+        let blob = if objects.contains(&digest)? && objects.verified(&digest).is_ok() {
             Blob { digest, size }
         } else {
-            let mut writer = store.writer()?;
-            writer.copy_from(root.open_file(store, path, &digest, size)?)?;
+            let mut writer = objects.writer()?;
+            writer.copy_from(root.open_file(objects, path, &digest, size)?)?;
             writer.commit()?
         };
         files.push((name.to_owned(), blob));
@@ -283,7 +284,7 @@ pub(super) fn boot_files(
 }
 
 fn copy_out(job: &Job<'_>, iso: &Iso, file: &IsoFile, doing: &str) -> Result<Blob, StepError> {
-    let mut writer = job.store.writer()?;
+    let mut writer = job.objects.writer()?;
     let mut reader = iso.reader(file);
     let mut done = 0;
     loop {

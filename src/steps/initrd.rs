@@ -28,10 +28,10 @@ impl Step for Initrd {
     identity!(version 2);
 
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
-        let kernels = boot::find(job.store, &job.tree("boot")?, &self.hints)?;
-        let facts = job.store.put(&kernels.encode()?)?;
+        let kernels = boot::find(job.objects, &job.tree("boot")?, &self.hints)?;
+        let facts = job.objects.put(&kernels.encode()?)?;
         let files = kernels.0.into_iter().map(|entry| (entry.label, entry.initrd));
-        let images = folder(job.store, files)?;
+        let images = folder(job.objects, files)?;
         Ok(BTreeMap::from([("images".to_owned(), images), ("facts".to_owned(), facts.into())]))
     }
 }

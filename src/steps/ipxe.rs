@@ -136,7 +136,7 @@ impl Step for Ipxe {
     identity!(version 1);
 
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
-        let kernels = Kernels::decode(&job.store.read(&job.blob("facts")?.digest)?)?;
+        let kernels = Kernels::decode(&job.objects.read(&job.blob("facts")?.digest)?)?;
         let several = kernels.0.len() > 1;
         let folder_names = Names::folder();
         let beside_names = Names::beside(&self.iso, several);
@@ -152,13 +152,13 @@ impl Step for Ipxe {
         }
         let mut files = Vec::new();
         for (name, text) in scripts {
-            files.push((name.to_owned(), job.store.put(text.as_bytes())?));
+            files.push((name.to_owned(), job.objects.put(text.as_bytes())?));
         }
-        let beside = job.store.put(self.script(&kernels, &beside_names, How::Inject)?.as_bytes())?;
+        let beside = job.objects.put(self.script(&kernels, &beside_names, How::Inject)?.as_bytes())?;
         let beside = [(format!("{}.ipxe", self.iso), beside)];
         Ok(BTreeMap::from([
-            ("beside".to_owned(), folder(job.store, beside)?),
-            ("folder".to_owned(), folder(job.store, files)?),
+            ("beside".to_owned(), folder(job.objects, beside)?),
+            ("folder".to_owned(), folder(job.objects, files)?),
         ]))
     }
 }

@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::PathBuf;
 
-use cache::store::{Held, WorkDir};
+use cache::objects::{Held, WorkDir};
 use cache::{Blob, Output};
 use graph::sandbox::Invocation;
 use graph::tool::ToolSpec;
@@ -107,7 +107,7 @@ impl Volume {
             objects.insert(on_iso.to_owned(), job.blob(input)?);
         }
         // xorriso writes a table into this one, so it gets a copy.
-        let eltorito = job.store.read(&job.blob("eltorito")?.digest)?;
+        let eltorito = job.objects.read(&job.blob("eltorito")?.digest)?;
         fs::write(work.path().join("eltorito"), eltorito).map_err(StepError::environment)?;
         files.insert(ELTORITO.to_owned(), "eltorito".to_owned());
         job.progress("writing", 0, None);
@@ -124,7 +124,7 @@ impl Volume {
             let iso = formats::iso9660::Iso::open(path).map_err(StepError::action)?;
             Ok(objects.iter().filter_map(|(on_iso, blob)| held(&iso, on_iso, *blob)).collect())
         })?;
-        Ok(BTreeMap::from([("files".to_owned(), folder(job.store, [(name.to_owned(), image)])?)]))
+        Ok(BTreeMap::from([("files".to_owned(), folder(job.objects, [(name.to_owned(), image)])?)]))
     }
 
     /// Builds xorriso's command line.
@@ -219,7 +219,7 @@ impl Step for Iso {
         let medium = Medium::Iso { volume_id: self.volume.volume_id.clone() };
         let config = self.menu.grub(&kernels, &medium, Some(&self.volume.volume_id), &paths)?;
 
-        let work = job.store.work_dir()?;
+        let work = job.objects.work_dir()?;
         let mut inputs: BTreeMap<String, PathBuf> = BTreeMap::new();
         let mut files: BTreeMap<String, String> = BTreeMap::new();
         let mut objects: BTreeMap<String, Blob> = BTreeMap::new();
@@ -231,7 +231,7 @@ impl Step for Iso {
                 let name = format!("{kind}-{label}");
                 files.insert(on_iso.clone(), format!("in/{name}"));
                 objects.insert(on_iso, blob);
-                inputs.insert(name, job.store.verified(&blob.digest)?);
+                inputs.insert(name, job.objects.verified(&blob.digest)?);
             }
         }
         let written =

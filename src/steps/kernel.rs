@@ -25,8 +25,8 @@ impl Step for Kernel {
     identity!(version 2);
 
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
-        let kernels = boot::find(job.store, &job.tree("boot")?, &self.hints)?;
+        let kernels = boot::find(job.objects, &job.tree("boot")?, &self.hints)?;
         let files = kernels.0.into_iter().map(|entry| (entry.label, entry.kernel));
-        Ok(BTreeMap::from([("images".to_owned(), folder(job.store, files)?)]))
+        Ok(BTreeMap::from([("images".to_owned(), folder(job.objects, files)?)]))
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cache::name::RelPath;
-use cache::{Blob, Object, Output, Store, Tree};
+use cache::{Blob, Object, Objects, Output, Tree};
 use graph::{Step, StepError};
 use serde::Serialize;
 
@@ -87,7 +87,7 @@ pub(super) fn params(step: &impl Serialize) -> BTreeMap<String, String> {
 
 /// Makes an output of files that are in the store: a folder of plain files.
 pub(super) fn folder(
-    store: &Store,
+    objects: &Objects,
     files: impl IntoIterator<Item = (String, Blob)>,
 ) -> Result<Output, StepError> {
     let files = files.into_iter().map(|(name, blob)| {
@@ -95,5 +95,5 @@ pub(super) fn folder(
         Ok((path, blob.digest, blob.size))
     });
     let tree = Tree::of_files(files.collect::<Result<Vec<_>, StepError>>()?).map_err(StepError::spec)?;
-    Ok(Output { object: Object::Tree(store.put_tree(&tree)?), bytes: cache::Bytes::Store })
+    Ok(Output { object: Object::Tree(objects.put_tree(&tree)?), bytes: cache::Bytes::Store })
 }

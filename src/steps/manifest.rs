@@ -145,14 +145,14 @@ impl Step for Manifest {
     }
 
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
-        let read = |name: &str| Ok::<_, StepError>(job.store.read(&job.blob(name)?.digest)?);
+        let read = |name: &str| Ok::<_, StepError>(job.objects.read(&job.blob(name)?.digest)?);
         let kernels = Kernels::decode(&read("facts")?)?;
         let packages = match job.inputs.contains_key("packages") {
             true => serde_json::from_slice(&read("packages")?).map_err(StepError::environment)?,
             false => serde_json::Value::Array(Vec::new()),
         };
         let facts = |digest: BlobDigest, size| {
-            Ok::<_, StepError>(FileFacts { size, blake3: digest, sha256: job.store.sha256(&digest)? })
+            Ok::<_, StepError>(FileFacts { size, blake3: digest, sha256: job.objects.sha256(&digest)? })
         };
         let squashfs = job.blob("squashfs")?;
         let mut named = Vec::new();
@@ -204,7 +204,7 @@ impl Step for Manifest {
         };
         let mut text = serde_json::to_vec_pretty(&document).map_err(StepError::environment)?;
         text.push(b'\n');
-        let files = [(format!("{}.manifest.json", self.iso), job.store.put(&text)?)];
-        Ok(BTreeMap::from([("files".to_owned(), folder(job.store, files)?)]))
+        let files = [(format!("{}.manifest.json", self.iso), job.objects.put(&text)?)];
+        Ok(BTreeMap::from([("files".to_owned(), folder(job.objects, files)?)]))
     }
 }

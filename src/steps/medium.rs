@@ -107,9 +107,9 @@ impl Step for Medium {
     }
 
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
-        let kernels = Kernels::decode(&job.store.read(&job.blob("facts")?.digest)?)?;
+        let kernels = Kernels::decode(&job.objects.read(&job.blob("facts")?.digest)?)?;
         let entries = self.console_entries(&kernels)?;
-        let work = job.store.work_dir()?;
+        let work = job.objects.work_dir()?;
         let tree = job.tree("tree")?;
         let mut files: BTreeMap<String, String> = BTreeMap::new();
         let mut objects: BTreeMap<String, Blob> = BTreeMap::new();
@@ -125,7 +125,7 @@ impl Step for Medium {
             if added.is_empty() {
                 objects.insert(name.clone(), Blob { digest, size });
             }
-            let mut reader = tree.open_file(job.store, path, &digest, size)?.chain(added);
+            let mut reader = tree.open_file(job.objects, path, &digest, size)?.chain(added);
             let mut file = fs::File::create(work.path().join(&here)).map_err(StepError::environment)?;
             let sum = copy(&mut reader, &mut file, self.verify)?;
             sums.extend(sum.map(|sum| (name.clone(), sum)));
@@ -133,7 +133,7 @@ impl Step for Medium {
         }
         if !files.contains_key(MENU) {
             return Err(StepError::action(format!("the medium's folder has no {MENU}"))
-                .with_help("catalyst's bootloader action writes it; run it again without autoresume"));
+                .with_hint("catalyst's bootloader action writes it; run it again without autoresume"));
         }
         if self.verify {
             let mut image = fs::File::open(job.path("squashfs")?).map_err(StepError::environment)?;

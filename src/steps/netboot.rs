@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use cache::store::Part;
+use cache::objects::Part;
 use cache::{Blob, Output};
 use graph::{Job, Resolved, Resolving, Step, StepError};
 use serde::Serialize;
@@ -130,13 +130,13 @@ impl Netboot {
                 squashfs.size,
                 cpio::MAX_FILE
             ))
-            .with_help("make it smaller, or boot it from the ISO or over HTTP"));
+            .with_hint("make it smaller, or boot it from the ISO or over HTTP"));
         }
         let (before, behind) =
             cpio::around(SQUASHFS_IN_INITRD, squashfs.size).map_err(StepError::environment)?;
         let padding = vec![0; cpio::padding(entry.initrd.size, before.len() as u64) as usize];
         job.progress("combining", 0, None);
-        Ok(job.store.compose(&[
+        Ok(job.objects.compose(&[
             Part::Object(entry.initrd),
             Part::Own(&padding),
             Part::Own(&before),
@@ -200,18 +200,18 @@ impl Step for Netboot {
         for Loader { name, places, package } in LOADERS.iter().filter(|_| self.loaders) {
             let path = places.iter().map(PathBuf::from).find(|path| path.is_file()).ok_or_else(|| {
                 StepError::environment(format!("the boot loader {name} is not at {}", places.join(" nor at ")))
-                    .with_help(format!(
+                    .with_hint(format!(
                         "on Debian: apt-get install {package}; or set netboot.loaders = false to go without loaders"
                     ))
             })?;
-            let digest = resolving.store.file_digest(&path)?;
+            let digest = resolving.objects.file_digest(&path)?;
             // Asking the package manager takes a while; the answer holds as long as the file does.
             let key = format!("{} {digest}", path.display());
-            let version = match resolving.store.memo("package-versions", &key)? {
+            let version = match resolving.objects.memo("package-versions", &key)? {
                 Some(version) => version,
                 None => {
                     let version = package_version(&path).unwrap_or_else(|| "unknown version".to_owned());
-                    resolving.store.set_memo("package-versions", &key, &version)?;
+                    resolving.objects.set_memo("package-versions", &key, &version)?;
                     version
                 }
             };
@@ -245,7 +245,7 @@ impl Step for Netboot {
         }
         for (name, path) in &job.resolved.paths {
             let bytes = std::fs::read(path).map_err(StepError::environment)?;
-            let blob = job.store.put(&bytes)?;
+            let blob = job.objects.put(&bytes)?;
             let pinned = job.action.sources.get(&format!("loader {name}"));
             if pinned.is_none_or(|pinned| !pinned.starts_with(&blob.digest.to_string())) {
                 return Err(cache::StoreError::Changed { path: path.clone() }.into());
@@ -254,7 +254,7 @@ impl Step for Netboot {
         }
         if self.loaders {
             let text = self.pxelinux(&kernels, squashfs)?;
-            files.push(("pxelinux.cfg/default".to_owned(), job.store.put(text.as_bytes())?));
+            files.push(("pxelinux.cfg/default".to_owned(), job.objects.put(text.as_bytes())?));
         }
         let network_images = [("net-bios", "grub/i386-pc/core.0"), ("net-efi", "grub/x86_64-efi/core.efi")];
         let mut has_grub = false;
@@ -266,11 +266,11 @@ impl Step for Netboot {
         }
         if has_grub {
             let text = self.grub(&kernels)?;
-            files.push(("grub/grub.cfg".to_owned(), job.store.put(text.as_bytes())?));
+            files.push(("grub/grub.cfg".to_owned(), job.objects.put(text.as_bytes())?));
         }
         Ok(BTreeMap::from([
-            ("beside".to_owned(), folder(job.store, beside)?),
-            ("folder".to_owned(), folder(job.store, files)?),
+            ("beside".to_owned(), folder(job.objects, beside)?),
+            ("folder".to_owned(), folder(job.objects, files)?),
         ]))
     }
 }

@@ -96,15 +96,15 @@ impl Step for Run {
     }
 
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
-        let work = job.store.work_dir()?;
-        let folders = job.store.work_dir()?;
+        let work = job.objects.work_dir()?;
+        let folders = job.objects.work_dir()?;
         fs::create_dir(work.path().join("out")).map_err(StepError::environment)?;
         let mut inputs = BTreeMap::new();
         for (name, output) in job.inputs {
             let path = match output.object {
                 Object::Blob(blob) => {
                     let place = folders.path().join(name);
-                    fs::copy(job.store.verified(&blob.digest)?, &place).map_err(StepError::environment)?;
+                    fs::copy(job.objects.verified(&blob.digest)?, &place).map_err(StepError::environment)?;
                     place
                 }
                 Object::Tree(_) => write_folder(job, name, folders.path())?,
@@ -143,14 +143,14 @@ fn write_folder(job: &Job<'_>, name: &str, top: &Path) -> Result<PathBuf, StepEr
         StepError::spec(format!(
             "{path} of the input {name:?} is a link or a device; a tool is given plain files"
         ))
-        .with_help("give it the squashfs of the root (squashfs.image)")
+        .with_hint("give it the squashfs of the root (squashfs.image)")
     })?;
     for (path, digest, size) in tree.tree.files() {
         let place = path.below(&folder);
         if let Some(parent) = place.parent() {
             fs::create_dir_all(parent).map_err(StepError::environment)?;
         }
-        let mut reader = tree.open_file(job.store, path, &digest, size)?;
+        let mut reader = tree.open_file(job.objects, path, &digest, size)?;
         let mut file = fs::File::create_new(&place).map_err(StepError::environment)?;
         std::io::copy(&mut reader, &mut file).map_err(StepError::environment)?;
     }
@@ -174,7 +174,7 @@ fn take_folder(job: &Job<'_>, work: &Path, name: &str) -> Result<Output, StepErr
     {
         return Err(StepError::action(format!("the tool ended well but left no folder {name}")));
     }
-    let tree = cache::ingest::directory(job.store, &top).map_err(StepError::environment)?;
+    let tree = cache::ingest::directory(job.objects, &top).map_err(StepError::environment)?;
     check_plain(&tree).map_err(|path| {
         StepError::action(format!("{name}/{path} is a link or a device; outputs are folders of plain files"))
     })?;
@@ -184,5 +184,5 @@ fn take_folder(job: &Job<'_>, work: &Path, name: &str) -> Result<Output, StepErr
             .map_err(|_| StepError::action(format!("{name}/{inner} has a name that is not UTF-8")))?;
         files.push((text.to_owned(), job.take(&top, text)?));
     }
-    folder(job.store, files)
+    folder(job.objects, files)
 }

@@ -93,7 +93,7 @@ impl Step for Squashfs {
             return Ok(BTreeMap::from([("image".to_owned(), image.into())]));
         }
         let root = job.tree("root")?;
-        let work = job.store.work_dir()?;
+        let work = job.objects.work_dir()?;
         let path = work.path().join("image.squashfs");
         let mut out = File::options()
             .create_new(true)
@@ -114,7 +114,7 @@ impl Step for Squashfs {
             job.progress("compressing", done, Some(total));
             !job.cancel.is_cancelled()
         };
-        let summary = squashfs::write(&mut out, &root, job.store, &options, &is_excluded, &progress)
+        let summary = squashfs::write(&mut out, &root, job.objects, &options, &is_excluded, &progress)
             .map_err(|error| match error {
                 WriteError::Store(error) => error.into(),
                 WriteError::Write(_) | WriteError::Read { .. } => StepError::environment(error),
@@ -128,8 +128,8 @@ impl Step for Squashfs {
             ));
         }
         drop(out);
-        let image = job.store.adopt(&path)?;
-        job.store.enter_runs(&image.digest, &summary.runs)?;
+        let image = job.objects.adopt(&path)?;
+        job.objects.enter_runs(&image.digest, &summary.runs)?;
         Ok(BTreeMap::from([("image".to_owned(), image.into())]))
     }
 }

@@ -3,6 +3,7 @@
 use cache::Store;
 
 use crate::cancel::Cancel;
+use crate::error::StepError;
 use crate::event::Event;
 use crate::sandbox::Sandbox;
 use crate::tool::Tools;
@@ -19,6 +20,8 @@ pub struct Backend<'a> {
     pub cancel: &'a Cancel,
     /// Told everything that happens.
     pub listener: &'a (dyn Fn(Event) + Sync),
+    /// Says what to do about an error where the step does not: the engine knows no package manager and no option.
+    pub hints: &'a (dyn Fn(&StepError) -> Option<String> + Sync),
 }
 
 /// How a build goes about it.

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cache::{ActionDigest, ActionResult};
+use cache::{ActionDigest, ActionResult, Blob, Object, Output};
 
 use crate::action::Action;
+use crate::error::Fault;
 use crate::explain::Reason;
 use crate::name::NodeName;
-use crate::step::Fault;
 
 /// A node's outputs are there.
 #[derive(Debug, Clone)]
@@ -71,6 +71,19 @@ impl Built {
         match self.nodes.get(node)? {
             Outcome::Done(done) => Some(done),
             _ => None,
+        }
+    }
+
+    /// Returns an output of a node, if the node is done and has it.
+    pub fn output(&self, node: &str, output: &str) -> Option<&Output> {
+        self.done(&NodeName::new(node)?)?.result.outputs.get(output)
+    }
+
+    /// Returns an output of a node, if the node is done and the output is a blob.
+    pub fn blob(&self, node: &str, output: &str) -> Option<Blob> {
+        match self.output(node, output)?.object {
+            Object::Blob(blob) => Some(blob),
+            Object::Tree(_) => None,
         }
     }
 }

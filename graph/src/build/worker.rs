@@ -12,10 +12,11 @@ use super::backend::{Backend, Options};
 use super::queue::Queue;
 use crate::action::{Action, Sketch};
 use crate::dag::Derivation;
+use crate::error::StepError;
 use crate::event::Event;
 use crate::name::NodeName;
 use crate::sandbox::{Mode, SandboxError};
-use crate::step::{Job, Provenance, Report, Resolved, Resolving, StepError};
+use crate::step::{Job, Provenance, Report, Resolved, Resolving};
 use crate::tool::ToolError;
 
 /// What the workers share.
@@ -112,7 +113,7 @@ fn resolve(
     let (name, derivation) = workshop.nodes[node];
     let report = |report| tell(backend, name, report, None);
     let resolving = Resolving {
-        store: backend.store,
+        objects: backend.store.objects(),
         tools: backend.tools,
         offline: workshop.options.offline,
         cancel: backend.cancel,
@@ -177,7 +178,7 @@ fn caught<T>(step: impl FnOnce() -> Result<T, StepError>) -> Result<T, StepError
             .or_else(|| panic.downcast_ref::<&str>().copied())
             .unwrap_or("for no stated reason");
         Err(StepError::environment(format!("the step panicked: {text}"))
-            .with_help("this is a bug in stagegraph; please report it with the spec"))
+            .with_hint("this is a bug in stagegraph; please report it with the spec"))
     })
 }
 
@@ -200,7 +201,7 @@ fn run(workshop: &Workshop<'_>, task: &RunTask, log: &Mutex<Vec<u8>>) -> Result<
     let remarks = Mutex::default();
     let report = |report| tell(backend, name, report, Some(&remarks));
     let job = Job {
-        store,
+        objects: store.objects(),
         node: name,
         action: &task.action,
         inputs: &task.inputs,

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use cache::stat::Stat;
-use cache::{Store, Tree};
+use cache::{Objects, Tree};
 use graph::{Resolving, StepError};
 use serde::Serialize;
 
@@ -40,19 +40,19 @@ pub(super) fn pin(
     values: &Values,
     installed: &Installed,
 ) -> Result<BTreeMap<String, String>, StepError> {
-    let store = resolving.store;
+    let objects = resolving.objects;
     let first = |key: &str| values.get(key).and_then(|words| words.first()).cloned().unwrap_or_default();
     let mut sources = BTreeMap::new();
     let mut add = |name: String, digest: String| sources.insert(name, digest);
 
     resolving.progress("reading catalyst's inputs", 0, None);
-    add("catalyst".to_owned(), code(store, &installed.package, &["py"])?);
+    add("catalyst".to_owned(), code(objects, &installed.package, &["py"])?);
     for folder in ["targets", "livecd", "arch"] {
-        add(format!("catalyst's {folder}"), code(store, &installed.sharedir.join(folder), &[])?);
+        add(format!("catalyst's {folder}"), code(objects, &installed.sharedir.join(folder), &[])?);
     }
-    add("catalyst.conf".to_owned(), content(store, &installed.conf, "the configuration")?);
+    add("catalyst.conf".to_owned(), content(objects, &installed.conf, "the configuration")?);
     if let Some(script) = &installed.envscript {
-        add("envscript".to_owned(), content(store, script, "the envscript of catalyst.conf")?);
+        add("envscript".to_owned(), content(objects, script, "the envscript of catalyst.conf")?);
     }
     let seed = installed.storedir.join("builds").join(first("source_subpath"));
     let seeds: Vec<PathBuf> = SEEDS
@@ -62,53 +62,53 @@ pub(super) fn pin(
         .collect();
     if seeds.is_empty() {
         return Err(StepError::environment(format!("the seed {} is not there", seed.display()))
-            .with_help("source_subpath names it, below the builds of catalyst's storedir; build it first"));
+            .with_hint("source_subpath names it, below the builds of catalyst's storedir; build it first"));
     }
     for path in seeds {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        add(format!("seed {name}"), content(store, &path, "source_subpath")?);
+        add(format!("seed {name}"), content(objects, &path, "source_subpath")?);
     }
     let treeish = first("snapshot_treeish");
     let name = format!("{}-{treeish}.sqfs", installed.repo_name);
     let snapshot = installed.storedir.join("snapshots").join(&name);
     if !snapshot.is_file() {
         return Err(StepError::environment(format!("the snapshot {} is not there", snapshot.display()))
-            .with_help(format!("make it: catalyst -s {treeish}")));
+            .with_hint(format!("make it: catalyst -s {treeish}")));
     }
     let is_commit = [40, 64].contains(&treeish.len()) && treeish.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let digest = if is_commit { treeish } else { content(store, &snapshot, "snapshot_treeish")? };
+    let digest = if is_commit { treeish } else { content(objects, &snapshot, "snapshot_treeish")? };
     add("snapshot".to_owned(), digest);
     for (key, words) in values {
         if !FILES.iter().any(|known| key == known || (known.starts_with('/') && key.ends_with(known))) {
             continue;
         }
         for word in words {
-            add(format!("{key} {word}"), content(store, Path::new(word), key)?);
+            add(format!("{key} {word}"), content(objects, Path::new(word), key)?);
         }
     }
     Ok(sources)
 }
 
 /// Returns the digest of a file, or of a folder with all its meta data.
-fn content(store: &Store, path: &Path, key: &str) -> Result<String, StepError> {
+fn content(objects: &Objects, path: &Path, key: &str) -> Result<String, StepError> {
     if path.is_relative() {
         return Err(StepError::spec(format!("{key}: {} is not an absolute path", path.display()))
-            .with_help("catalyst is not run in this folder"));
+            .with_hint("catalyst is not run in this folder"));
     }
     if path.is_dir() {
-        let tree = cache::ingest::directory(store, path).map_err(StepError::environment)?;
+        let tree = cache::ingest::directory(objects, path).map_err(StepError::environment)?;
         return Ok(tree.digest().to_string());
     }
     if !path.is_file() {
         return Err(StepError::spec(format!("{key}: {} is not there", path.display()))
-            .with_help("catalyst needs every file that its spec names"));
+            .with_hint("catalyst needs every file that its spec names"));
     }
-    Ok(store.file_digest(path)?.to_string())
+    Ok(objects.file_digest(path)?.to_string())
 }
 
 /// Returns the digest of all files of a folder: names and contents, so that a package that is installed again is the
 /// same. `ends` are the endings that count; none: all.
-fn code(store: &Store, top: &Path, ends: &[&str]) -> Result<String, StepError> {
+fn code(objects: &Objects, top: &Path, ends: &[&str]) -> Result<String, StepError> {
     let mut files: BTreeSet<PathBuf> = BTreeSet::new();
     let mut folders = vec![top.to_owned()];
     while let Some(folder) = folders.pop() {
@@ -124,12 +124,12 @@ fn code(store: &Store, top: &Path, ends: &[&str]) -> Result<String, StepError> {
             }
         }
     }
-    let known = store.known_files(top)?;
+    let known = objects.known_files(top)?;
     let mut hasher = cache::digest::BlobHasher::default();
     for path in files {
         let name = path.strip_prefix(top).unwrap_or(&path).display().to_string();
         let stat = Stat::of(&fs::metadata(&path).map_err(StepError::environment)?);
-        let digest = known.digest(store, &path, &stat)?;
+        let digest = known.digest(objects, &path, &stat)?;
         hasher.update(format!("{}\0{name}\0{digest}\n", name.len()).as_bytes());
     }
     Ok(hasher.finish().to_string())
@@ -182,7 +182,7 @@ pub(super) fn remove(path: &Path) -> Result<(), StepError> {
             "catalyst left {mounted} mounted; {} stays",
             path.display()
         ))
-        .with_help("unmount it, then remove the folder"));
+        .with_hint("unmount it, then remove the folder"));
     }
     fs::remove_dir_all(path)
         .map_err(|error| StepError::environment(format!("remove {}: {error}", path.display())))

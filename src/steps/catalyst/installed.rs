@@ -61,17 +61,17 @@ impl Installed {
         };
         let python = python.ok_or_else(|| {
             StepError::environment(format!("{}, which is to run catalyst, is not there", place.python))
-                .with_help("name another with the setting `python`")
+                .with_hint("name another with the setting `python`")
         })?;
         if !place.conf.is_file() {
             return Err(StepError::environment(format!("{} is not there", place.conf.display()))
-                .with_help("it is catalyst's configuration; name another with the setting `conf`"));
+                .with_hint("it is catalyst's configuration; name another with the setting `conf`"));
         }
         let conf = place.conf.canonicalize().map_err(StepError::environment)?;
         let unshare = resolving.tools.locate("unshare").ok_or_else(|| {
-            StepError::environment("unshare is not installed").with_help("it is part of util-linux")
+            StepError::environment("unshare is not installed").with_hint("it is part of util-linux")
         })?;
-        let key = format!("{} {:?} {}", python.display(), place.dir, resolving.store.file_digest(&conf)?);
+        let key = format!("{} {:?} {}", python.display(), place.dir, resolving.objects.file_digest(&conf)?);
         let placed = |found: Self| Self {
             conf: conf.clone(),
             python: python.clone(),
@@ -79,7 +79,7 @@ impl Installed {
             unshare: unshare.clone(),
             ..found
         };
-        let known = resolving.store.memo("catalyst", &key)?;
+        let known = resolving.objects.memo("catalyst", &key)?;
         let known: Option<Self> = known.and_then(|text| serde_json::from_str(&text).ok());
         if let Some(known) = known.filter(|known| known.package.is_dir()) {
             return Ok(placed(known));
@@ -90,7 +90,7 @@ impl Installed {
                 "{}, which is to run catalyst, cannot be run: {error}",
                 python.display()
             ))
-            .with_help("name another with the setting `python`")
+            .with_hint("name another with the setting `python`")
         })?;
         let text = String::from_utf8_lossy(&output.stdout);
         let last = text.lines().last().unwrap_or_default();
@@ -101,12 +101,12 @@ impl Installed {
                 "{} does not run catalyst: {said}",
                 python.display()
             ))
-            .with_help("install catalyst, or name the folder that holds its Python package with `dir`"));
+            .with_hint("install catalyst, or name the folder that holds its Python package with `dir`"));
         }
         let found: Self = serde_json::from_str(last).map_err(|error| {
             StepError::environment(format!("catalyst's settings cannot be read: {error}"))
         })?;
-        resolving.store.set_memo("catalyst", &key, last)?;
+        resolving.objects.set_memo("catalyst", &key, last)?;
         Ok(placed(found))
     }
 

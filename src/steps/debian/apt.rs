@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use cache::stat::Stat;
-use cache::{BlobDigest, Sha256, Store};
+use cache::{BlobDigest, Objects, Sha256};
 use graph::{Job, StepError};
 use serde::{Deserialize, Serialize};
 
@@ -67,18 +67,18 @@ impl Package {
 
 /// Returns all packages that make the root, sorted by name; the network is not used.
 pub(super) fn resolve(
-    store: &Store,
+    objects: &Objects,
     architecture: &str,
     wanted: &[String],
 ) -> Result<Vec<Pinned>, StepError> {
     // The answer holds as long as apt's lists and sources are untouched.
     let key = format!("{architecture} {} {}", wanted.join(" "), stamp().map_err(StepError::environment)?);
-    if let Some(known) = store.memo("apt", &key)?
+    if let Some(known) = objects.memo("apt", &key)?
         && let Ok(pinned) = serde_json::from_str(&known)
     {
         return Ok(pinned);
     }
-    let work = store.work_dir()?;
+    let work = objects.work_dir()?;
     for folder in ["state", "cache/archives/partial"] {
         fs::create_dir_all(work.path().join(folder)).map_err(StepError::environment)?;
     }
@@ -98,7 +98,7 @@ pub(super) fn resolve(
             "apt cannot resolve the packages: {}",
             problems.join("; ")
         ))
-        .with_help(
+        .with_hint(
             "run `apt-get update` first; if that does not help, correct stage2.packages in the spec",
         ));
     }
@@ -106,11 +106,11 @@ pub(super) fn resolve(
     let mut pinned = text.lines().map(parse).collect::<Result<Vec<_>, StepError>>()?;
     if pinned.is_empty() {
         return Err(StepError::environment("apt knows no essential packages: its lists are empty")
-            .with_help("run `apt-get update` first"));
+            .with_hint("run `apt-get update` first"));
     }
     pinned.sort_by(|a, b| a.name.cmp(&b.name));
     let text = serde_json::to_string(&pinned).map_err(StepError::environment)?;
-    store.set_memo("apt", &key, &text)?;
+    objects.set_memo("apt", &key, &text)?;
     Ok(pinned)
 }
 
@@ -199,7 +199,7 @@ fn parse(line: &str) -> Result<Pinned, StepError> {
 
 /// Returns the packages in the store; those that are not there are fetched and checked.
 pub(super) fn fetch(job: &Job<'_>, architecture: &str, wanted: &[String]) -> Result<Vec<Package>, StepError> {
-    let pinned = resolve(job.store, architecture, wanted)?;
+    let pinned = resolve(job.objects, architecture, wanted)?;
     for package in &pinned {
         let expected = format!("{} sha256:{}", package.version, package.sha256);
         if job.action.sources.get(&package.name) != Some(&expected) {
@@ -207,9 +207,9 @@ pub(super) fn fetch(job: &Job<'_>, architecture: &str, wanted: &[String]) -> Res
         }
     }
     let known = |package: &Pinned| -> Result<Option<BlobDigest>, StepError> {
-        let memo = job.store.memo(BY_SHA256, &package.sha256.to_string())?;
+        let memo = job.objects.memo(BY_SHA256, &package.sha256.to_string())?;
         let Some(digest) = memo.and_then(|text| text.parse().ok()) else { return Ok(None) };
-        Ok(job.store.contains(&digest)?.then_some(digest))
+        Ok(job.objects.contains(&digest)?.then_some(digest))
     };
     let mut missing = Vec::new();
     for package in &pinned {
@@ -224,7 +224,7 @@ pub(super) fn fetch(job: &Job<'_>, architecture: &str, wanted: &[String]) -> Res
             pinned.len(),
             missing[0].name
         ))
-        .with_help("build once without --offline"));
+        .with_hint("build once without --offline"));
     }
     let total = missing.iter().map(|package| package.size).sum();
     let mut done = 0;
@@ -239,7 +239,7 @@ pub(super) fn fetch(job: &Job<'_>, architecture: &str, wanted: &[String]) -> Res
     for package in pinned {
         let blob = known(&package)?
             .ok_or_else(|| StepError::environment(format!("{} was not fetched", package.name)))?;
-        job.store.verified(&blob)?;
+        job.objects.verified(&blob)?;
         let (file, size, sha256) = (package.file.clone(), package.size, package.sha256);
         packages.push(Package { pinned: package, blob, file, size, sha256 });
     }
@@ -248,7 +248,7 @@ pub(super) fn fetch(job: &Job<'_>, architecture: &str, wanted: &[String]) -> Res
 
 /// Fetches packages with apt's own transport, and takes those into the store that have the right hash.
 fn download(job: &Job<'_>, packages: &[&Pinned]) -> Result<(), StepError> {
-    let work = job.store.work_dir()?;
+    let work = job.objects.work_dir()?;
     let mut command = Command::new("/usr/lib/apt/apt-helper");
     command.args(["-o", "APT::Sandbox::User=root", "-qq", "download-file"]).env("LC_ALL", "C");
     command.current_dir(work.path());
@@ -259,20 +259,20 @@ fn download(job: &Job<'_>, packages: &[&Pinned]) -> Result<(), StepError> {
         command.output().map_err(|error| StepError::environment(format!("run apt-helper: {error}")))?;
     if !output.status.success() {
         let errors = String::from_utf8_lossy(&output.stderr);
-        return Err(StepError::environment(format!("fetch packages: {}", errors.trim())).with_help(
+        return Err(StepError::environment(format!("fetch packages: {}", errors.trim())).with_hint(
             "look at the network and at apt's sources; `apt-get update` gets lists that fit the archive",
         ));
     }
     for package in packages {
-        let blob = job.store.adopt(&work.path().join(&package.file))?;
-        let found = job.store.sha256(&blob.digest)?;
+        let blob = job.objects.adopt(&work.path().join(&package.file))?;
+        let found = job.objects.sha256(&blob.digest)?;
         if found != package.sha256 {
             return Err(StepError::environment(format!(
                 "{} has the SHA-256 {found}, but apt's lists say {}",
                 package.file, package.sha256
             )));
         }
-        job.store.set_memo(BY_SHA256, &found.to_string(), &blob.digest.to_string())?;
+        job.objects.set_memo(BY_SHA256, &found.to_string(), &blob.digest.to_string())?;
     }
     Ok(())
 }

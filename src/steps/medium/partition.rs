@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use cache::store::WorkDir;
+use cache::objects::WorkDir;
 use graph::sandbox::Invocation;
 use graph::tool::ToolSpec;
 use graph::{Job, StepError};
@@ -93,7 +93,7 @@ impl Partition {
             .try_fold(true, |is_set, (_, offset)| Ok(is_set && has_times(&path, *offset, time)?));
         if !is_set.map_err(|error: io::Error| StepError::environment(error))? {
             return Err(StepError::environment("this version of xfs_db did not set the times of an XFS")
-                .with_help("without livecd/iso_extra_partition the ISO can be made"));
+                .with_hint("without livecd/iso_extra_partition the ISO can be made"));
         }
         Ok(FILE.to_owned())
     }

@@ -1,25 +1,18 @@
 //! Why the store could not do what it was asked.
 
-use std::io;
 use std::path::PathBuf;
 
 use crate::digest::{BlobDigest, TreeDigest};
+use crate::file::FileError;
 use crate::index::VERSION;
 use crate::tree::DecodeError;
 
 /// Why the store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The operating system said no.
-    #[error("{what} {path}")]
-    Io {
-        /// What was tried: `read`, `write`, …
-        what: &'static str,
-        /// On which file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    /// The system refused something about a file of the store, or one it was to read.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The index could not be read or written.
     #[error("the index of the store, {path}")]
     Index {
@@ -29,10 +22,7 @@ pub enum StoreError {
         source: rusqlite::Error,
     },
     /// The index is no database any more.
-    #[error(
-        "the index of the store, {path}, is damaged; move it away, with those beside it that begin with its name: objects stay, and \
-         what was built is built again"
-    )]
+    #[error("the index of the store, {path}, is damaged")]
     IndexDamaged {
         /// The SQLite file.
         path: PathBuf,
@@ -51,7 +41,7 @@ pub enum StoreError {
     #[error("object {0} is not in the store")]
     Missing(BlobDigest),
     /// An object does not hold what its name says.
-    #[error("object {0} was damaged and has been removed from the store; build again to make it anew")]
+    #[error("object {0} was damaged, and was removed from the store")]
     Damaged(BlobDigest),
     /// A file was said to have an object's bytes in it, and has others.
     #[error("{path} does not have object {object} at byte {at}")]
@@ -75,7 +65,7 @@ pub enum StoreError {
     #[error("the index of the store has a damaged row for {0}")]
     Row(String),
     /// A file changed while it was read, or no longer is what its tree says.
-    #[error("{path} changed: its bytes are no longer those that were hashed; build again")]
+    #[error("{path} changed: its bytes are no longer those that were hashed")]
     Changed {
         /// The file.
         path: PathBuf,
@@ -90,11 +80,5 @@ impl StoreError {
             Some(DatabaseCorrupt | NotADatabase) => StoreError::IndexDamaged { path, source },
             _ => StoreError::Index { path, source },
         }
-    }
-
-    /// Wraps what the system said about `path`.
-    pub(crate) fn io(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> StoreError {
-        let path = path.into();
-        move |source| StoreError::Io { what, path, source }
     }
 }

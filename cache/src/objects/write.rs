@@ -7,19 +7,20 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, params};
 
-use super::{Blob, Store, StoreError};
+use super::{Blob, Objects, StoreError};
 use crate::digest::{BlobHasher, TreeDigest};
+use crate::file::OnFile;
 use crate::index::{self, lock};
 use crate::tree::Tree;
 
-impl Store {
+impl Objects {
     /// Stores `bytes`.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn put(&self, bytes: &[u8]) -> Result<Blob, StoreError> {
         let mut writer = self.writer()?;
-        writer.write_all(bytes).map_err(StoreError::io("write", &writer.path))?;
+        writer.write_all(bytes).on_file("write", &writer.path)?;
         writer.commit()
     }
 
@@ -35,10 +36,10 @@ impl Store {
     /// Starts a blob whose bytes come piece by piece.
     ///
     /// # Errors
-    /// [`StoreError::Io`].
+    /// [`StoreError::File`].
     pub fn writer(&self) -> Result<BlobWriter<'_>, StoreError> {
         let path = self.scratch_name("blob");
-        let file = File::create_new(&path).map_err(StoreError::io("make", &path))?;
+        let file = File::create_new(&path).on_file("make", &path)?;
         Ok(BlobWriter { store: self, path, file, hasher: BlobHasher::default() })
     }
 
@@ -47,17 +48,17 @@ impl Store {
     /// It must lie in a [`WorkDir`](super::WorkDir) of this store, and nobody may still be writing to it.
     ///
     /// # Errors
-    /// [`StoreError::Io`].
+    /// [`StoreError::File`].
     pub fn adopt(&self, path: &Path) -> Result<Blob, StoreError> {
-        let file = File::open(path).map_err(StoreError::io("open", path))?;
+        let file = File::open(path).on_file("open", path)?;
         // The disk is busy with it while it is hashed.
         let (hasher, synced) = std::thread::scope(|scope| {
             let sync = scope.spawn(|| file.sync_data());
             let hasher = BlobHasher::of_file(path);
             (hasher, sync.join().unwrap_or_else(|_| Err(io::Error::other("the thread that syncs it failed"))))
         });
-        synced.map_err(StoreError::io("sync", path))?;
-        let hasher = hasher.map_err(StoreError::io("read", path))?;
+        synced.on_file("sync", path)?;
+        let hasher = hasher.on_file("read", path)?;
         self.enter(&file, path, Blob::hashed(&hasher))
     }
 
@@ -67,10 +68,10 @@ impl Store {
         let object = self.object_path(&digest);
         let is_there = || fs::metadata(&object).is_ok_and(|found| found.len() == size);
         if !is_there() {
-            file.set_permissions(fs::Permissions::from_mode(0o444)).map_err(StoreError::io("chmod", path))?;
-            file.sync_data().map_err(StoreError::io("sync", path))?;
+            file.set_permissions(fs::Permissions::from_mode(0o444)).on_file("chmod", path)?;
+            file.sync_data().on_file("sync", path)?;
             if let Some(folder) = object.parent() {
-                fs::create_dir_all(folder).map_err(StoreError::io("make", folder))?;
+                fs::create_dir_all(folder).on_file("make", folder)?;
             }
         }
         // The collector removes an object and its row under the same lock: it is there with both, or is made anew.
@@ -78,11 +79,11 @@ impl Store {
         let there = self.change(|index| {
             let there = is_there();
             let result = if there {
-                fs::remove_file(path).map_err(StoreError::io("remove", path))
+                fs::remove_file(path).on_file("remove", path)
             } else {
                 // It may have gone since the look above, but then its bytes are on the disk all the same.
-                let synced = file.sync_data().map_err(StoreError::io("sync", path));
-                synced.and_then(|()| fs::rename(path, &object).map_err(StoreError::io("name", &object)))
+                let synced = file.sync_data().on_file("sync", path);
+                synced.and_then(|()| fs::rename(path, &object).on_file("name", &object))
             };
             failure = result.err();
             if failure.is_none() {
@@ -94,7 +95,7 @@ impl Store {
             Ok(there)
         })?;
         if let Some(error) = failure {
-            return Err(error);
+            return Err(error.into());
         }
         lock(&self.touched).insert(digest);
         if !there {
@@ -115,7 +116,7 @@ pub(super) fn enter_row(index: &Connection, blob: &Blob) -> Result<(), rusqlite:
 /// A blob being written; it becomes an object by [`BlobWriter::commit`] or leaves nothing.
 #[derive(Debug)]
 pub struct BlobWriter<'a> {
-    store: &'a Store,
+    store: &'a Objects,
     pub(super) path: PathBuf,
     file: File,
     hasher: BlobHasher,
@@ -125,7 +126,7 @@ impl BlobWriter<'_> {
     /// Stores what was written.
     ///
     /// # Errors
-    /// [`StoreError::Io`].
+    /// [`StoreError::File`].
     pub fn commit(self) -> Result<Blob, StoreError> {
         self.store.enter(&self.file, &self.path, Blob::hashed(&self.hasher))
     }
@@ -133,9 +134,9 @@ impl BlobWriter<'_> {
     /// Takes in all that `reader` gives.
     ///
     /// # Errors
-    /// [`StoreError::Io`]: reading or writing failed.
+    /// [`StoreError::File`]: reading or writing failed.
     pub fn copy_from(&mut self, mut reader: impl Read) -> Result<u64, StoreError> {
-        io::copy(&mut reader, self).map_err(StoreError::io("write", &self.path))
+        Ok(io::copy(&mut reader, self).on_file("write", &self.path)?)
     }
 }
 

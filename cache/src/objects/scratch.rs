@@ -6,11 +6,12 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use super::StoreError;
+use crate::file::{FileError, OnFile};
 
 /// Removes the scratch folders of processes that died.
 pub(super) fn sweep(scratch: &Path) -> Result<(), StoreError> {
-    for entry in fs::read_dir(scratch).map_err(StoreError::io("list", scratch))? {
-        let path = entry.map_err(StoreError::io("list", scratch))?.path();
+    for entry in fs::read_dir(scratch).on_file("list", scratch)? {
+        let path = entry.on_file("list", scratch)?.path();
         if path.extension().is_none_or(|extension| extension != "lock") {
             // The lock is made before the folder and goes after it: without one, nobody uses the folder.
             if !path.with_extension("lock").exists() {
@@ -39,16 +40,16 @@ pub(super) fn claim(scratch: &Path) -> Result<(PathBuf, File), StoreError> {
         let lock_path = path.with_extension("lock");
         match File::create_new(&lock_path) {
             Ok(lock) => {
-                lock.lock().map_err(StoreError::io("lock", &lock_path))?;
+                lock.lock().on_file("lock", &lock_path)?;
                 // A sweeper may have taken the file between its making and its locking.
                 if !lock_path.exists() {
                     continue;
                 }
-                fs::DirBuilder::new().mode(0o700).create(&path).map_err(StoreError::io("make", &path))?;
+                fs::DirBuilder::new().mode(0o700).create(&path).on_file("make", &path)?;
                 return Ok((path, lock));
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(source) => return Err(StoreError::Io { what: "make", path: lock_path, source }),
+            Err(source) => return Err(FileError { what: "make", path: lock_path, source }.into()),
         }
     }
     unreachable!("the loop above only ends by returning")

@@ -8,6 +8,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 
 use super::StoreError;
 use crate::digest::BlobDigest;
+use crate::file::{FileError, OnFile};
 use crate::index::{FORMER, VERSION};
 
 /// Bytes of the reserve: more than the log of the index grows to before it is used anew (1,000 pages of 4 KiB).
@@ -20,12 +21,12 @@ pub(super) fn check_version(dir: &Path) -> Result<(), StoreError> {
         Ok(found) if found == VERSION => Ok(()),
         Ok(found) if !FORMER.contains(&&*found) => Err(StoreError::Version { path, found }),
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(StoreError::Io { what: "read", path, source: error })
+            Err(FileError { what: "read", path, source: error }.into())
         }
         _ => {
             let fresh = dir.join(format!("version.{}", std::process::id()));
-            fs::write(&fresh, VERSION).map_err(StoreError::io("write", &fresh))?;
-            fs::rename(&fresh, &path).map_err(StoreError::io("write", &path))
+            fs::write(&fresh, VERSION).on_file("write", &fresh)?;
+            Ok(fs::rename(&fresh, &path).on_file("write", &path)?)
         }
     }
 }
@@ -45,7 +46,9 @@ pub(crate) fn hold_reserve(dir: &Path) {
 /// Removes a file; one that is not there is as good as removed.
 pub(crate) fn remove_if_there(path: &Path) -> Result<(), StoreError> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io("remove", path)(error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(FileError { what: "remove", path: path.to_owned(), source: error }.into())
+        }
         _ => Ok(()),
     }
 }
@@ -54,11 +57,11 @@ pub(crate) fn remove_if_there(path: &Path) -> Result<(), StoreError> {
 pub(crate) fn object_files(store: &Path) -> Result<Vec<(Option<BlobDigest>, PathBuf)>, StoreError> {
     let objects = store.join("objects");
     let mut files = Vec::new();
-    for folder in fs::read_dir(&objects).map_err(StoreError::io("list", &objects))? {
-        let folder = folder.map_err(StoreError::io("list", &objects))?.path();
+    for folder in fs::read_dir(&objects).on_file("list", &objects)? {
+        let folder = folder.on_file("list", &objects)?.path();
         let Ok(entries) = fs::read_dir(&folder) else { continue };
         for entry in entries {
-            let path = entry.map_err(StoreError::io("list", &folder))?.path();
+            let path = entry.on_file("list", &folder)?.path();
             let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
             let hex = format!("{}{}", name(&folder).unwrap_or_default(), name(&path).unwrap_or_default());
             files.push((hex.parse().ok(), path));

@@ -17,8 +17,9 @@ use super::files::remove_if_there;
 use super::pieces::{Piece, decode, encode};
 use super::whole::Whole;
 use super::write::enter_row;
-use super::{BUFFER, Blob, BlobWriter, Store, StoreError};
+use super::{BUFFER, Blob, BlobWriter, Objects, StoreError};
 use crate::digest::{BlobDigest, BlobHasher};
+use crate::file::{FileError, OnFile};
 use crate::index::lock;
 
 /// What a composition is made of, in order.
@@ -49,13 +50,13 @@ struct Composer<'a> {
 }
 
 impl<'a> Composer<'a> {
-    fn new(store: &'a Store) -> Result<Self, StoreError> {
+    fn new(store: &'a Objects) -> Result<Self, StoreError> {
         Ok(Self { frame: store.writer()?, own: 0, hasher: BlobHasher::default(), pieces: Vec::new() })
     }
 
     fn own(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         self.hasher.update(bytes);
-        self.frame.write_all(bytes).map_err(StoreError::io("write", &self.frame.path))?;
+        self.frame.write_all(bytes).on_file("write", &self.frame.path)?;
         let length = bytes.len() as u64;
         match self.pieces.last_mut() {
             Some((None, _, so_far)) => *so_far += length,
@@ -67,7 +68,7 @@ impl<'a> Composer<'a> {
 
     /// Enters the composition in the index, with a use of it; those of its pieces are noted. Tells as well whether it is
     /// one: what lies in the store as a file needs no pieces.
-    fn commit(self, store: &Store) -> Result<(Blob, bool), StoreError> {
+    fn commit(self, store: &Objects) -> Result<(Blob, bool), StoreError> {
         let frame = self.frame.commit()?.digest;
         let piece = |(object, start, length): (Option<BlobDigest>, u64, u64)| Piece {
             object: object.unwrap_or(frame),
@@ -100,7 +101,7 @@ impl<'a> Composer<'a> {
     }
 }
 
-impl Store {
+impl Objects {
     /// Stores what `parts` give, one behind the other; the objects among them are not kept a second time.
     ///
     /// # Errors
@@ -116,7 +117,7 @@ impl Store {
                     let mut buffer = vec![0; BUFFER];
                     let path = || self.object_path(&blob.digest);
                     loop {
-                        let got = file.read(&mut buffer).map_err(StoreError::io("read", path()))?;
+                        let got = file.read(&mut buffer).on_file("read", path())?;
                         if got == 0 {
                             break;
                         }
@@ -137,16 +138,16 @@ impl Store {
         composer.commit(self).map(|(blob, _)| blob)
     }
 
-    /// Takes the file at `path` into the store, as [`Store::adopt`] does, but keeps no second time what it has of other
-    /// objects. The file becomes the whole that [`Store::verified`] gives in this process.
+    /// Takes the file at `path` into the store, as [`Objects::adopt`] does, but keeps no second time what it has of other
+    /// objects. The file becomes the whole that [`Objects::verified`] gives in this process.
     ///
     /// # Errors
-    /// [`StoreError::Io`], and [`StoreError::NotHeld`] where the file has other bytes than the object where that is said
+    /// [`StoreError::File`], and [`StoreError::NotHeld`] where the file has other bytes than the object where that is said
     /// to be.
     pub fn adopt_composed(&self, path: &Path, held: &[Held]) -> Result<Blob, StoreError> {
         let mut held = held.to_vec();
         held.sort_by_key(|held| held.at);
-        let failed = |source| StoreError::io("read", path)(source);
+        let failed = |source| FileError { what: "read", path: path.to_owned(), source };
         // The disk is busy with it while it is hashed.
         let mut whole = Whole::new(path.to_owned())?;
         let mut file = File::open(path).map_err(failed)?;
@@ -186,7 +187,7 @@ impl Store {
         read(size.saturating_sub(at), &mut |bytes| composer.own(bytes))?;
         let (blob, is_composed) = composer.commit(self)?;
         if !is_composed {
-            fs::remove_file(path).map_err(StoreError::io("remove", path))?;
+            fs::remove_file(path).on_file("remove", path)?;
             return Ok(blob);
         }
         whole.rename(self.scratch_name("whole"))?;
@@ -255,18 +256,17 @@ impl Store {
     /// Writes a composition out in one pass: within the kernel, and by reference where the file system can. Returns the
     /// first object that is shorter than its piece.
     fn write_out(&self, pieces: &[Piece], whole: &Path) -> Result<Option<BlobDigest>, StoreError> {
-        let mut out = File::create_new(whole).map_err(StoreError::io("make", whole))?;
+        let mut out = File::create_new(whole).on_file("make", whole)?;
         for Piece { object, start, length } in pieces {
             let path = self.object_path(object);
             let mut file = match File::open(&path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     return Err(StoreError::Missing(*object));
                 }
-                opened => opened.map_err(StoreError::io("open", &path))?,
+                opened => opened.on_file("open", &path)?,
             };
-            file.seek(SeekFrom::Start(*start)).map_err(StoreError::io("read", &path))?;
-            let copied =
-                io::copy(&mut file.take(*length), &mut out).map_err(StoreError::io("write", whole))?;
+            file.seek(SeekFrom::Start(*start)).on_file("read", &path)?;
+            let copied = io::copy(&mut file.take(*length), &mut out).on_file("write", whole)?;
             if copied != *length {
                 return Ok(Some(*object));
             }
@@ -296,7 +296,7 @@ impl Store {
     /// Finds out why a composition has other bytes than its name says, and takes out what is damaged.
     pub(super) fn remove_composed(&self, digest: &BlobDigest) -> Result<StoreError, StoreError> {
         if let Some(whole) = lock(&self.wholes).remove(digest) {
-            fs::remove_file(&whole.path).map_err(StoreError::io("remove", &whole.path))?;
+            fs::remove_file(&whole.path).on_file("remove", &whole.path)?;
         }
         for piece in self.pieces(digest)?.unwrap_or_default() {
             if let Err(error) = self.verified_again(&piece.object) {
@@ -312,28 +312,29 @@ impl Store {
     /// now, and stays under that.
     ///
     /// # Errors
-    /// [`StoreError::Io`]: it could not be brought to the disk, or not be removed.
+    /// [`StoreError::File`]: it could not be brought to the disk, or not be removed.
     pub fn release(&self, digest: &BlobDigest) -> Result<(), StoreError> {
         let Some(Whole { path, sync }) = lock(&self.wholes).remove(digest) else { return Ok(()) };
         let synced = sync.join().unwrap_or_else(|_| Err(io::Error::other("the thread that syncs it failed")));
-        synced.map_err(StoreError::io("sync", &path))?;
-        fs::remove_file(&path).map_err(StoreError::io("remove", &path))
+        synced.on_file("sync", &path)?;
+        Ok(fs::remove_file(&path).on_file("remove", &path)?)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
     use crate::actions::{ActionResult, Output};
     use crate::collect::Limits;
     use crate::digest::ActionDigest;
+    use crate::store::Store;
+    use crate::testing::{Folder, damage, tick};
     use crate::verify::Damage;
 
     struct World {
-        dir: tempfile::TempDir,
+        dir: Folder,
         store: Store,
         image: Blob,
     }
@@ -341,8 +342,8 @@ mod tests {
     const IMAGE: &[u8] = b"a squashfs";
 
     fn world() -> World {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("store")).unwrap();
+        let dir = Folder::new();
+        let store = dir.store();
         let image = store.put(IMAGE).unwrap();
         World { dir, store, image }
     }
@@ -365,15 +366,9 @@ mod tests {
             self.store.usage().unwrap().all.bytes
         }
 
-        fn damage(&self, digest: &BlobDigest, bytes: &[u8]) {
-            let path = self.store.object_path(digest);
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-            fs::write(&path, bytes).unwrap();
-        }
-
         /// The store as another process sees it.
         fn again(&self) -> Store {
-            Store::open(&self.dir.path().join("store")).unwrap()
+            self.dir.store()
         }
     }
 
@@ -384,7 +379,7 @@ mod tests {
         let world = world();
         let blob = world.composed();
         assert_eq!(blob, Blob { digest: BlobDigest::of(WHOLE), size: WHOLE.len() as u64 });
-        let plain = Store::open(&world.dir.path().join("other")).unwrap();
+        let plain = Objects::open(&world.dir.path().join("other")).unwrap();
         plain.put(WHOLE).unwrap();
         assert_eq!(world.store.sha256(&blob.digest).unwrap(), plain.sha256(&blob.digest).unwrap());
         assert_eq!(world.bytes_kept(), (IMAGE.len() + "headtail".len()) as u64);
@@ -429,7 +424,7 @@ mod tests {
         let world = world();
         let inner = world.composed();
         let outer = world.store.compose(&[Part::Own(b"<"), Part::Object(inner), Part::Own(b">")]).unwrap();
-        world.damage(&world.image.digest, b"b squashfs");
+        damage(&world.store, &world.image.digest, b"b squashfs");
         assert!(
             matches!(world.again().read(&outer.digest), Err(StoreError::Damaged(digest)) if digest == world.image.digest)
         );
@@ -442,7 +437,7 @@ mod tests {
         for damaged in [b"b squashfs".as_slice(), b"cut"] {
             let world = world();
             let blob = world.composed();
-            world.damage(&world.image.digest, damaged);
+            damage(&world.store, &world.image.digest, damaged);
             let other = world.again();
             let error = other.verified(&blob.digest).unwrap_err();
             assert!(matches!(error, StoreError::Damaged(digest) if digest == world.image.digest), "{error}");
@@ -497,7 +492,7 @@ mod tests {
     fn a_repair_leaves_nothing_of_a_composition_whose_piece_is_damaged() {
         let world = world();
         let blob = world.composed();
-        world.damage(&world.image.digest, b"b squashfs");
+        damage(&world.store, &world.image.digest, b"b squashfs");
         let store = world.again();
         let damages = store.verify(true, &|_| ()).unwrap().damages;
         let damaged = |digest| damages.contains(&Damage::Bytes(digest));
@@ -520,7 +515,7 @@ mod tests {
     fn a_file_of_another_size_under_the_same_name_gives_way() {
         let world = world();
         let blob = world.store.put(WHOLE).unwrap();
-        world.damage(&blob.digest, b"cut off");
+        damage(&world.store, &blob.digest, b"cut off");
         assert!(!world.store.contains(&blob.digest).unwrap());
         let held = Held { at: 4, blob: world.image };
         assert_eq!(world.adopt(WHOLE, &[held]).unwrap(), blob);
@@ -534,7 +529,7 @@ mod tests {
         let blob = world.composed();
         world.store.verified(&blob.digest).unwrap();
         world.store.release(&blob.digest).unwrap();
-        world.damage(&world.image.digest, b"b squashfs");
+        damage(&world.store, &world.image.digest, b"b squashfs");
         assert!(matches!(world.store.verified(&blob.digest), Err(StoreError::Damaged(_))));
         let left = fs::read_dir(&world.store.scratch).unwrap().count();
         assert_eq!(left, 0, "nothing stays of what was damaged");
@@ -546,8 +541,8 @@ mod tests {
         world.composed();
         let World { dir, store, .. } = world;
         drop(store);
-        std::thread::sleep(std::time::Duration::from_millis(5));
-        let store = Store::open(&dir.path().join("store")).unwrap();
+        tick();
+        let store = dir.store();
         store.collect(&Limits { max_size: Some(IMAGE.len() as u64), ..Limits::default() }).unwrap();
         assert_eq!(store.verify(false, &|_| ()).unwrap().damages, []);
     }
@@ -564,8 +559,7 @@ mod tests {
         world.store.set_root(&out, "spec", &[action]).unwrap();
         let World { dir, store, image } = world;
         drop(store);
-        let tick = || std::thread::sleep(std::time::Duration::from_millis(5));
-        let open = || Store::open(&dir.path().join("store")).unwrap();
+        let open = || dir.store();
         tick();
         assert_eq!(open().collect(&Limits::default()).unwrap().objects, 0);
         fs::remove_dir(&out).unwrap();

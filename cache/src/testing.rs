@@ -1,0 +1,127 @@
+//! What tests of stores need: a folder that stays when the test fails, results, damage, time that goes by.
+//!
+//! Behind the feature `testing`; nothing of it is in the program.
+#![allow(clippy::unwrap_used, reason = "a test stops where something is not as it should be")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::actions::{ActionResult, Output};
+use crate::digest::{ActionDigest, BlobDigest};
+use crate::index::now;
+use crate::objects::{Blob, Objects};
+use crate::store::Store;
+
+/// A folder that goes away with the test; where the test fails, it stays, and the test says where.
+#[derive(Debug)]
+pub struct Folder(Option<tempfile::TempDir>);
+
+impl Folder {
+    /// Makes an empty one.
+    #[expect(clippy::new_without_default, reason = "it makes a folder")]
+    pub fn new() -> Self {
+        Self(Some(tempfile::Builder::new().prefix("stagegraph-test-").tempdir().unwrap()))
+    }
+
+    /// Returns where it is.
+    pub fn path(&self) -> &Path {
+        self.0.as_ref().expect("it is there until it is dropped").path()
+    }
+
+    /// Returns the path of something in it.
+    pub fn join(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.path().join(name)
+    }
+
+    /// Opens the store in it, as a new process would; it is made where there is none.
+    pub fn store(&self) -> Store {
+        Store::open(&self.join("store")).unwrap()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Some(folder) = self.0.take()
+        {
+            eprintln!("the test failed; its folder is kept: {}", folder.keep().display());
+        }
+    }
+}
+
+/// Records the result of an action called `name`: one output `x`, a blob that holds the name.
+pub fn result(store: &Store, name: &str) -> (ActionDigest, ActionResult, Blob) {
+    let blob = store.put(name.as_bytes()).unwrap();
+    let action = ActionDigest::of_encoding(name.as_bytes());
+    let outputs = BTreeMap::from([("x".to_owned(), Output::from(blob))]).into();
+    let result = ActionResult { outputs, ..ActionResult::default() };
+    store.set_action(&action, &result).unwrap();
+    (action, result, blob)
+}
+
+/// Puts other bytes where an object is, as a failing disk would.
+pub fn damage(store: &Objects, digest: &BlobDigest, bytes: &[u8]) {
+    let path = store.object_path(digest);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::write(&path, bytes).unwrap();
+}
+
+/// Waits until the store's clock shows a later time, for files as well: file systems keep the time of the last tick.
+pub fn tick() {
+    let before = now();
+    while now() < before + 5 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// What a test needs of who runs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// Root: to mount, to change owners, to make devices.
+    Root,
+    /// Anybody but root, whom permissions do not stop.
+    User,
+}
+
+/// Tells whether the test has what it needs; it is to return where it has not.
+///
+/// `make test` runs every test twice, as root and as another user. `STAGEGRAPH_NO_SKIP` names who must be there, `root`
+/// or `user`, so that a run that skips what it was made for fails.
+pub fn needs(need: Need) -> bool {
+    let found = if rustix::process::geteuid().is_root() { Need::Root } else { Need::User };
+    if let Some(set) = std::env::var_os("STAGEGRAPH_NO_SKIP") {
+        let promised = match set.to_str() {
+            Some("root" | "1") => Need::Root,
+            Some("user") => Need::User,
+            _ => panic!("STAGEGRAPH_NO_SKIP is {set:?}; it takes root or user"),
+        };
+        assert_eq!(found, promised, "this run was to skip nothing that needs {promised:?}");
+    }
+    if found != need {
+        eprintln!("SKIPPED: this needs {need:?}, and runs as {found:?}");
+    }
+    found == need
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_folder_of_a_test_that_fails_stays() {
+        let place = std::sync::Mutex::new(PathBuf::new());
+        let failed = std::panic::catch_unwind(|| {
+            let folder = Folder::new();
+            *place.lock().unwrap() = folder.path().to_owned();
+            std::panic::resume_unwind(Box::new("fails"));
+        });
+        let place = place.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+        assert!(failed.is_err() && place.is_dir());
+        fs::remove_dir(&place).unwrap();
+        let sound = Folder::new().path().to_owned();
+        assert!(!sound.exists());
+    }
+}

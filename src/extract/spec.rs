@@ -1,0 +1,102 @@
+//! Makes the spec of a netboot set out of an ISO that somebody published.
+//!
+//! Kernel, initrd and squashfs are taken as they are. The image's own arguments, the consoles and the title are those of
+//! the ISO's menu, so that a machine booted from the network is told what one booted from the ISO is told.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use crate::audit::{EntryFacts, is_of_the_way, iso_menus};
+use crate::cmdline::{Token, TokenError};
+use crate::formats::iso9660::{Iso, IsoError};
+use crate::image::is_plain_name;
+
+/// Why no spec can be made.
+#[derive(Debug, thiserror::Error)]
+pub enum MenuError {
+    /// The ISO.
+    #[error(transparent)]
+    Iso(#[from] IsoError),
+    /// It has no menu.
+    #[error("{0} has no menu that boots Linux; looked for grub.cfg, isolinux.cfg and syslinux.cfg")]
+    NoMenu(PathBuf),
+    /// A word of the ISO's menu cannot be taken over.
+    #[error("{path}: {menu}:{line}")]
+    Token {
+        /// The ISO.
+        path: PathBuf,
+        /// The menu on it.
+        menu: String,
+        /// The line.
+        line: usize,
+        /// Why not.
+        source: TokenError,
+    },
+}
+
+/// Returns the text of a spec that extends `netboot` and takes the ISO at `path`.
+///
+/// # Errors
+/// [`MenuError`].
+pub(super) fn spec(path: &Path) -> Result<String, MenuError> {
+    let iso = Iso::open(path)?;
+    let menus = iso_menus(&iso);
+    let entries = || {
+        menus
+            .iter()
+            .flat_map(|menu| menu.entries.iter().map(move |entry| (menu, entry)))
+            .filter(|(_, e)| !e.is_memtest)
+    };
+    let (menu, first) = entries().next().ok_or_else(|| MenuError::NoMenu(path.to_owned()))?;
+    let token = |word: &str| {
+        let at = |source| MenuError::Token {
+            path: path.to_owned(),
+            menu: menu.file.clone(),
+            line: first.line,
+            source,
+        };
+        Token::new(word).map_err(at)
+    };
+    let mut bootargs = Vec::new();
+    for word in first.words.iter().filter(|word| !is_of_the_way(word) || *word == "nodhcp") {
+        bootargs.push(token(word)?.to_string());
+    }
+    let mut consoles = BTreeSet::new();
+    for word in entries().flat_map(|(_, entry)| &entry.words) {
+        if let Some(console) = word.strip_prefix("console=") {
+            consoles.insert(token(console)?.to_string());
+        }
+    }
+    let kernels: BTreeSet<&str> = entries().filter_map(|(_, entry)| entry.kernel.as_deref()).collect();
+    let label = match kernels.first().map(|kernel| kernel.rsplit('/').next().unwrap_or(kernel)) {
+        Some(name) if is_plain_name(name) => name,
+        _ => "linux",
+    };
+    let image = toml::Table::from_iter([
+        ("name".to_owned(), "netboot".into()),
+        ("title".to_owned(), title(first).into()),
+        ("label".to_owned(), label.into()),
+        // Neither is in any file of a netboot set.
+        ("volume_id".to_owned(), "NETBOOT".into()),
+        ("timestamp".to_owned(), "19700101T000000Z".into()),
+        ("bootargs".to_owned(), bootargs.into()),
+        ("consoles".to_owned(), consoles.into_iter().collect::<Vec<_>>().into()),
+    ]);
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let import = toml::Table::from_iter([("path".to_owned(), path.to_string_lossy().into_owned().into())]);
+    let node = toml::Table::from_iter([("stage2".to_owned(), import.into())]);
+    let spec = toml::Table::from_iter([
+        ("extends".to_owned(), "netboot".into()),
+        ("image".to_owned(), image.into()),
+        ("node".to_owned(), node.into()),
+    ]);
+    Ok(spec.to_string())
+}
+
+/// Returns what the menu calls the system: "Boot LiveCD (kernel: gentoo)" is about LiveCD.
+fn title(entry: &EntryFacts) -> String {
+    let title = entry.title.strip_prefix("Boot ").unwrap_or(&entry.title);
+    let title = title.split(" (").next().unwrap_or(title).trim();
+    let plain: String = title.chars().filter(|c| c.is_ascii_alphanumeric() || " ._+-".contains(*c)).collect();
+    if plain.is_empty() { "Live system".to_owned() } else { plain }
+}
