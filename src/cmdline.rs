@@ -12,7 +12,7 @@ pub mod compare;
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::formats::initramfs::Family;
 
@@ -95,7 +95,7 @@ pub enum Medium {
 }
 
 /// What a user picks in a menu.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Choice {
     /// As it is.

@@ -5,7 +5,7 @@ mod fields;
 mod origin;
 mod value;
 
-pub use self::error::SpecError;
+pub use self::error::{SpecError, SpecErrors};
 pub use self::fields::Fields;
 pub use self::origin::{Origin, Source};
 pub use self::value::{Item, Table, Value};

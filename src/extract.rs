@@ -11,7 +11,7 @@ use graph::Fault;
 
 pub use self::spec::MenuError;
 use crate::audit::{self, GatherError, Place, Report, Set, SetError};
-use crate::config::SpecError;
+use crate::config::SpecErrors;
 use crate::http::{Client, Patience};
 use crate::machine::{Machine, usual};
 use crate::publish::{self, PublishError};
@@ -32,7 +32,7 @@ pub enum ExtractError {
     File(#[from] FileError),
     /// The spec that stands for the ISO.
     #[error(transparent)]
-    Spec(#[from] Box<SpecError>),
+    Spec(#[from] SpecErrors),
     /// The store of this run failed.
     #[error(transparent)]
     Store(#[from] StoreError),

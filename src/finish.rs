@@ -11,7 +11,7 @@ use graph::build::Built;
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
 use crate::catalyst::{Request, RequestError, RequestOutput, RequestResult, SCHEMA};
-use crate::config::SpecError;
+use crate::config::SpecErrors;
 use crate::machine::{Machine, usual};
 use crate::publish::{self, PublishError, Published};
 use crate::report::Reporter;
@@ -40,7 +40,7 @@ pub enum FinishError {
     File(#[from] FileError),
     /// The spec that stands for the request.
     #[error(transparent)]
-    Spec(#[from] Box<SpecError>),
+    Spec(#[from] SpecErrors),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),

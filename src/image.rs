@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::cmdline::Token;
-use crate::config::{Fields, Item, SpecError, Value};
+use crate::config::{Fields, Item, Origin, SpecError, SpecErrors, Value};
 
 /// ISO 9660 has room for this many characters of a volume id.
 const VOLUME_ID_MAX: usize = 32;
@@ -12,7 +12,7 @@ const VOLUME_ID_MAX: usize = 32;
 pub const LEAST_PARTITION_KIB: i64 = 300 << 10;
 
 /// The one date of everything in an image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Timestamp(jiff::Timestamp);
 
 impl Timestamp {
@@ -61,18 +61,20 @@ impl Timestamp {
 pub struct Image {
     /// The stem of every published name: `install-amd64-minimal-20260101T000000Z`.
     pub name: String,
-    /// What menus call the system.
-    pub title: String,
+    /// What menus call the system; graphs without menus need none.
+    pub title: Option<String>,
     /// The name of the kernel and of the initrd on the ISO and in the netboot folder.
-    pub label: String,
+    pub label: Option<String>,
     /// The ISO's volume id, by which the initramfs finds it.
-    pub volume_id: String,
+    pub volume_id: Option<String>,
     /// The one date.
     pub timestamp: Timestamp,
     /// Kernel arguments in front of all others.
     pub bootargs: Vec<Token>,
     /// Consoles that menus offer.
     pub consoles: Vec<Token>,
+    /// Where all this is written.
+    origin: Origin,
 }
 
 /// Tells whether a text can stand in file names, menus and scripts as it is.
@@ -83,85 +85,107 @@ pub fn is_plain_name(text: &str) -> bool {
 }
 
 impl Image {
-    /// Reads `[image]`; tables in it named after a step count where a node runs that step.
-    pub(crate) fn read<'a>(
-        item: &Item,
-        steps: impl Iterator<Item = &'a str>,
-        kinds: &BTreeSet<&str>,
-    ) -> Result<Self, Box<SpecError>> {
+    /// Reads `[image]`, with what tables named after the steps of `kinds` lay over it; notes what is wrong in `errors`.
+    /// What it returns then is of no use but to find more that is wrong.
+    pub(crate) fn read(item: &Item, kinds: &BTreeSet<&str>, errors: &mut SpecErrors) -> Option<Self> {
         let mut merged = item.clone();
-        for name in steps {
+        for name in kinds {
             let Value::Table(table) = &mut merged.value else { break };
-            let Some(own) = table.remove(name) else { continue };
-            if kinds.contains(name) {
-                merged = own.overlaid_on(merged)?;
+            if let Some(own) = table.remove(*name) {
+                merged = errors.check(own.overlaid_on(merged))?;
             }
         }
-        let fields = Fields::of(&merged, "[image]")?;
-        let item = fields.required("timestamp")?;
-        let timestamp = Timestamp::parse(item.as_text()?).ok_or_else(|| {
-            SpecError::at(&item.origin, "this is not a date")
-                .label("expected YYYYMMDDTHHMMSSZ, in UTC, 1970 to 2105")
-        })?;
-        let filled = |key: &'static str| {
-            let text = fields.required_text(key)?;
-            Ok::<_, Box<SpecError>>(timestamp.fill(text))
+        let fields = errors.check(Fields::of(&merged, "[image]"))?;
+        let timestamp = fields.required("timestamp").and_then(|item| {
+            fields.check(item.as_text().and_then(|text| {
+                Timestamp::parse(text).ok_or_else(|| {
+                    SpecError::at(&item.origin, "this is not a date")
+                        .label("expected YYYYMMDDTHHMMSSZ, in UTC, 1970 to 2105")
+                })
+            }))
+        });
+        let timestamp = timestamp.unwrap_or_default();
+        let filled = |key, check: fn(&str) -> Option<(String, &'static str)>| {
+            let item = fields.get(key)?;
+            let text = timestamp.fill(fields.check(item.as_text())?);
+            if let Some((why, label)) = check(&text) {
+                fields.wrong(SpecError::at(&item.origin, why).label(label));
+            }
+            Some(text)
         };
+        fields.required("name");
         let image = Self {
-            name: filled("name")?,
-            title: filled("title")?,
-            label: filled("label")?,
-            volume_id: filled("volume_id")?,
+            name: filled("name", check_name).unwrap_or_default(),
+            title: filled("title", check_title),
+            label: filled("label", check_label),
+            volume_id: filled("volume_id", check_volume_id),
             timestamp,
-            bootargs: fields.get("bootargs").map_or(Ok(Vec::new()), tokens)?,
-            consoles: fields.get("consoles").map_or(Ok(Vec::new()), tokens)?,
+            bootargs: fields.read("bootargs", tokens).unwrap_or_default(),
+            consoles: fields.read("consoles", tokens).unwrap_or_default(),
+            origin: merged.origin.clone(),
         };
-        image.check(&fields)?;
-        fields.finish()?;
-        Ok(image)
+        errors.check(fields.finish());
+        Some(image)
     }
 
-    fn check(&self, fields: &Fields<'_>) -> Result<(), Box<SpecError>> {
-        let wrong = |key: &'static str, why: String, label: &str| {
-            let origin = &fields.required(key)?.origin;
-            Err(SpecError::at(origin, why).label(label))
-        };
-        if self.volume_id.len() > VOLUME_ID_MAX {
-            let (id, length) = (&self.volume_id, self.volume_id.len());
-            let why = format!("the volume id {id:?} has {length} characters; ISO 9660 holds {VOLUME_ID_MAX}");
-            return wrong("volume_id", why, "too long");
+    /// Returns `value`, or notes that what `fields` are of needs it.
+    fn needed(&self, fields: &Fields<'_>, key: &str, value: &Option<String>) -> String {
+        if value.is_none() {
+            let error = SpecError::at(&self.origin, format!("[image] needs {key:?}"));
+            fields.wrong(error.label("it is missing here").hint(format!("{} uses it", fields.what())));
         }
-        if !is_plain_name(&self.volume_id) {
-            let why = format!("the volume id {:?} cannot be found by an initramfs", self.volume_id);
-            return wrong("volume_id", why, "letters, digits, '.', '_', '+' and '-' only");
-        }
-        if !is_plain_name(&self.name) || self.name.len() > 200 || self.name.contains(".tar") {
-            let why = format!("{:?} cannot be the stem of published names", self.name);
-            return wrong(
-                "name",
-                why,
-                "letters, digits, '.', '_', '+' and '-' only; no \".tar\", 200 characters",
-            );
-        }
-        if !is_plain_name(&self.label) || self.label.len() > 64 {
-            return wrong("label", format!("{:?} cannot be a kernel's file name", self.label), "not a name");
-        }
-        if self.title.is_empty()
-            || !self.title.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b'\'')
-        {
-            return wrong(
-                "title",
-                "a menu cannot show this title".to_owned(),
-                "printable ASCII without quotes",
-            );
-        }
-        Ok(())
+        value.clone().unwrap_or_default()
+    }
+
+    /// Returns the title, for a step that needs one.
+    pub fn title(&self, fields: &Fields<'_>) -> String {
+        self.needed(fields, "title", &self.title)
+    }
+
+    /// Returns the label, for a step that needs one.
+    pub fn label(&self, fields: &Fields<'_>) -> String {
+        self.needed(fields, "label", &self.label)
+    }
+
+    /// Returns the volume id, for a step that needs one.
+    pub fn volume_id(&self, fields: &Fields<'_>) -> String {
+        self.needed(fields, "volume_id", &self.volume_id)
     }
 
     /// Returns the ISO's published name.
     pub fn iso_name(&self) -> String {
         format!("{}.iso", self.name)
     }
+}
+
+/// Tells what is wrong with a volume id, and what was expected.
+fn check_volume_id(id: &str) -> Option<(String, &'static str)> {
+    if id.len() > VOLUME_ID_MAX {
+        let why = format!("the volume id {id:?} has {} characters; ISO 9660 holds {VOLUME_ID_MAX}", id.len());
+        return Some((why, "too long"));
+    }
+    let why = || format!("the volume id {id:?} cannot be found by an initramfs");
+    (!is_plain_name(id)).then(|| (why(), "letters, digits, '.', '_', '+' and '-' only"))
+}
+
+/// As [`check_volume_id`], of the stem of published names.
+fn check_name(name: &str) -> Option<(String, &'static str)> {
+    let is_good = is_plain_name(name) && name.len() <= 200 && !name.contains(".tar");
+    let label = "letters, digits, '.', '_', '+' and '-' only; no \".tar\", 200 characters";
+    (!is_good).then(|| (format!("{name:?} cannot be the stem of published names"), label))
+}
+
+/// As [`check_volume_id`], of the file name of kernel and initrd.
+fn check_label(label: &str) -> Option<(String, &'static str)> {
+    let is_good = is_plain_name(label) && label.len() <= 64;
+    (!is_good).then(|| (format!("{label:?} cannot be a kernel's file name"), "not a name"))
+}
+
+/// As [`check_volume_id`], of what menus call the system.
+fn check_title(title: &str) -> Option<(String, &'static str)> {
+    let is_good =
+        !title.is_empty() && title.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b'\'');
+    (!is_good).then(|| ("a menu cannot show this title".to_owned(), "printable ASCII without quotes"))
 }
 
 /// Reads a list of words for a kernel's command line.

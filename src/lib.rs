@@ -5,6 +5,7 @@
 //! ARCHITECTURE.md has the map.
 
 pub mod audit;
+pub mod boot;
 pub mod catalyst;
 pub mod cli;
 pub mod cmdline;

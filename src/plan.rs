@@ -53,7 +53,7 @@ pub fn dot(spec: &Spec) -> String {
 #[derive(Serialize)]
 struct PlanDocument<'a> {
     spec: &'a str,
-    image: BTreeMap<&'static str, String>,
+    image: BTreeMap<&'static str, Option<String>>,
     remarks: Vec<String>,
     nodes: Vec<PlanNode>,
     publish: Vec<PlanPublish>,
@@ -78,10 +78,10 @@ struct PlanPublish {
 /// Renders the plan as JSON; `docs/plan.md` describes the members.
 pub fn json(spec: &Spec) -> String {
     let image = BTreeMap::from([
-        ("name", spec.image.name.clone()),
+        ("name", Some(spec.image.name.clone())),
         ("title", spec.image.title.clone()),
         ("volume_id", spec.image.volume_id.clone()),
-        ("timestamp", spec.image.timestamp.text()),
+        ("timestamp", Some(spec.image.timestamp.text())),
     ]);
     let nodes = spec.dag.order().into_iter().map(|node| {
         let derivation = &spec.dag.nodes()[&node];

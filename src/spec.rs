@@ -13,9 +13,9 @@ use graph::{NodeName, OutputRef};
 
 use self::load::Loaded;
 pub use self::load::{Finder, Overrides};
-use crate::config::{Fields, Item, Origin, SpecError, Value};
+use crate::config::{Fields, Item, Origin, SpecError, SpecErrors, Value};
 use crate::image::Image;
-use crate::steps::{self, Inputs};
+use crate::steps::{self, AUTO, Inputs, can_run};
 
 /// A spec, read and checked.
 pub struct Spec {
@@ -37,11 +37,18 @@ impl Spec {
     /// Finds, reads and checks a spec.
     ///
     /// # Errors
-    /// [`SpecError`], which points into the file.
-    pub fn load(finder: &Finder, name: &str, overrides: &Overrides) -> Result<Spec, Box<SpecError>> {
-        let Loaded { name, item, refused } = finder.load(name, overrides)?;
-        let spec = Reader { finder, remarks: Vec::new(), kinds: BTreeMap::new() }.read(name, &item)?;
-        Ok(Spec { refused, ..spec })
+    /// [`SpecErrors`]: all that is wrong with it, each with its place in the file.
+    pub fn load(finder: &Finder, name: &str, overrides: &Overrides) -> Result<Spec, SpecErrors> {
+        let Loaded { name, item, refused, errors } = finder.load(name, overrides)?;
+        let reader = Reader {
+            finder,
+            errors,
+            remarks: Vec::new(),
+            kinds: BTreeMap::new(),
+            items: BTreeMap::new(),
+            origins: Origins::new(),
+        };
+        Ok(Spec { refused, ..reader.read(name, &item)? })
     }
 
     /// Returns the nodes whose outputs are published.
@@ -52,58 +59,98 @@ impl Spec {
 
 struct Reader<'a> {
     finder: &'a Finder,
+    /// What is wrong so far.
+    errors: SpecErrors,
     remarks: Vec<(NodeName, String)>,
     /// The kind of step each node runs.
     kinds: BTreeMap<NodeName, &'static steps::Kind>,
+    /// What is written of each node.
+    items: BTreeMap<NodeName, &'a Item>,
+    origins: Origins,
 }
 
-impl Reader<'_> {
-    fn read(mut self, name: String, table: &Item) -> Result<Spec, Box<SpecError>> {
+/// Where each input of each node was written.
+type Origins = BTreeMap<(NodeName, String), Origin>;
+
+/// The nodes of a spec, as far as they could be read.
+#[derive(Default)]
+struct Nodes {
+    derivations: BTreeMap<NodeName, Derivation>,
+    /// Outputs that are folders of plain files.
+    folders: BTreeSet<OutputRef>,
+}
+
+impl<'a> Reader<'a> {
+    /// Reads a spec to its end, whatever is wrong in between.
+    fn read(mut self, name: String, table: &'a Item) -> Result<Spec, SpecErrors> {
         let top = Fields::of(table, "a spec")?;
-        let nodes = top.required_table("node")?;
-        let node_fields = Fields::of(nodes, "the nodes of a spec")?;
-        for (node, item) in node_fields.tables()? {
-            let (key, origin) = (node, &item.origin);
-            let node = NodeName::new(key).ok_or_else(|| {
-                SpecError::at(origin, format!("{key:?} is not a node's name"))
-                    .label("lower-case letters, digits and dashes")
-            })?;
-            let kind = self.kind(&node, item)?;
-            self.kinds.insert(node, kind);
-        }
+        top.text("extends");
+        let (image, nodes) = (top.required_table("image"), top.required_table("node"));
+        let publish = top.read("publish", |item| item.entries().map(|_| item));
+        self.errors.check(top.finish());
+        let (Some(image), Some(nodes)) = (image, nodes) else { return Err(self.errors) };
+        self.read_kinds(nodes)?;
         let kinds: BTreeSet<&str> = self.kinds.values().map(|kind| kind.name).collect();
-        let image = Image::read(top.required_table("image")?, steps::names(), &kinds)?;
-        let places = top.table("publish")?.map(published_places).transpose()?.unwrap_or_default();
-        let mut derivations = BTreeMap::new();
-        let mut origins = BTreeMap::new();
-        let mut folders = BTreeSet::new();
-        for (key, item) in node_fields.tables()? {
-            let Some(node) = NodeName::new(key) else { continue };
-            let kind = self.kinds[&node];
-            let (derivation, own) = derivation(&node, item, kind, (&image, &places), &mut origins)?;
-            folders.extend(own.into_iter().map(|output| OutputRef { node: node.clone(), output }));
-            derivations.insert(node, derivation);
+        let image = without_other_steps(image, &kinds);
+        let Some(image) = Image::read(&image, &kinds, &mut self.errors) else { return Err(self.errors) };
+        let places = publish.map(published_places).unwrap_or_default();
+        let mut read = Nodes::default();
+        for (node, kind) in self.kinds.clone() {
+            let item = self.items[&node];
+            let Some((derivation, folders)) = self.derivation(&node, item, kind, &image, &places) else {
+                continue;
+            };
+            read.folders.extend(folders.into_iter().map(|output| OutputRef { node: node.clone(), output }));
+            read.derivations.insert(node, derivation);
         }
-        let publish = match top.table("publish")? {
-            Some(item) => read_publish(item, &derivations, &folders)?,
-            None => Vec::new(),
-        };
-        top.text("extends")?;
-        top.finish()?;
-        let dag = Dag::new(derivations).map_err(|error| point_at(error, &origins, nodes))?;
-        let spec = Spec { name, image, dag, publish, remarks: self.remarks, refused: None };
-        spec.check_unused(nodes)?;
-        Ok(spec)
+        let publish = publish.map(|item| self.read_publish(item, &read)).unwrap_or_default();
+        let known: BTreeSet<NodeName> = read.derivations.keys().cloned().collect();
+        match Dag::new(read.derivations) {
+            Ok(dag) if self.errors.is_empty() => {
+                let spec = Spec { name, image, dag, publish, remarks: self.remarks, refused: None };
+                spec.check_unused(nodes)?;
+                Ok(spec)
+            }
+            Ok(_) => Err(self.errors),
+            Err(errors) => {
+                for error in errors {
+                    // A node that is there and could not be read is not missing.
+                    let is_unread = |node| self.items.contains_key(node) && !known.contains(node);
+                    if !matches!(&error, DagError::UnknownNode { wanted, .. } if is_unread(&wanted.node)) {
+                        self.errors.push(point_at(error, &self.origins, nodes));
+                    }
+                }
+                Err(self.errors)
+            }
+        }
+    }
+
+    /// Finds out which kind of step each node runs.
+    fn read_kinds(&mut self, nodes: &'a Item) -> Result<(), SpecErrors> {
+        let fields = Fields::of(nodes, "the nodes of a spec")?;
+        for (key, item) in fields.tables() {
+            let Some(node) = NodeName::new(key) else {
+                let error = SpecError::at(&item.origin, format!("{key:?} is not a node's name"));
+                self.errors.push(error.label("lower-case letters, digits and dashes"));
+                continue;
+            };
+            self.items.insert(node.clone(), item);
+            match self.kind(&node, item) {
+                Ok(kind) => drop(self.kinds.insert(node, kind)),
+                Err(error) => self.errors.push(error),
+            }
+        }
+        Ok(())
     }
 
     /// Decides which kind of step a node runs.
     fn kind(&mut self, node: &NodeName, item: &Item) -> Result<&'static steps::Kind, Box<SpecError>> {
-        let fields = Fields::of(item, "a node")?;
-        let step = fields.required("step")?;
-        let name = step.as_text()?;
-        let name = match name {
-            "auto" if self.finder.has_catalyst => "catalyst",
-            "auto" => {
+        let step = item.get("step").ok_or_else(|| {
+            SpecError::at(&item.origin, format!("the node {node} needs \"step\"")).label("it is missing here")
+        })?;
+        let name = match step.as_text()? {
+            AUTO if self.finder.has_catalyst => "catalyst",
+            AUTO => {
                 let why = "made of Debian's packages: catalyst is not installed here";
                 self.remarks.push((node.clone(), why.to_owned()));
                 "debian"
@@ -113,15 +160,91 @@ impl Reader<'_> {
         steps::kind(name).ok_or_else(|| {
             SpecError::at(&step.origin, format!("there is no step {name:?}"))
                 .label("not a step")
-                .help(format!("steps are: auto, {}", steps::names().collect::<Vec<_>>().join(", ")))
+                .hint(format!("steps are: auto, {}", steps::names().collect::<Vec<_>>().join(", ")))
         })
+    }
+
+    /// Reads a node; notes what is wrong.
+    fn derivation(
+        &mut self,
+        node: &NodeName,
+        item: &Item,
+        kind: &steps::Kind,
+        image: &Image,
+        places: &BTreeMap<OutputRef, String>,
+    ) -> Option<(Derivation, BTreeSet<String>)> {
+        let merged = self.errors.check(step_settings(item, kind.name))?;
+        let fields = self.errors.check(Fields::of(&merged, &format!("the step {}", kind.name)))?;
+        fields.text("step");
+        let mut inputs = BTreeMap::new();
+        for (name, item) in fields.entries("input") {
+            if let Some(output) = fields.check(read_input(name, item)) {
+                self.origins.insert((node.clone(), name.to_owned()), item.origin.clone());
+                inputs.insert(name.to_owned(), output);
+            }
+        }
+        check_inputs(node, kind, &inputs, &fields, &merged);
+        let published =
+            inputs.iter().filter_map(|(name, output)| Some((name.clone(), places.get(output)?.clone())));
+        let fields = fields.with_published(published.collect());
+        let made = (kind.make)(&fields, image);
+        self.errors.check(fields.finish())?;
+        let made = made?;
+        Some((Derivation::new(made.step, inputs, made.outputs), made.folders))
+    }
+
+    /// Reads `[publish]`: a folder (`.` is the top) and the outputs that go there.
+    fn read_publish(&mut self, item: &Item, read: &Nodes) -> Vec<(Option<RelPath>, OutputRef)> {
+        let mut publish = Vec::new();
+        for (folder, outputs) in self.errors.check(item.entries()).into_iter().flatten() {
+            let path = match folder {
+                "." => None,
+                other => self.errors.check(RelPath::new(other.as_bytes()).map_err(|error| {
+                    SpecError::at(&outputs.origin, error.to_string())
+                        .label("folders are published below the output folder")
+                })),
+            };
+            for output in self.errors.check(outputs.as_list()).unwrap_or_default() {
+                let named = self.published_output(output, read);
+                if let Some(Some(named)) = self.errors.check(named) {
+                    publish.push((path.clone(), named));
+                }
+            }
+        }
+        publish
+    }
+
+    /// Reads one output to publish; `None` where its node could not be read, which is told elsewhere.
+    fn published_output(&self, item: &Item, read: &Nodes) -> Result<Option<OutputRef>, Box<SpecError>> {
+        let text = item.as_text()?;
+        let named = parse_output(text);
+        if let Some(named) = &named
+            && self.items.contains_key(&named.node)
+            && !read.derivations.contains_key(&named.node)
+        {
+            return Ok(None);
+        }
+        let named = named.filter(|named| {
+            read.derivations.get(&named.node).is_some_and(|giver| giver.outputs().contains(&named.output))
+        });
+        let named = named.ok_or_else(|| {
+            SpecError::at(&item.origin, format!("there is no output {text:?} to publish"))
+                .label("expected NODE.OUTPUT of a node of this spec")
+        })?;
+        if !read.folders.contains(&named) {
+            return Err(SpecError::at(&item.origin, format!("{text} is not a folder of plain files"))
+                .label("only such folders can be published")
+                .hint("a node of your own (step = \"run\") can put a file into one"));
+        }
+        Ok(Some(named))
     }
 }
 
 impl Spec {
     /// Refuses nodes that nothing published needs: they would never run, and nobody would notice.
-    fn check_unused(&self, nodes: &Item) -> Result<(), Box<SpecError>> {
+    fn check_unused(&self, nodes: &Item) -> Result<(), SpecErrors> {
         let published = self.published();
+        let mut errors = SpecErrors::default();
         if published.is_empty() {
             return Ok(());
         }
@@ -130,93 +253,86 @@ impl Spec {
         let wanted: BTreeSet<NodeName> =
             published.into_iter().chain(audits.map(|(node, _)| node.clone())).collect();
         let used = self.dag.closure(&wanted);
-        match self.dag.nodes().keys().find(|node| !used.contains(*node)) {
-            None => Ok(()),
-            Some(unused) => {
-                let origin = nodes.get(unused.as_str()).map_or(&nodes.origin, |item| &item.origin);
-                Err(SpecError::at(origin, format!("nothing that is published needs the node {unused}"))
+        for unused in self.dag.nodes().keys().filter(|node| !used.contains(*node)) {
+            let origin = nodes.get(unused.as_str()).map_or(&nodes.origin, |item| &item.origin);
+            errors.push(
+                SpecError::at(origin, format!("nothing that is published needs the node {unused}"))
                     .label("never runs")
-                    .help("publish one of its outputs under [publish], or remove it"))
-            }
+                    .hint("publish one of its outputs under [publish], or remove it"),
+            );
         }
+        errors.or(())
     }
 }
 
-/// Where each input of each node was written.
-type Origins = BTreeMap<(NodeName, String), Origin>;
-
-fn derivation(
-    node: &NodeName,
-    item: &Item,
-    kind: &steps::Kind,
-    (image, places): (&Image, &BTreeMap<OutputRef, String>),
-    origins: &mut Origins,
-) -> Result<(Derivation, BTreeSet<String>), Box<SpecError>> {
-    // Settings of a step stand in the node, or in a table named after the step; those of other steps wait.
-    let mut merged = item.clone();
-    if let Value::Table(table) = &mut merged.value {
-        let own = table.get(kind.name).filter(|item| matches!(item.value, Value::Table(_))).cloned();
+/// Returns `[image]` without the tables of steps that no node runs: those of a spec below, whose nodes run others here, or
+/// those of the other step of `auto`.
+fn without_other_steps(image: &Item, kinds: &BTreeSet<&str>) -> Item {
+    let mut image = image.clone();
+    if let Value::Table(table) = &mut image.value {
         table.retain(|key, item| {
-            let is_step = steps::kind(key).is_some();
-            !(is_step && matches!(item.value, Value::Table(_)))
+            let is_step = matches!(item.value, Value::Table(_)) && steps::kind(key).is_some();
+            !is_step || kinds.contains(key.as_str())
         });
-        if let Some(own) = own {
-            merged = merged.overlaid_on(own)?;
-        }
     }
-    let fields = Fields::of(&merged, &format!("the step {}", kind.name))?;
-    fields.text("step")?;
-    let mut inputs = BTreeMap::new();
-    if let Some(table) = fields.table("input")? {
-        for (name, item) in table.entries()? {
-            let text = item.as_text()?;
-            let output = parse_output(text).ok_or_else(|| {
-                SpecError::at(&item.origin, format!("{text:?} is not an output"))
-                    .label("expected NODE.OUTPUT, such as \"squashfs.image\"")
-            })?;
-            // Inputs become file names where a tool runs.
-            FileName::new(name.as_bytes()).map_err(|error| {
-                SpecError::at(&item.origin, error.to_string()).label("the input's name is not a file name")
-            })?;
-            origins.insert((node.clone(), name.to_owned()), item.origin.clone());
-            inputs.insert(name.to_owned(), output);
-        }
-    }
-    check_inputs(node, kind, &inputs, &merged, origins)?;
-    let published =
-        inputs.iter().filter_map(|(name, output)| Some((name.clone(), places.get(output)?.clone())));
-    let fields = fields.with_published(published.collect());
-    let made = (kind.make)(&fields, image)?;
-    fields.finish()?;
-    Ok((Derivation::new(made.step, inputs, made.outputs), made.folders))
+    image
 }
 
+/// Returns the settings of a node for the step it runs: those that stand in the node, over those in a table named after
+/// the step. A table for the other step of `auto` waits for a machine where that one runs.
+fn step_settings(item: &Item, step: &str) -> Result<Item, Box<SpecError>> {
+    let mut merged = item.clone();
+    let Value::Table(table) = &mut merged.value else { return Ok(merged) };
+    let own = table.get(step).filter(|item| matches!(item.value, Value::Table(_))).cloned();
+    let runs = item.get("step").and_then(|step| step.as_text().ok()).unwrap_or(step);
+    table.retain(|key, item| !(can_run(runs, key) && matches!(item.value, Value::Table(_))));
+    match own {
+        Some(own) => merged.overlaid_on(own),
+        None => Ok(merged),
+    }
+}
+
+/// Reads an input of a node.
+fn read_input(name: &str, item: &Item) -> Result<OutputRef, Box<SpecError>> {
+    let text = item.as_text()?;
+    // Inputs become file names where a tool runs.
+    FileName::new(name.as_bytes()).map_err(|error| {
+        SpecError::at(&item.origin, error.to_string()).label("the input's name is not a file name")
+    })?;
+    parse_output(text).ok_or_else(|| {
+        SpecError::at(&item.origin, format!("{text:?} is not an output"))
+            .label("expected NODE.OUTPUT, such as \"squashfs.image\"")
+    })
+}
+
+/// Notes inputs that a step does not take, and those it lacks.
 fn check_inputs(
     node: &NodeName,
     kind: &steps::Kind,
     inputs: &BTreeMap<String, OutputRef>,
+    fields: &Fields<'_>,
     item: &Item,
-    origins: &Origins,
-) -> Result<(), Box<SpecError>> {
-    let Inputs::Named { required, optional } = kind.inputs else { return Ok(()) };
+) {
+    let Inputs::Named { required, optional } = kind.inputs else { return };
     let known: Vec<&str> = required.iter().chain(optional).copied().collect();
-    for name in inputs.keys() {
-        if !known.contains(&name.as_str()) {
-            let origin = origins.get(&(node.clone(), name.clone())).unwrap_or(&item.origin);
+    for (name, item) in fields.entries("input") {
+        if !known.contains(&name) {
             let takes = if known.is_empty() { "no inputs".to_owned() } else { known.join(", ") };
-            return Err(SpecError::at(origin, format!("the step {} has no input {name:?}", kind.name))
-                .label("not an input")
-                .help(format!("it takes {takes}")));
+            let error = SpecError::at(&item.origin, format!("the step {} has no input {name:?}", kind.name));
+            fields.wrong(error.label("not an input").hint(format!("it takes {takes}")));
         }
     }
-    for name in required {
-        if !inputs.contains_key(*name) {
-            return Err(SpecError::at(&item.origin, format!("{node} lacks the input {name:?}"))
+    for name in required.iter().filter(|name| !inputs.contains_key(**name)) {
+        if item.get("input").is_some_and(|inputs| inputs.get(name).is_some()) {
+            // It is there and could not be read, which is told.
+            continue;
+        }
+        fields.wrong(
+            SpecError::at(&item.origin, format!("{node} lacks the input {name:?}"))
                 .label(format!("the step {} needs it", kind.name))
-                .help(format!("add it: input.{name} = \"NODE.OUTPUT\"")));
-        }
+                .hint(format!("add it: input.{name} = \"NODE.OUTPUT\"")),
+        );
     }
-    Ok(())
 }
 
 fn parse_output(text: &str) -> Option<OutputRef> {
@@ -226,52 +342,17 @@ fn parse_output(text: &str) -> Option<OutputRef> {
 }
 
 /// Returns the folder that each published output goes to, before anything about them is checked.
-fn published_places(item: &Item) -> Result<BTreeMap<OutputRef, String>, Box<SpecError>> {
+fn published_places(item: &Item) -> BTreeMap<OutputRef, String> {
     let mut places = BTreeMap::new();
-    for (folder, outputs) in item.entries()? {
+    for (folder, outputs) in item.entries().into_iter().flatten() {
         let prefix = if folder == "." { String::new() } else { format!("{folder}/") };
-        for output in outputs.as_list()? {
-            if let Some(output) = parse_output(output.as_text()?) {
+        for output in outputs.as_list().unwrap_or_default() {
+            if let Some(output) = output.as_text().ok().and_then(parse_output) {
                 places.insert(output, prefix.clone());
             }
         }
     }
-    Ok(places)
-}
-
-/// Reads `[publish]`: a folder (`.` is the top) and the outputs that go there.
-fn read_publish(
-    item: &Item,
-    derivations: &BTreeMap<NodeName, Derivation>,
-    folders: &BTreeSet<OutputRef>,
-) -> Result<Vec<(Option<RelPath>, OutputRef)>, Box<SpecError>> {
-    let mut publish = Vec::new();
-    for (folder, outputs) in item.entries()? {
-        let path = match folder {
-            "." => None,
-            other => Some(RelPath::new(other.as_bytes()).map_err(|error| {
-                SpecError::at(&outputs.origin, error.to_string())
-                    .label("folders are published below the output folder")
-            })?),
-        };
-        for output in outputs.as_list()? {
-            let text = output.as_text()?;
-            let parsed = parse_output(text).filter(|parsed| {
-                derivations.get(&parsed.node).is_some_and(|giver| giver.outputs().contains(&parsed.output))
-            });
-            let parsed = parsed.ok_or_else(|| {
-                SpecError::at(&output.origin, format!("there is no output {text:?} to publish"))
-                    .label("expected NODE.OUTPUT of a node of this spec")
-            })?;
-            if !folders.contains(&parsed) {
-                return Err(SpecError::at(&output.origin, format!("{text} is not a folder of plain files"))
-                    .label("only such folders can be published")
-                    .help("a node of your own (step = \"run\") can put a file into one"));
-            }
-            publish.push((path.clone(), parsed));
-        }
-    }
-    Ok(publish)
+    places
 }
 
 fn point_at(error: DagError, origins: &Origins, nodes: &Item) -> Box<SpecError> {

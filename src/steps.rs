@@ -23,7 +23,6 @@ mod run;
 mod squashfs;
 
 pub use self::audit::NAME as AUDIT;
-pub use self::boot::{BootEntry, Kernels};
 pub use self::kind::{Inputs, Kind, Made};
 
 /// All kinds.
@@ -56,4 +55,12 @@ pub fn kind(name: &str) -> Option<&'static Kind> {
 /// Returns the names of all kinds.
 pub fn names() -> impl Iterator<Item = &'static str> {
     KINDS.into_iter().map(|kind| kind.name)
+}
+
+/// Stands for the step that makes a root on this machine.
+pub const AUTO: &str = "auto";
+
+/// Tells whether a node that says `step` may run the step of that name.
+pub fn can_run(step: &str, name: &str) -> bool {
+    step == name || step == AUTO && ["catalyst", "debian"].contains(&name)
 }

@@ -58,7 +58,7 @@ fn read_graph(text: &str) -> Result<Dag, Box<dyn Error>> {
         let step = Arc::new(Trivial { seed: node.to_string() });
         nodes.push((node, Derivation::new(step, inputs, BTreeSet::from(["out".to_owned()]))));
     }
-    Ok(Dag::new(nodes.into_iter().collect())?)
+    Dag::new(nodes.into_iter().collect()).map_err(|errors| errors[0].to_string().into())
 }
 
 fn run(store: &Path, file: &Path) -> Result<bool, Box<dyn Error>> {

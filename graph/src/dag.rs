@@ -89,32 +89,36 @@ impl Dag {
     /// Checks the derivations and makes the graph of them.
     ///
     /// # Errors
-    /// [`DagError`], which names the node and the input.
-    pub fn new(nodes: BTreeMap<NodeName, Derivation>) -> Result<Dag, DagError> {
+    /// Every [`DagError`], each of which names the node and the input; a circle is looked for where there is no other.
+    pub fn new(nodes: BTreeMap<NodeName, Derivation>) -> Result<Dag, Vec<DagError>> {
         let numbers: HashMap<&NodeName, (usize, &Derivation)> = nodes
             .iter()
             .enumerate()
             .map(|(number, (name, derivation))| (name, (number, derivation)))
             .collect();
+        let mut errors = Vec::new();
         let mut sources: Vec<Box<[usize]>> = Vec::with_capacity(nodes.len());
         for (node, derivation) in &nodes {
             let mut own = Vec::with_capacity(derivation.inputs.len());
             for (input, wanted) in derivation.inputs() {
-                let Some((giver, given)) = numbers.get(&wanted.node) else {
-                    let (node, input, wanted) = (node.clone(), input.clone(), wanted.clone());
-                    return Err(DagError::UnknownNode { node, input, wanted });
-                };
-                if !given.outputs.contains(&wanted.output) {
-                    return Err(DagError::UnknownOutput {
-                        node: node.clone(),
-                        input: input.clone(),
-                        wanted: wanted.clone(),
-                        has: given.outputs.to_vec(),
-                    });
+                let names = || (node.clone(), input.clone(), wanted.clone());
+                match numbers.get(&wanted.node) {
+                    Some((giver, given)) if given.outputs.contains(&wanted.output) => own.push(*giver),
+                    Some((_, given)) => {
+                        let (node, input, wanted) = names();
+                        let has = given.outputs.to_vec();
+                        errors.push(DagError::UnknownOutput { node, input, wanted, has });
+                    }
+                    None => {
+                        let (node, input, wanted) = names();
+                        errors.push(DagError::UnknownNode { node, input, wanted });
+                    }
                 }
-                own.push(*giver);
             }
             sources.push(own.into());
+        }
+        if !errors.is_empty() {
+            return Err(errors);
         }
         drop(numbers);
         let mut edges: Vec<(usize, usize)> = Vec::new();
@@ -129,7 +133,7 @@ impl Dag {
         let names = nodes.keys().cloned().collect();
         let dag = Dag { nodes, names, sources, givers, takers };
         match dag.find_circle() {
-            Some(circle) => Err(DagError::Cycle(circle)),
+            Some(circle) => Err(vec![DagError::Cycle(circle)]),
             None => Ok(dag),
         }
     }

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
+use cache::ingest::IngestError;
 use cache::{FileError, StoreError};
 
 use crate::sandbox::SandboxError;
@@ -77,6 +78,12 @@ impl Error for StepError {
 
 impl From<FileError> for StepError {
     fn from(error: FileError) -> Self {
+        Self::environment(error)
+    }
+}
+
+impl From<IngestError> for StepError {
+    fn from(error: IngestError) -> Self {
         Self::environment(error)
     }
 }

@@ -13,6 +13,7 @@ use crate::formats::iso9660::BootImage;
 use crate::formats::kernel::Kernel;
 use crate::formats::menus::{Problem, Role};
 use crate::formats::squashfs::Superblock;
+use crate::manifest::{Manifest, ManifestError};
 
 /// What a file is, by its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -254,7 +255,7 @@ pub struct ManifestFacts {
     /// Its file.
     pub file: String,
     /// What it says, or why it cannot be read.
-    pub document: Result<serde_json::Value, String>,
+    pub document: Result<Manifest, ManifestError>,
     /// The files it names: their names there, and in the set.
     pub files: BTreeMap<String, Target>,
 }

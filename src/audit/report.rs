@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::facts::{Kind, Part};
 
 /// The version of the report's schema, which `docs/audit.md` documents.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// One of the things an audit looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub struct Finding {
     /// What is wrong.
     pub what: String,
     /// What to do.
-    pub mend: String,
+    pub hint: String,
 }
 
 /// How a check ended.
@@ -76,18 +76,18 @@ impl Outcome {
         &mut self,
         subject: impl Into<String>,
         what: impl Into<String>,
-        mend: impl Into<String>,
+        hint: impl Into<String>,
     ) {
-        self.add(Verdict::Different, subject.into(), what.into(), mend.into());
+        self.add(Verdict::Different, subject.into(), what.into(), hint.into());
     }
 
     pub(super) fn warns(
         &mut self,
         subject: impl Into<String>,
         what: impl Into<String>,
-        mend: impl Into<String>,
+        hint: impl Into<String>,
     ) {
-        self.add(Verdict::Warning, subject.into(), what.into(), mend.into());
+        self.add(Verdict::Warning, subject.into(), what.into(), hint.into());
     }
 
     pub(super) fn unreadable(&mut self, subject: impl Into<String>, what: impl Into<String>) {
@@ -99,11 +99,11 @@ impl Outcome {
         );
     }
 
-    fn add(&mut self, verdict: Verdict, subject: String, what: String, mend: String) {
+    fn add(&mut self, verdict: Verdict, subject: String, what: String, hint: String) {
         // Names come from files that anybody made: nothing in them may reach a terminal as a command.
         let [subject, what] = [subject, what].map(|text| plain(&text));
         self.verdict = self.verdict.max(verdict);
-        self.findings.push(Finding { verdict, subject, what, mend });
+        self.findings.push(Finding { verdict, subject, what, hint });
     }
 
     /// Ends a check: what to say if all is right, or if there was nothing.
@@ -206,7 +206,7 @@ impl Report {
             for finding in &outcome.findings {
                 let sub = mark_of_finding(finding.verdict, outcome.verdict);
                 paragraphs.push((sub.to_owned(), format!("{}: {}", finding.subject, finding.what)));
-                paragraphs.push(("→ ".to_owned(), finding.mend.clone()));
+                paragraphs.push(("→ ".to_owned(), finding.hint.clone()));
             }
             for (index, (lead, paragraph)) in paragraphs.iter().enumerate() {
                 let initial = if index == 0 { format!("{first}{lead}") } else { format!("{indent}{lead}") };

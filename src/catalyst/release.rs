@@ -184,7 +184,7 @@ impl Release {
             None => Ok(()),
             Some((key, (origin, _))) => Err(SpecError::at(origin, format!("catalyst has no key {key:?}"))
                 .label("unknown to this target")
-                .help("catalyst takes every line with a colon for a key, in a list as well")),
+                .hint("catalyst takes every line with a colon for a key, in a list as well")),
         }
     }
 
@@ -380,7 +380,7 @@ pub fn read_values(item: &Item, filled: &dyn Fn(&str) -> String) -> Result<Value
             if let Some((_, name, _)) = placeholder(&text) {
                 return Err(SpecError::at(&item.origin, format!("nothing stands for @{name}@"))
                     .label("a placeholder")
-                    .help(format!(
+                    .hint(format!(
                         "give it: --set {name}=…; or make the root of Debian's packages: step = \"debian\""
                     )));
             }
@@ -406,6 +406,7 @@ pub fn read_values(item: &Item, filled: &dyn Fn(&str) -> String) -> Result<Value
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::SpecErrors;
 
     const SPEC: &str = "\
 # A comment: with a colon.
@@ -449,7 +450,7 @@ livecd/motd: %(livecd/motd)s/more
 
     fn refused(text: &str) -> String {
         let error = read(&source(text), &fill()).err().unwrap();
-        format!("{:?}", miette::Report::new(*error)).split_whitespace().collect::<Vec<_>>().join(" ")
+        SpecErrors::from(error).render().split_whitespace().collect::<Vec<_>>().join(" ")
     }
 
     #[test]

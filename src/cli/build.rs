@@ -9,7 +9,9 @@ use graph::sandbox::Mode;
 
 use super::args::{self, SpecArgs, StoreArgs, finder};
 use super::failure::{DONE, Failure, code_of, refused, stopped};
+use crate::config::SpecErrors;
 use crate::machine;
+use crate::manifest::{Manifest, Way};
 use crate::publish;
 use crate::report::{Reporter, Style};
 use crate::spec::Spec;
@@ -60,11 +62,10 @@ impl Build {
         let finder = finder();
         let overrides = self.spec.overrides();
         // All specs are read before anything runs: a mistake in the last one costs nothing.
-        let specs = self
-            .specs
-            .iter()
-            .map(|name| Ok(Spec::load(&finder, name, &overrides)?))
-            .collect::<Result<Vec<_>, Failure>>()?;
+        let mut errors = SpecErrors::default();
+        let specs = self.specs.iter().map(|name| errors.check(Spec::load(&finder, name, &overrides)));
+        let specs: Vec<Spec> = specs.collect::<Vec<_>>().into_iter().flatten().collect();
+        let specs = errors.or(specs)?;
         if let Some(twice) =
             specs.iter().enumerate().find(|(i, spec)| specs[..*i].iter().any(|s| s.name == spec.name))
         {
@@ -175,17 +176,10 @@ impl Build {
             let cache::Object::Tree(tree) = output.object else { continue };
             let Ok(tree) = store.tree(&tree) else { continue };
             for (path, digest, _) in tree.files() {
-                let document: Option<serde_json::Value> =
-                    store.read(&digest).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-                let Some(ways) = document.as_ref().and_then(|document| document["boot"].as_array()) else {
-                    continue;
-                };
-                let ways: Vec<_> = ways
-                    .iter()
-                    .filter_map(|way| {
-                        Some(format!("{:>6} MiB  {}", way["least_ram_mib"].as_u64()?, way["way"].as_str()?))
-                    })
-                    .collect();
+                let text = store.read(&digest).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+                let Some(Ok(manifest)) = text.map(|text| Manifest::read(&text)) else { continue };
+                let line = |way: &Way| format!("{:>6} MiB  {}", way.least_ram_mib, way.way);
+                let ways: Vec<String> = manifest.boot.iter().map(line).collect();
                 reporter.say(&format!("least memory:\n{}", ways.join("\n")));
                 reporter.say(&format!("manifest: {}", path.below(folder).display()));
             }

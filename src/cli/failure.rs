@@ -6,7 +6,7 @@ use cache::{FileError, StoreError};
 use graph::Fault;
 use graph::error::causes;
 
-use crate::config::SpecError;
+use crate::config::SpecErrors;
 use crate::hints;
 use crate::publish::PublishError;
 
@@ -53,7 +53,7 @@ impl Failure {
 
     /// Prints it.
     pub(super) fn print(&self) {
-        complain(&format!("error: {}", self.message.trim_start()));
+        complain(&format!("error: {}", self.message.trim()));
         if let Some(hint) = &self.hint {
             complain(&format!("  hint: {hint}"));
         }
@@ -78,9 +78,9 @@ impl From<PublishError> for Failure {
     }
 }
 
-impl From<Box<SpecError>> for Failure {
-    fn from(error: Box<SpecError>) -> Self {
-        Self::wrong(format!("{:?}", miette::Report::new(*error)))
+impl From<SpecErrors> for Failure {
+    fn from(errors: SpecErrors) -> Self {
+        Self::wrong(errors.render())
     }
 }
 

@@ -1,10 +1,13 @@
 //! Reads the keys of a table one by one, and refuses those nobody asked for.
+//!
+//! A value that is wrong does not end the reading: it is noted, something harmless is returned in its place, and
+//! [`Fields::finish`] gives all that was noted. Nobody may use what was read before that.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
-use super::error::SpecError;
+use super::error::{SpecError, SpecErrors};
 use super::value::{Item, Table, Value};
 
 /// A table being read.
@@ -13,6 +16,7 @@ pub struct Fields<'a> {
     table: &'a Table,
     what: String,
     asked: RefCell<BTreeSet<&'static str>>,
+    errors: RefCell<SpecErrors>,
     published: BTreeMap<String, String>,
 }
 
@@ -20,12 +24,19 @@ impl<'a> Fields<'a> {
     /// Starts reading a table; `what` names it in errors.
     ///
     /// # Errors
-    /// It is no table.
+    /// It is not a table.
     pub fn of(item: &'a Item, what: &str) -> Result<Self, Box<SpecError>> {
         let Value::Table(table) = &item.value else {
             return Err(SpecError::at(&item.origin, format!("{what} must be a table")).label("not a table"));
         };
-        Ok(Self { item, table, what: what.to_owned(), asked: RefCell::default(), published: BTreeMap::new() })
+        Ok(Self {
+            item,
+            table,
+            what: what.to_owned(),
+            asked: RefCell::default(),
+            errors: RefCell::default(),
+            published: BTreeMap::new(),
+        })
     }
 
     /// Says where the inputs of a node are published.
@@ -39,125 +50,123 @@ impl<'a> Fields<'a> {
         &self.published
     }
 
+    /// Returns what the table is, as errors name it.
+    pub fn what(&self) -> &str {
+        &self.what
+    }
+
+    /// Notes an error.
+    pub fn wrong(&self, error: Box<SpecError>) {
+        self.errors.borrow_mut().push(error);
+    }
+
+    /// Notes what went wrong, if something did; returns what went well.
+    pub fn check<T>(&self, result: Result<T, Box<SpecError>>) -> Option<T> {
+        self.errors.borrow_mut().check(result)
+    }
+
     /// Returns the value at `key`, if there is one.
     pub fn get(&self, key: &'static str) -> Option<&'a Item> {
         self.asked.borrow_mut().insert(key);
         self.table.get(key)
     }
 
-    /// Returns the value at `key`.
-    ///
-    /// # Errors
-    /// There is none.
-    pub fn required(&self, key: &'static str) -> Result<&'a Item, Box<SpecError>> {
-        self.get(key).ok_or_else(|| {
-            SpecError::at(&self.item.origin, format!("{} needs {key:?}", self.what))
-                .label("it is missing here")
-        })
+    /// Returns the value at `key`; notes where there is none.
+    pub fn required(&self, key: &'static str) -> Option<&'a Item> {
+        let found = self.get(key);
+        if found.is_none() {
+            self.wrong(
+                SpecError::at(&self.item.origin, format!("{} needs {key:?}", self.what))
+                    .label("it is missing here"),
+            );
+        }
+        found
     }
 
-    /// Returns the text at `key`.
-    ///
-    /// # Errors
-    /// It is something else.
-    pub fn text(&self, key: &'static str) -> Result<Option<&'a str>, Box<SpecError>> {
-        self.get(key).map(Item::as_text).transpose()
+    /// Returns what `read` makes of the value at `key`; `None` where there is none, or it cannot be read.
+    pub fn read<T>(
+        &self,
+        key: &'static str,
+        read: impl FnOnce(&'a Item) -> Result<T, Box<SpecError>>,
+    ) -> Option<T> {
+        self.check(read(self.get(key)?))
     }
 
-    /// Returns the text at `key`, which must be there.
-    ///
-    /// # Errors
-    /// It is missing or something else.
-    pub fn required_text(&self, key: &'static str) -> Result<&'a str, Box<SpecError>> {
-        self.required(key)?.as_text()
+    /// Returns the text at `key`, if there is one.
+    pub fn text(&self, key: &'static str) -> Option<&'a str> {
+        self.read(key, Item::as_text)
+    }
+
+    /// Returns the text at `key`; notes where there is none.
+    pub fn required_text(&self, key: &'static str) -> Option<&'a str> {
+        self.check(self.required(key)?.as_text())
     }
 
     /// Returns the truth value at `key`, or `default`.
-    ///
-    /// # Errors
-    /// It is something else.
-    pub fn bool(&self, key: &'static str, default: bool) -> Result<bool, Box<SpecError>> {
-        self.get(key).map_or(Ok(default), Item::as_bool)
+    pub fn bool(&self, key: &'static str, default: bool) -> bool {
+        self.read(key, Item::as_bool).unwrap_or(default)
     }
 
-    /// Returns the number at `key`.
-    ///
-    /// # Errors
-    /// It is something else, or out of range.
-    pub fn integer(
-        &self,
-        key: &'static str,
-        range: RangeInclusive<i64>,
-    ) -> Result<Option<i64>, Box<SpecError>> {
-        let Some(item) = self.get(key) else { return Ok(None) };
-        let number = item.as_integer()?;
-        if range.contains(&number) {
-            return Ok(Some(number));
-        }
-        Err(SpecError::at(&item.origin, format!("{key} must be from {} to {}", range.start(), range.end()))
+    /// Returns the number at `key`, which must be in `range`.
+    pub fn integer(&self, key: &'static str, range: RangeInclusive<i64>) -> Option<i64> {
+        self.read(key, |item| {
+            let number = item.as_integer()?;
+            if range.contains(&number) {
+                return Ok(number);
+            }
+            Err(SpecError::at(
+                &item.origin,
+                format!("{key} must be from {} to {}", range.start(), range.end()),
+            )
             .label("out of range"))
+        })
     }
 
     /// Returns the texts of the list at `key`; none where it is missing.
-    ///
-    /// # Errors
-    /// It is something else.
-    pub fn texts(&self, key: &'static str) -> Result<Vec<(&'a str, &'a Item)>, Box<SpecError>> {
-        let Some(item) = self.get(key) else { return Ok(Vec::new()) };
-        item.as_list()?.iter().map(|item| Ok((item.as_text()?, item))).collect()
+    pub fn texts(&self, key: &'static str) -> Vec<(&'a str, &'a Item)> {
+        let items = self.read(key, Item::as_list).unwrap_or_default();
+        items.iter().filter_map(|item| Some((self.check(item.as_text())?, item))).collect()
     }
 
-    /// Returns the table at `key`.
-    ///
-    /// # Errors
-    /// It is something else.
-    pub fn table(&self, key: &'static str) -> Result<Option<&'a Item>, Box<SpecError>> {
-        let Some(item) = self.get(key) else { return Ok(None) };
-        drop(item.entries()?);
-        Ok(Some(item))
+    /// Returns the entries of the table at `key`; none where it is missing.
+    pub fn entries(&self, key: &'static str) -> Vec<(&'a str, &'a Item)> {
+        self.read(key, Item::entries).into_iter().flatten().collect()
     }
 
     /// Returns the table at `key`, which must be there.
-    ///
-    /// # Errors
-    /// It is missing or something else.
-    pub fn required_table(&self, key: &'static str) -> Result<&'a Item, Box<SpecError>> {
+    pub fn required_table(&self, key: &'static str) -> Option<&'a Item> {
         let item = self.required(key)?;
-        drop(item.entries()?);
-        Ok(item)
+        self.check(item.entries().map(|_| item))
     }
 
-    /// Returns all entries, each of which must be a table.
-    ///
-    /// # Errors
-    /// One is something else.
-    pub fn tables(&self) -> Result<Vec<(&'a str, &'a Item)>, Box<SpecError>> {
-        let entries = self.table.iter().map(|(key, item)| {
-            drop(item.entries()?);
-            Ok((key.as_str(), item))
-        });
-        entries.collect()
+    /// Returns all entries that are tables; notes those that are not.
+    pub fn tables(&self) -> Vec<(&'a str, &'a Item)> {
+        let is_table = |item: &&'a Item| self.check(item.entries().map(drop)).is_some();
+        self.table.iter().map(|(key, item)| (key.as_str(), item)).filter(|(_, item)| is_table(item)).collect()
     }
 
     /// Ends the reading.
     ///
     /// # Errors
-    /// There is a key that nobody asked for.
-    pub fn finish(&self) -> Result<(), Box<SpecError>> {
-        let asked = self.asked.borrow();
-        let Some((key, item)) = self.table.iter().find(|(key, _)| !asked.contains(key.as_str())) else {
-            return Ok(());
-        };
-        let known: Vec<&str> = asked.iter().copied().collect();
-        let near = known.iter().min_by_key(|known| distance(known, key)).filter(|n| distance(n, key) <= 2);
-        let help = match near {
-            Some(near) => format!("did you mean {near:?}?"),
-            None => format!("it knows: {}", known.join(", ")),
-        };
-        Err(SpecError::at(&item.origin, format!("{} has no key {key:?}", self.what))
-            .label("unknown key")
-            .help(help))
+    /// All that was noted, and every key that nobody asked for.
+    pub fn finish(self) -> Result<(), SpecErrors> {
+        let asked = self.asked.into_inner();
+        let mut errors = self.errors.into_inner();
+        for (key, item) in self.table.iter().filter(|(key, _)| !asked.contains(key.as_str())) {
+            errors.push(unknown(&self.what, key, item, &asked));
+        }
+        errors.or(())
     }
+}
+
+/// Returns the error about a key that nobody asked for.
+fn unknown(what: &str, key: &str, item: &Item, known: &BTreeSet<&'static str>) -> Box<SpecError> {
+    let near = known.iter().min_by_key(|known| distance(known, key)).filter(|n| distance(n, key) <= 2);
+    let hint = match near {
+        Some(near) => format!("did you mean {near:?}?"),
+        None => format!("it knows: {}", known.iter().copied().collect::<Vec<_>>().join(", ")),
+    };
+    SpecError::at(&item.origin, format!("{what} has no key {key:?}")).label("unknown key").hint(hint)
 }
 
 /// Returns how many characters must be changed, added or removed to make one text of the other.
@@ -174,4 +183,39 @@ fn distance(a: &str, b: &str) -> usize {
         }
     }
     row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::Source;
+
+    #[test]
+    fn all_that_is_wrong_with_a_table_is_told_at_once() {
+        let text = "name = 1\nflag = 'yes'\nsize = 99\nlist = ['a', 2, 'c']\nnmae = 'x'\n";
+        let source = Arc::new(Source { name: "spec".to_owned(), text: text.to_owned() });
+        let item = Item::parse(&source).unwrap();
+        let fields = Fields::of(&item, "it").unwrap();
+        assert_eq!(fields.required_text("name"), None);
+        assert!(fields.bool("flag", true));
+        assert_eq!(fields.integer("size", 1..=9), None);
+        let list: Vec<_> = fields.texts("list").into_iter().map(|(text, _)| text).collect();
+        assert_eq!(list, ["a", "c"]);
+        assert_eq!(fields.required_text("other"), None);
+        let errors = fields.finish().unwrap_err().render();
+        for says in [
+            "expected a text, found a number",
+            "expected true or false, found a text",
+            "size must be from 1 to 9",
+            "it needs \"other\"",
+            "it has no key \"nmae\"",
+            "hint: did you mean \"name\"?",
+        ] {
+            assert!(errors.contains(says), "{says}\n{errors}");
+        }
+        // The place of each: the first two of the list are the wrong type of `name` and of an element.
+        assert_eq!(errors.matches("expected a text, found a number").count(), 2, "{errors}");
+    }
 }

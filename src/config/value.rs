@@ -131,6 +131,14 @@ impl Item {
         }
     }
 
+    /// As [`Item::get`], to change the value.
+    pub fn get_mut(&mut self, key: &str) -> Option<&mut Item> {
+        match &mut self.value {
+            Value::Table(table) => table.get_mut(key),
+            _ => None,
+        }
+    }
+
     /// Lays this value over `base`: tables are merged key by key, anything else replaces.
     ///
     /// # Errors
@@ -149,7 +157,7 @@ impl Item {
             }
             (own @ Value::Table(_), below) | (own, below @ Value::Table(_)) => {
                 let item = Item { value: own, origin: self.origin };
-                Err(item.wrong(below.kind()).help("the spec it extends has it as that"))
+                Err(item.wrong(below.kind()).hint("the spec it extends has it as that"))
             }
             (own, _) => Ok(Item { value: own, origin: self.origin }),
         }
@@ -186,7 +194,7 @@ fn read_value(value: Spanned<DeValue<'_>>, source: &Arc<Source>) -> Result<Value
         DeValue::Table(table) => read_table(table, source)?,
         DeValue::Float(_) | DeValue::Datetime(_) => {
             return Err(SpecError::at(&origin, "specs have no fractions and no dates")
-                .help("write it as a text, in quotes"));
+                .hint("write it as a text, in quotes"));
         }
     })
 }

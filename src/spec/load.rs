@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::catalyst;
-use crate::config::SpecError;
-use crate::config::{Item, Origin, Source, Table, Value};
+use crate::config::{Item, Origin, Source, SpecError, SpecErrors, Table, Value};
 use crate::image::Timestamp;
+use crate::steps;
 
 /// The specs inside the program.
 const BUILT_IN: [(&str, &str); 5] = [
@@ -60,11 +60,14 @@ pub(super) struct Loaded {
     pub(super) item: Item,
     /// What is asked for and cannot be made.
     pub(super) refused: Option<String>,
+    /// What is wrong with tables for steps.
+    pub(super) errors: SpecErrors,
 }
 
 impl Finder {
     /// Reads a spec with all it extends and the overrides.
-    pub(super) fn load(&self, name: &str, overrides: &Overrides) -> Result<Loaded, Box<SpecError>> {
+    pub(super) fn load(&self, name: &str, overrides: &Overrides) -> Result<Loaded, SpecErrors> {
+        let mut errors = SpecErrors::default();
         let (stem, source) = self.find(name, None)?;
         let (mut fill, set) = overrides.split();
         let mut refused = None;
@@ -77,9 +80,9 @@ impl Finder {
             let read = catalyst::read_spec(&source, &fill)?;
             refused = read.refused;
             own = read.set;
-            item = self.extended(read.item, &source, 0)?;
+            item = self.extended(read.item, &source, 0, &mut errors)?;
         } else {
-            item = self.extended(Item::parse(&source)?, &source, 0)?;
+            item = self.extended(Item::parse(&source)?, &source, 0, &mut errors)?;
             if let Some(epoch) = &overrides.epoch {
                 item = laid_over(
                     item,
@@ -97,17 +100,31 @@ impl Finder {
         for text in set {
             item = laid_over(item, text, "--set")?;
         }
-        Ok(Loaded { name: stem, item, refused })
+        Ok(Loaded { name: stem, item, refused, errors })
     }
 
-    fn extended(&self, item: Item, source: &Arc<Source>, depth: usize) -> Result<Item, Box<SpecError>> {
-        let Some(extends) = item.get("extends") else { return Ok(item) };
+    /// Lays a spec over what it extends.
+    fn extended(
+        &self,
+        item: Item,
+        source: &Arc<Source>,
+        depth: usize,
+        errors: &mut SpecErrors,
+    ) -> Result<Item, Box<SpecError>> {
+        let Some(extends) = item.get("extends") else {
+            check_image_tables(&item, &item, errors);
+            return Ok(item);
+        };
         if depth == MAX_DEPTH {
             return Err(SpecError::at(&extends.origin, "specs extend each other in a circle, or too deep"));
         }
         let (_, base_source) = self.find(extends.as_text()?, Some((&extends.origin, source)))?;
-        let base = self.extended(Item::parse(&base_source)?, &base_source, depth + 1)?;
-        item.overlaid_on(base)
+        let mut base = self.extended(Item::parse(&base_source)?, &base_source, depth + 1, errors)?;
+        drop_step_tables(&item, &mut base);
+        let own = item.clone();
+        let merged = item.overlaid_on(base)?;
+        check_image_tables(&own, &merged, errors);
+        Ok(merged)
     }
 
     /// Finds a spec by path (with a slash or `.toml`) or by name.
@@ -144,11 +161,61 @@ impl Finder {
             ));
         }
         let folders: Vec<_> = self.folders.iter().map(|folder| folder.display().to_string()).collect();
-        Err(error(format!("there is no spec {name:?}")).help(format!(
+        Err(error(format!("there is no spec {name:?}")).hint(format!(
             "looked for {file} in {}, and among the built-in ones ({}); a path needs a slash in it",
             folders.join(", "),
             BUILT_IN.map(|(name, _)| name).join(", ")
         )))
+    }
+}
+
+/// Returns the step that a spec's node says it runs.
+fn step_of<'a>(spec: &'a Item, node: &str) -> Option<&'a str> {
+    spec.get("node")?.get(node)?.get("step")?.as_text().ok()
+}
+
+/// Returns the entries of a table that are tables named after a step.
+fn step_tables(table: Option<&Item>) -> impl Iterator<Item = (&str, &Item)> {
+    let entries = table.and_then(|table| table.entries().ok()).into_iter().flatten();
+    entries.filter(|(key, item)| steps::kind(key).is_some() && matches!(item.value, Value::Table(_)))
+}
+
+/// Where a spec has a node run another step than the spec below does, the settings of the step below go.
+fn drop_step_tables(own: &Item, base: &mut Item) {
+    let Some(nodes) = own.get("node").and_then(|nodes| nodes.entries().ok()) else { return };
+    for (node, _) in nodes {
+        let (Some(step), Some(before)) = (step_of(own, node), step_of(base, node).map(str::to_owned)) else {
+            continue;
+        };
+        let of_base = base.get_mut("node").and_then(|nodes| nodes.get_mut(node));
+        if let Some(Value::Table(table)) = of_base.map(|node| &mut node.value) {
+            table.retain(|key, item| {
+                let is_settings = matches!(item.value, Value::Table(_)) && steps::can_run(&before, key);
+                !is_settings || steps::can_run(step, key)
+            });
+        }
+    }
+}
+
+/// Refuses tables in `[image]` for steps that no node can run: they would count for nothing. (Of a node, such a table is a
+/// key that the node's step does not know.)
+fn check_image_tables(own: &Item, merged: &Item, errors: &mut SpecErrors) {
+    let nodes: Vec<&str> = merged
+        .get("node")
+        .and_then(|nodes| nodes.entries().ok())
+        .into_iter()
+        .flatten()
+        .filter_map(|(node, _)| step_of(merged, node))
+        .collect();
+    // A spec without nodes leaves them to those that extend it.
+    if nodes.is_empty() {
+        return;
+    }
+    for (name, item) in step_tables(own.get("image")) {
+        if !nodes.iter().any(|step| steps::can_run(step, name)) {
+            let error = SpecError::at(&item.origin, format!("no node runs the step {name}"));
+            errors.push(error.label(format!("[image.{name}] would count for nothing")));
+        }
     }
 }
 
@@ -173,7 +240,7 @@ fn put_in(mut item: Item, name: &str, text: &str) -> Result<Item, Box<SpecError>
         return Ok(item);
     }
     Err(SpecError::nowhere(format!("--set {name}: nothing in the spec says @{name}@"))
-        .help("a name in capitals stands for a placeholder; settings are image.KEY and NODE.KEY"))
+        .hint("a name in capitals stands for a placeholder; settings are image.KEY and NODE.KEY"))
 }
 
 /// Replaces a text in all texts; tells whether it was there.
@@ -221,8 +288,10 @@ fn laid_over(item: Item, text: &str, option: &str) -> Result<Item, Box<SpecError
         value: Value::Table(Table::from([((*key).to_owned(), item)])),
         origin: origin(0..start - 1),
     });
+    let mut item = item;
+    drop_step_tables(&nested, &mut item);
     let mut item = nested.overlaid_on(item)?;
-    // What the command line says of the image goes before what a step's own table says.
+    // What the command line says of the image overrides what a step's own table says.
     if let (["image", key], Value::Table(top)) = (&path[..], &mut item.value)
         && let Some(Value::Table(image)) = top.get_mut("image").map(|image| &mut image.value)
     {

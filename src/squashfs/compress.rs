@@ -27,11 +27,6 @@ impl Kind {
         ROWS.iter().find(|row| row.name == name).map(|row| row.kind)
     }
 
-    /// Returns the names of all.
-    pub fn names() -> impl Iterator<Item = &'static str> {
-        ROWS.iter().map(|row| row.name)
-    }
-
     /// Returns the name.
     pub fn name(self) -> &'static str {
         self.row().name

@@ -7,7 +7,7 @@ use cache::Output;
 use graph::{Job, Step, StepError};
 use serde::Serialize;
 
-use super::kind::{Inputs, Kind, Made, folder, identity};
+use super::kind::{Inputs, Kind, Made, folder, identity, json};
 use crate::audit::{self, Place, Set, Verdict};
 use crate::config::{Fields, SpecError};
 use crate::image::Image;
@@ -20,19 +20,21 @@ pub const NAME: &str = "audit";
 /// `allow` names checks whose differences are warnings.
 pub(super) const KIND: Kind = Kind { name: NAME, inputs: Inputs::Any, make };
 
-fn make(fields: &Fields<'_>, image: &Image) -> Result<Made, Box<SpecError>> {
+fn make(fields: &Fields<'_>, image: &Image) -> Option<Made> {
     let mut allow = Vec::new();
-    for (id, item) in fields.texts("allow")? {
+    for (id, item) in fields.texts("allow") {
         if !audit::is_check(id) {
             let known: Vec<&str> = audit::CHECKS.iter().map(|check| check.id).collect();
-            return Err(SpecError::at(&item.origin, format!("there is no check {id:?}"))
-                .label("not a check of the audit")
-                .help(format!("there are {}", known.join(", "))));
+            fields.wrong(
+                SpecError::at(&item.origin, format!("there is no check {id:?}"))
+                    .label("not a check of the audit")
+                    .hint(format!("there are {}", known.join(", "))),
+            );
         }
         allow.push(id.to_owned());
     }
     let step = Audit { iso: image.iso_name(), folders: fields.published().clone(), allow };
-    Ok(Made::new(step, &["report/"]))
+    Some(Made::new(step, &["report/"]))
 }
 
 #[derive(Serialize)]
@@ -44,7 +46,7 @@ struct Audit {
 }
 
 impl Step for Audit {
-    identity!(version 1);
+    identity!(version 2);
 
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
         let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
@@ -73,7 +75,7 @@ impl Step for Audit {
                 .iter()
                 .filter(|(_, finding)| finding.verdict > Verdict::Warning)
                 .map(|(check, finding)| {
-                    format!("{check}: {}: {}\n    → {}", finding.subject, finding.what, finding.mend)
+                    format!("{check}: {}: {}\n    → {}", finding.subject, finding.what, finding.hint)
                 })
                 .collect();
             let message =
@@ -84,9 +86,7 @@ impl Step for Audit {
         for (check, finding) in &findings {
             job.remark(format!("{check}: {}: {}", finding.subject, finding.what));
         }
-        let mut text = serde_json::to_vec_pretty(&report).map_err(StepError::environment)?;
-        text.push(b'\n');
-        let report = [(format!("{}.audit.json", self.iso), job.objects.put(&text)?)];
+        let report = [(format!("{}.audit.json", self.iso), job.objects.put(&json(&report))?)];
         Ok(BTreeMap::from([("report".to_owned(), folder(job.objects, report)?)]))
     }
 }

@@ -3,73 +3,45 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 
+use cache::file::OnFile;
 use cache::name::RelPath;
 use cache::{Blob, Objects, RootTree};
 use graph::{Job, StepError};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
+use crate::boot::{BootEntry, Kernels};
 use crate::config::{Fields, SpecError};
 use crate::formats::compression::Compression;
-use crate::formats::initramfs::{self, Family, Initramfs};
+use crate::formats::initramfs::{self, Family};
 use crate::formats::kernel;
 use crate::image::{Image, is_plain_name};
 
-/// A kernel and the initrd that goes with it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BootEntry {
-    /// The name of both on the media.
-    pub label: String,
-    /// The kernel.
-    pub kernel: Blob,
-    /// The kernel's release, where it says.
-    pub release: Option<String>,
-    /// The initrd, as it is.
-    pub initrd: Blob,
-    /// Who made the initrd.
-    pub family: Family,
-    /// What is in the initrd.
-    pub initramfs: Initramfs,
+/// Reads the input `facts` of a node.
+pub(super) fn decode(job: &Job<'_>) -> Result<Kernels, StepError> {
+    let bytes = job.objects.read(&job.blob("facts")?.digest)?;
+    Kernels::decode(&bytes).map_err(|error| {
+        StepError::action(format!(
+            "the input \"facts\" of {} is not what the step initrd gives: {error}",
+            job.node
+        ))
+    })
 }
 
-/// All kernels of an image, in order of their labels.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Kernels(pub Vec<BootEntry>);
-
-impl Kernels {
-    /// Reads what [`Kernels::encode`] wrote.
-    pub(super) fn decode(bytes: &[u8]) -> Result<Self, StepError> {
-        serde_json::from_slice(bytes).map_err(StepError::environment)
-    }
-
-    /// Returns what the inputs `facts`, `kernel` and `initrd` of a node say: what is known of the kernels,
-    /// and the files themselves.
-    pub(super) fn given(job: &Job<'_>) -> Result<Self, StepError> {
-        let mut kernels = Self::decode(&job.objects.read(&job.blob("facts")?.digest)?)?;
-        for (input, is_kernel) in [("kernel", true), ("initrd", false)] {
-            let images = job.tree(input)?;
-            for entry in &mut kernels.0 {
-                let found = images.tree.files().find(|(path, ..)| path.as_bytes() == entry.label.as_bytes());
-                let (_, digest, size) = found.ok_or_else(|| {
-                    StepError::action(format!(
-                        "the input {input:?} of {} has no file {}",
-                        job.node, entry.label
-                    ))
-                })?;
-                *(if is_kernel { &mut entry.kernel } else { &mut entry.initrd }) = Blob { digest, size };
-            }
+/// Returns what the inputs `facts`, `kernel` and `initrd` of a node say: what is known of the kernels,
+/// and the files themselves.
+pub(super) fn given(job: &Job<'_>) -> Result<Kernels, StepError> {
+    let mut kernels = decode(job)?;
+    for (input, is_kernel) in [("kernel", true), ("initrd", false)] {
+        let images = job.tree(input)?;
+        for entry in &mut kernels.0 {
+            let found = images.tree.files().find(|(path, ..)| path.as_bytes() == entry.label.as_bytes());
+            let (_, digest, size) = found.ok_or_else(|| {
+                StepError::action(format!("the input {input:?} of {} has no file {}", job.node, entry.label))
+            })?;
+            *(if is_kernel { &mut entry.kernel } else { &mut entry.initrd }) = Blob { digest, size };
         }
-        Ok(kernels)
     }
-
-    /// Returns the text that is handed from node to node.
-    pub(super) fn encode(&self) -> Result<Vec<u8>, StepError> {
-        serde_json::to_vec_pretty(self).map_err(StepError::environment)
-    }
-
-    /// Tells whether every initrd can fetch its squashfs over HTTP.
-    pub(super) fn have_livenet(&self) -> bool {
-        self.0.iter().all(|entry| entry.family == Family::Dracut && entry.initramfs.has_livenet())
-    }
+    Ok(kernels)
 }
 
 /// A file of the boot folder.
@@ -89,21 +61,20 @@ pub(super) struct Hints {
 
 impl Hints {
     /// Reads the setting `family`, a table of labels.
-    pub(super) fn read(fields: &Fields<'_>, image: &Image) -> Result<Self, Box<SpecError>> {
+    pub(super) fn read(fields: &Fields<'_>, image: &Image) -> Self {
         let mut family = BTreeMap::new();
-        if let Some(table) = fields.table("family")? {
-            for (label, item) in table.entries()? {
-                let name = item.as_text()?;
-                let known =
-                    [Family::Dracut, Family::Genkernel].into_iter().find(|known| known.name() == name);
-                let known = known.ok_or_else(|| {
+        for (label, item) in fields.entries("family") {
+            let Some(name) = fields.check(item.as_text()) else { continue };
+            let known = [Family::Dracut, Family::Genkernel].into_iter().find(|known| known.name() == name);
+            match known {
+                Some(known) => drop(family.insert(label.to_owned(), known)),
+                None => fields.wrong(
                     SpecError::at(&item.origin, format!("{name:?} makes no initrds"))
-                        .label("dracut or genkernel")
-                })?;
-                family.insert(label.to_owned(), known);
+                        .label("dracut or genkernel"),
+                ),
             }
         }
-        Ok(Self { label: image.label.clone(), family })
+        Self { label: image.label(fields), family }
     }
 }
 
@@ -116,7 +87,7 @@ pub(super) fn find(objects: &Objects, boot: &RootTree, hints: &Hints) -> Result<
         let mut head = Vec::new();
         let reader = boot.open_file(objects, path, &digest, size)?;
         // A head is not the whole file, so its digest is not compared here; the readers below do that.
-        reader.take(kernel::HEAD as u64).read_to_end(&mut head).map_err(StepError::environment)?;
+        reader.take(kernel::HEAD as u64).read_to_end(&mut head).on_file("read", path.to_string())?;
         let candidate = Candidate { path, blob };
         if is_memtest(path) {
             continue;

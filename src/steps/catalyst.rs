@@ -13,15 +13,16 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use cache::file::OnFile;
 use cache::{Blob, Object, Output};
 use graph::{Job, Resolved, Resolving, Step, StepError};
 use serde::Serialize;
 
 use self::installed::{Installed, Place};
 use super::import::{boot_files, read_folder};
-use super::kind::{Inputs, Kind, Made, folder, identity};
+use super::kind::{Inputs, Kind, Made, folder, identity, json};
 use crate::catalyst::{self, Request, TARGET, Values};
-use crate::config::{Fields, SpecError};
+use crate::config::Fields;
 use crate::image::Image;
 
 /// Gives `root`, the cleaned chroot, `boot`, the kernels and initrds, `medium`, all files of the medium, and `packages`;
@@ -47,17 +48,19 @@ struct Catalyst {
     installed: OnceLock<Installed>,
 }
 
-fn make(fields: &Fields<'_>, image: &Image) -> Result<Made, Box<SpecError>> {
-    let values = catalyst::read_values(fields.required_table("values")?, &|text| image.timestamp.fill(text))?;
+fn make(fields: &Fields<'_>, image: &Image) -> Option<Made> {
+    let (conf, python, dir) = (fields.text("conf"), fields.text("python"), fields.text("dir"));
+    let values = fields.required_table("values")?;
+    let values = fields.check(catalyst::read_values(values, &|text| image.timestamp.fill(text)))?;
     let place = Place {
-        conf: fields.text("conf")?.unwrap_or(CONF).into(),
-        python: fields.text("python")?.unwrap_or("python3").to_owned(),
-        dir: fields.text("dir")?.map(PathBuf::from),
+        conf: conf.unwrap_or(CONF).into(),
+        python: python.unwrap_or("python3").to_owned(),
+        dir: dir.map(PathBuf::from),
     };
     let step = Catalyst { values, epoch: image.timestamp.epoch(), place, installed: OnceLock::new() };
     let outputs: &[&str] =
         if step.is_stage1() { &["files/"] } else { &["root", "boot/", "medium", "packages"] };
-    Ok(Made::new(step, outputs))
+    Some(Made::new(step, outputs))
 }
 
 impl Catalyst {
@@ -89,7 +92,7 @@ impl Catalyst {
             .and_then(|()| fs::write(target.join("livecd_stagegraph.py"), TARGET))
             .and_then(|()| fs::write(work.join("build.spec"), spec))
             .and_then(|()| fs::write(work.join("more.conf"), format!("options = {keep}\n")));
-        written.map_err(StepError::environment)?;
+        written.on_file("write into", work)?;
         let mut command = installed.command(RUN);
         command.arg(&target).arg("-c").arg(&installed.conf).arg("-c").arg(work.join("more.conf"));
         command.arg("-f").arg(work.join("build.spec")).arg("--clear-autoresume").arg("--nocolor");
@@ -109,9 +112,7 @@ impl Catalyst {
         let (root, root_tree) = packed(&request.stage_path)?;
         let (medium, medium_tree) = packed(&request.iso_root)?;
         let boot = boot_files(objects, &medium_tree, Some(b"boot/"))?;
-        let mut packages =
-            serde_json::to_vec_pretty(&inputs::packages(&root_tree.tree)).map_err(StepError::environment)?;
-        packages.push(b'\n');
+        let packages = json(&inputs::packages(&root_tree.tree));
         Ok(BTreeMap::from([
             ("root".to_owned(), root),
             ("medium".to_owned(), medium),
@@ -129,12 +130,12 @@ impl Catalyst {
         let builds = installed.storedir.join("builds").join(self.word("rel_type"));
         let stem = format!("livecd-stage1-{}-{}.", self.word("subarch"), self.word("version_stamp"));
         let mut files: Vec<(String, Blob)> = Vec::new();
-        for entry in fs::read_dir(&builds).map_err(StepError::environment)? {
-            let entry = entry.map_err(StepError::environment)?;
+        for entry in fs::read_dir(&builds).on_file("list", &builds)? {
+            let entry = entry.on_file("list", &builds)?;
             let Ok(name) = entry.file_name().into_string() else { continue };
             if name.starts_with(&stem) && entry.path().is_file() {
                 let mut writer = job.objects.writer()?;
-                writer.copy_from(fs::File::open(entry.path()).map_err(StepError::environment)?)?;
+                writer.copy_from(fs::File::open(entry.path()).on_file("open", entry.path())?)?;
                 files.push((name, writer.commit()?));
             }
         }

@@ -14,6 +14,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use cache::file::OnFile;
 use cache::{Bytes, Object, Output};
 use graph::sandbox::Invocation;
 use graph::tool::ToolSpec;
@@ -22,7 +23,7 @@ use serde::Serialize;
 
 use self::apt::Package;
 use super::import::boot_files;
-use super::kind::{Inputs, Kind, Made, folder, identity};
+use super::kind::{Inputs, Kind, Made, folder, identity, json};
 use crate::config::{Fields, SpecError};
 use crate::image::Image;
 
@@ -152,31 +153,37 @@ struct Debian {
     epoch: u32,
 }
 
-fn make(fields: &Fields<'_>, image: &Image) -> Result<Made, Box<SpecError>> {
+fn make(fields: &Fields<'_>, image: &Image) -> Option<Made> {
     let word = |text: &str| {
         !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.:=~".contains(&byte))
     };
-    fields.required("packages")?;
-    let packages = fields.texts("packages")?;
+    fields.required("packages");
+    let packages = fields.texts("packages");
     for (name, item) in &packages {
         if !word(name) || name.starts_with('-') {
-            return Err(SpecError::at(&item.origin, format!("{name:?} is not the name of a package"))
-                .label("expected NAME or NAME=VERSION"));
+            fields.wrong(
+                SpecError::at(&item.origin, format!("{name:?} is not the name of a package"))
+                    .label("expected NAME or NAME=VERSION"),
+            );
         }
     }
-    let exclude = fields.texts("exclude_paths")?;
+    let exclude = fields.texts("exclude_paths");
     for (path, item) in &exclude {
         if !path.starts_with('/') || path.contains(['\n', ' ']) {
-            return Err(SpecError::at(&item.origin, format!("{path:?} is not a pattern of dpkg's"))
-                .label("expected an absolute path, with * for anything"));
+            fields.wrong(
+                SpecError::at(&item.origin, format!("{path:?} is not a pattern of dpkg's"))
+                    .label("expected an absolute path, with * for anything"),
+            );
         }
     }
-    let item = fields.get("architecture");
-    let architecture = item.map_or(Ok("amd64"), |item| item.as_text())?;
-    if architecture != "amd64" {
-        let origin = &fields.required("architecture")?.origin;
-        return Err(SpecError::at(origin, "the step debian makes roots for amd64 only").label("not amd64"));
-    }
+    let architecture = fields.read("architecture", |item| match item.as_text()? {
+        "amd64" => Ok("amd64"),
+        _ => {
+            let error = SpecError::at(&item.origin, "the step debian makes roots for amd64 only");
+            Err(error.label("not amd64"))
+        }
+    });
+    let architecture = architecture.unwrap_or("amd64");
     let mut recipe = cache::digest::BlobHasher::default();
     for (path, text) in RECIPE {
         recipe.update(format!("{} {path} {} ", path.len(), text.len()).as_bytes());
@@ -189,7 +196,7 @@ fn make(fields: &Fields<'_>, image: &Image) -> Result<Made, Box<SpecError>> {
         recipe: recipe.finish().to_string(),
         epoch: image.timestamp.epoch(),
     };
-    Ok(Made::new(step, &["root", "boot/", "packages"]))
+    Some(Made::new(step, &["root", "boot/", "packages"]))
 }
 
 impl Debian {
@@ -260,8 +267,8 @@ impl Debian {
 fn data_files() -> Result<Vec<String>, StepError> {
     let mut data: Vec<String> = DATA.iter().map(|path| (*path).to_owned()).collect();
     for (folder, start) in DATA_STARTS {
-        for entry in fs::read_dir(folder).map_err(StepError::environment)? {
-            let name = entry.map_err(StepError::environment)?.file_name();
+        for entry in fs::read_dir(folder).on_file("list", folder)? {
+            let name = entry.on_file("list", folder)?.file_name();
             if name.to_string_lossy().starts_with(start) {
                 data.push(format!("{folder}/{}", name.to_string_lossy()));
             }
@@ -307,9 +314,9 @@ impl Step for Debian {
         let packages = apt::fetch(job, &self.architecture, &self.packages)?;
         let inputs = job.objects.work_dir()?;
         job.progress("unpacking the package lists", 0, None);
-        self.prepare(job, &packages, inputs.path()).map_err(StepError::environment)?;
+        self.prepare(job, &packages, inputs.path()).on_file("fill", inputs.path())?;
         let work = job.objects.work_dir()?;
-        fs::create_dir(work.path().join("tmp")).map_err(StepError::environment)?;
+        fs::create_dir(work.path().join("tmp")).on_file("make", work.path().join("tmp"))?;
         let given = |name: &str| inputs.path().join(name);
         let environment = [
             ("SOURCE_DATE_EPOCH", self.epoch.to_string()),
@@ -349,12 +356,10 @@ impl Step for Debian {
         let digest = job.objects.put_tree(&tree)?;
         let boot = boot_files(job.objects, &job.objects.open_tree(&digest, &bytes)?, Some(b"boot/"))?;
         let listing: Vec<_> = packages.iter().map(Package::listing).collect();
-        let mut text = serde_json::to_vec_pretty(&listing).map_err(StepError::environment)?;
-        text.push(b'\n');
         Ok(BTreeMap::from([
             ("root".to_owned(), Output { object: Object::Tree(digest), bytes }),
             ("boot".to_owned(), folder(job.objects, boot)?),
-            ("packages".to_owned(), job.objects.put(&text)?.into()),
+            ("packages".to_owned(), job.objects.put(&json(&listing))?.into()),
         ]))
     }
 }

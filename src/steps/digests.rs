@@ -24,29 +24,30 @@ use crate::image::Image;
 /// an ISO, there are no others then.
 pub(super) const KIND: Kind = Kind { name: "digests", inputs: Inputs::Any, make };
 
-fn make(fields: &Fields<'_>, image: &Image) -> Result<Made, Box<SpecError>> {
-    let iso = fields.bool("iso", false)?.then(|| image.iso_name());
+fn make(fields: &Fields<'_>, image: &Image) -> Option<Made> {
+    let iso = fields.bool("iso", false).then(|| image.iso_name());
     let mut hashes = Vec::new();
-    for (name, item) in fields.texts("hashes")? {
+    for (name, item) in fields.texts("hashes") {
         let known = HASHES.into_iter().find(|hash| hash.listed().eq_ignore_ascii_case(name));
-        hashes.push(known.ok_or_else(|| {
-            SpecError::at(&item.origin, format!("{name:?} is no hash for digests"))
-                .label("blake2b, sha512 or sha256")
-        })?);
+        match known {
+            Some(known) => hashes.push(known),
+            None => fields.wrong(
+                SpecError::at(&item.origin, format!("{name:?} is not a hash for digests"))
+                    .label("blake2b, sha512 or sha256"),
+            ),
+        }
     }
     if hashes.is_empty() {
         hashes = vec![Algorithm::Blake2b, Algorithm::Sha512];
     }
-    let bsd = match fields.text("format")? {
-        None | Some("linux") => false,
-        Some("bsd") => true,
-        Some(_) => {
-            let origin = &fields.required("format")?.origin;
-            return Err(SpecError::at(origin, "digests have no such format").label("linux or bsd"));
-        }
-    };
-    let each = fields.bool("each", false)?;
-    Ok(Made::new(Digests { iso, hashes, bsd, each }, &["files/"]))
+    let bsd = fields.read("format", |item| match item.as_text()? {
+        "linux" => Ok(false),
+        "bsd" => Ok(true),
+        _ => Err(SpecError::at(&item.origin, "digests have no such format").label("linux or bsd")),
+    });
+    let bsd = bsd.unwrap_or(false);
+    let each = fields.bool("each", false);
+    Some(Made::new(Digests { iso, hashes, bsd, each }, &["files/"]))
 }
 
 /// The hashes that lists may have, under the names catalyst's configuration has for them.
@@ -124,7 +125,7 @@ fn contents(job: &Job<'_>, iso: &Blob) -> Result<Vec<u8>, StepError> {
         listing.push(b'\n');
     }
     let mut gzip = GzBuilder::new().mtime(0).write(Vec::new(), Compression::best());
-    gzip.write_all(&listing).and_then(|()| gzip.finish()).map_err(StepError::environment)
+    Ok(gzip.write_all(&listing).and_then(|()| gzip.finish()).expect("memory takes all that is written"))
 }
 
 impl Step for Digests {

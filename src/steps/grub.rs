@@ -9,6 +9,7 @@ use std::fs;
 use std::path::Path;
 
 use cache::Output;
+use cache::file::OnFile;
 use graph::sandbox::Invocation;
 use graph::tool::ToolSpec;
 use graph::{Job, Resolved, Resolving, Step, StepError};
@@ -21,9 +22,9 @@ use super::kind::{Inputs, Kind, Made, identity};
 pub(super) const KIND: Kind = Kind {
     name: "grub",
     inputs: Inputs::Named { required: &[], optional: &[] },
-    make: |_fields, image| {
-        let step = Grub { volume_id: image.volume_id.clone(), epoch: image.timestamp.epoch() };
-        Ok(Made::new(step, &["eltorito", "mbr", "efi", "net-bios", "net-efi"]))
+    make: |fields, image| {
+        let step = Grub { volume_id: image.volume_id(fields), epoch: image.timestamp.epoch() };
+        Some(Made::new(step, &["eltorito", "mbr", "efi", "net-bios", "net-efi"]))
     },
 };
 
@@ -177,7 +178,7 @@ impl Grub {
             })
         };
         let image = work.join("bootx64.img");
-        let content = fs::metadata(&image).map_err(StepError::environment)?.len();
+        let content = fs::metadata(&image).on_file("read", &image)?.len();
         let kib = (content + FAT_EXTRA).div_ceil(64 << 10) * 64;
         let serial = format!("{:08x}", self.epoch);
         let kib = kib.to_string();
@@ -187,7 +188,7 @@ impl Grub {
             .write(true)
             .open(&image)
             .and_then(|file| file.set_modified(time))
-            .map_err(StepError::environment)?;
+            .on_file("date", &image)?;
         run("mmd", &["-i", "efi.img", "::EFI", "::EFI/BOOT"])?;
         run("mcopy", &["-m", "-i", "efi.img", "bootx64.img", "::EFI/BOOT/BOOTX64.EFI"])
     }
@@ -204,7 +205,7 @@ impl Step for Grub {
         let work = job.objects.work_dir()?;
         for target in &TARGETS {
             let config = work.path().join(format!("early-{}.cfg", target.output));
-            fs::write(&config, self.early_config(target)).map_err(StepError::environment)?;
+            fs::write(&config, self.early_config(target)).on_file("write", &config)?;
             job.run(&Invocation {
                 tool: job.tool("grub-mkimage")?,
                 args: Self::mkimage_args(target),
@@ -216,7 +217,7 @@ impl Step for Grub {
             })?;
         }
         self.efi_partition(job, work.path())?;
-        let mbr = fs::read(MBR).map_err(StepError::environment)?;
+        let mbr = fs::read(MBR).on_file("read", MBR)?;
         let mut outputs = BTreeMap::from([("mbr".to_owned(), job.objects.put(&mbr)?.into())]);
         for name in ["eltorito", "efi", "net-bios", "net-efi"] {
             outputs.insert(name.to_owned(), job.take(work.path(), &format!("{name}.img"))?.into());

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use cache::file::OnFile;
 use cache::ingest::TarError;
 use cache::name::RelPath;
 use cache::stat::Stat;
@@ -36,30 +37,27 @@ struct Import {
     latest: Option<u32>,
 }
 
-fn make(fields: &Fields<'_>, image: &Image) -> Result<Made, Box<SpecError>> {
-    let located = |key| -> Result<Option<PathBuf>, Box<SpecError>> {
-        let Some(item) = fields.get(key) else { return Ok(None) };
-        // Relative to the spec file; to the current folder where it was set on the command line.
-        let text = item.as_text()?;
-        let folder = Path::new(&item.origin.source.name).parent().unwrap_or(Path::new(""));
-        let path = folder.join(text);
-        if !path.exists() {
-            return Err(SpecError::at(&item.origin, format!("{} is not there", path.display()))
-                .label("expected a folder, a tar or an ISO"));
-        }
-        Ok(Some(path))
+fn make(fields: &Fields<'_>, image: &Image) -> Option<Made> {
+    let located = |key| {
+        fields.read(key, |item| {
+            // Relative to the spec file; to the current folder where it was set on the command line.
+            let text = item.as_text()?;
+            let folder = Path::new(&item.origin.source.name).parent().unwrap_or(Path::new(""));
+            let path = folder.join(text);
+            if !path.exists() {
+                return Err(SpecError::at(&item.origin, format!("{} is not there", path.display()))
+                    .label("expected a folder, a tar or an ISO"));
+            }
+            Ok(path)
+        })
     };
-    fields.required("path")?;
-    let latest = fields.bool("clamp_mtime", false)?.then(|| image.timestamp.epoch());
-    let step = Import {
-        path: located("path")?.unwrap_or_default(),
-        boot: located("boot")?,
-        medium: located("medium")?,
-        latest,
-    };
+    fields.required("path");
+    let latest = fields.bool("clamp_mtime", false).then(|| image.timestamp.epoch());
+    let (path, boot, medium) = (located("path"), located("boot"), located("medium"));
+    let step = Import { path: path.unwrap_or_default(), boot, medium, latest };
     let mut outputs = vec!["root", "boot/", "packages"];
     outputs.extend(step.medium.as_ref().map(|_| "medium"));
-    Ok(Made::new(step, &outputs))
+    Some(Made::new(step, &outputs))
 }
 
 /// What was found at a path.
@@ -143,7 +141,8 @@ impl Import {
             }
         };
         if stat.is_settled(now) {
-            let text = serde_json::to_string(&known).map_err(StepError::environment)?;
+            let text =
+                serde_json::to_string(&known).map_err(io::Error::from).on_file("remember", &self.path)?;
             objects.set_memo("tars", &key, &text)?;
         }
         Ok(known)
@@ -253,7 +252,7 @@ pub(super) fn read_folder(
     latest: Option<u32>,
 ) -> Result<(TreeDigest, Bytes), StepError> {
     let path = path.canonicalize().map_err(StepError::spec)?;
-    let mut tree = cache::ingest::directory(objects, &path).map_err(StepError::environment)?;
+    let mut tree = cache::ingest::directory(objects, &path)?;
     if let Some(latest) = latest {
         tree = tree.clamped(latest.into());
     }
@@ -304,7 +303,7 @@ fn iso_boot_files(job: &Job<'_>, iso: &Iso) -> Result<Vec<(String, Blob)>, StepE
     for (path, file) in &iso.files {
         let mut head = Vec::new();
         let reader = iso.reader(file).take(kernel::HEAD as u64).read_to_end(&mut head);
-        reader.map_err(StepError::environment)?;
+        reader.on_file("read", path.to_string())?;
         let is_kernel =
             kernel::detect(&head).is_some() || is_kernel_by_name(path, |name| iso.files.contains_key(name));
         if is_kernel && !is_memtest(path) && !folders.contains(&path.parent()) {

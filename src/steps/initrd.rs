@@ -15,7 +15,7 @@ pub(super) const KIND: Kind = Kind {
     name: "initrd",
     inputs: Inputs::Named { required: &["boot"], optional: &[] },
     make: |fields, image| {
-        Ok(Made::new(Initrd { hints: boot::Hints::read(fields, image)? }, &["images/", "facts"]))
+        Some(Made::new(Initrd { hints: boot::Hints::read(fields, image) }, &["images/", "facts"]))
     },
 };
 
@@ -29,7 +29,7 @@ impl Step for Initrd {
 
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
         let kernels = boot::find(job.objects, &job.tree("boot")?, &self.hints)?;
-        let facts = job.objects.put(&kernels.encode()?)?;
+        let facts = job.objects.put(&kernels.encode())?;
         let files = kernels.0.into_iter().map(|entry| (entry.label, entry.initrd));
         let images = folder(job.objects, files)?;
         Ok(BTreeMap::from([("images".to_owned(), images), ("facts".to_owned(), facts.into())]))

@@ -9,9 +9,10 @@ use cache::Output;
 use graph::{Job, Step, StepError};
 use serde::Serialize;
 
-use super::boot::{BootEntry, Kernels};
+use super::boot::decode;
 use super::kind::{Inputs, Kind, Made, folder, identity};
 use super::menu::Menu;
+use crate::boot::{BootEntry, Kernels};
 use crate::cmdline::{Choice, KEYMAP, Medium, SQUASHFS_IN_INITRD, Token};
 use crate::steps::netboot::Names;
 
@@ -19,9 +20,13 @@ use crate::steps::netboot::Names;
 pub(super) const KIND: Kind = Kind {
     name: "ipxe",
     inputs: Inputs::Named { required: &["facts"], optional: &[] },
-    make: |_fields, image| {
-        let step = Ipxe { iso: image.iso_name(), menu: Menu::of(image), keymap: has_keymap(&image.bootargs) };
-        Ok(Made::new(step, &["beside/", "folder/"]))
+    make: |fields, image| {
+        let step = Ipxe {
+            iso: image.iso_name(),
+            menu: Menu::of(fields, image),
+            keymap: has_keymap(&image.bootargs),
+        };
+        Some(Made::new(step, &["beside/", "folder/"]))
     },
 };
 
@@ -136,7 +141,7 @@ impl Step for Ipxe {
     identity!(version 1);
 
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
-        let kernels = Kernels::decode(&job.objects.read(&job.blob("facts")?.digest)?)?;
+        let kernels = decode(job)?;
         let several = kernels.0.len() > 1;
         let folder_names = Names::folder();
         let beside_names = Names::beside(&self.iso, several);

@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::PathBuf;
 
+use cache::file::OnFile;
 use cache::objects::{Held, WorkDir};
 use cache::{Blob, Output};
 use graph::sandbox::Invocation;
@@ -15,10 +16,11 @@ use graph::tool::ToolSpec;
 use graph::{Job, Resolved, Resolving, Step, StepError};
 use serde::Serialize;
 
-use super::boot::Kernels;
+use super::boot::given;
 use super::kind::{Inputs, Kind, Made, folder, identity};
 use super::menu::Menu;
 use crate::cmdline::{Medium, SQUASHFS};
+use crate::config::Fields;
 use crate::formats;
 use crate::image::Image;
 
@@ -29,9 +31,10 @@ pub(super) const KIND: Kind = Kind {
         required: &["kernel", "initrd", "facts", "squashfs", "eltorito", "mbr", "efi"],
         optional: &[],
     },
-    make: |_fields, image| {
-        let step = Iso { name: image.iso_name(), menu: Menu::of(image), volume: Volume::of(image) };
-        Ok(Made::new(step, &["files/"]))
+    make: |fields, image| {
+        let step =
+            Iso { name: image.iso_name(), menu: Menu::of(fields, image), volume: Volume::of(fields, image) };
+        Some(Made::new(step, &["files/"]))
     },
 };
 
@@ -82,9 +85,9 @@ pub(super) struct Volume {
 }
 
 impl Volume {
-    pub(super) fn of(image: &Image) -> Self {
+    pub(super) fn of(fields: &Fields<'_>, image: &Image) -> Self {
         Self {
-            volume_id: image.volume_id.clone(),
+            volume_id: image.volume_id(fields),
             date: image.timestamp.iso9660(),
             epoch: image.timestamp.epoch(),
         }
@@ -108,7 +111,7 @@ impl Volume {
         }
         // xorriso writes a table into this one, so it gets a copy.
         let eltorito = job.objects.read(&job.blob("eltorito")?.digest)?;
-        fs::write(work.path().join("eltorito"), eltorito).map_err(StepError::environment)?;
+        fs::write(work.path().join("eltorito"), eltorito).on_file("write", work.path().join("eltorito"))?;
         files.insert(ELTORITO.to_owned(), "eltorito".to_owned());
         job.progress("writing", 0, None);
         job.run(&Invocation {
@@ -215,7 +218,7 @@ impl Step for Iso {
     }
 
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
-        let kernels = Kernels::given(job)?;
+        let kernels = given(job)?;
         let medium = Medium::Iso { volume_id: self.volume.volume_id.clone() };
         let config = self.menu.grub(&kernels, &medium, Some(&self.volume.volume_id), &paths)?;
 
@@ -238,7 +241,7 @@ impl Step for Iso {
             [(MENU, config.into_bytes()), ("livecd", Vec::new()), ("README.txt", self.readme().into_bytes())];
         for (number, (on_iso, bytes)) in written.into_iter().enumerate() {
             let name = format!("own-{number}");
-            fs::write(work.path().join(&name), bytes).map_err(StepError::environment)?;
+            fs::write(work.path().join(&name), bytes).on_file("write", work.path().join(&name))?;
             files.insert(on_iso.to_owned(), name);
         }
         self.volume.write(job, &self.name, &work, files, Extra { inputs, objects, partition: None })

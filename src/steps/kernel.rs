@@ -13,7 +13,7 @@ use super::kind::{Inputs, Kind, Made, folder, identity};
 pub(super) const KIND: Kind = Kind {
     name: "kernel",
     inputs: Inputs::Named { required: &["boot"], optional: &[] },
-    make: |fields, image| Ok(Made::new(Kernel { hints: boot::Hints::read(fields, image)? }, &["images/"])),
+    make: |fields, image| Some(Made::new(Kernel { hints: boot::Hints::read(fields, image) }, &["images/"])),
 };
 
 #[derive(Serialize)]

@@ -8,7 +8,7 @@ use cache::{Blob, Object, Objects, Output, Tree};
 use graph::{Step, StepError};
 use serde::Serialize;
 
-use crate::config::{Fields, SpecError};
+use crate::config::Fields;
 use crate::image::Image;
 
 /// The inputs a kind of step takes.
@@ -52,7 +52,9 @@ pub struct Kind {
     /// The inputs it takes.
     pub inputs: Inputs,
     /// Reads its settings.
-    pub make: fn(&Fields<'_>, &Image) -> Result<Made, Box<SpecError>>,
+    ///
+    /// What is wrong with them is noted in the fields; `None` where no step can be made then.
+    pub make: fn(&Fields<'_>, &Image) -> Option<Made>,
 }
 
 /// What every step says of itself: the name of its kind, the version of its code, its settings.
@@ -96,4 +98,12 @@ pub(super) fn folder(
     });
     let tree = Tree::of_files(files.collect::<Result<Vec<_>, StepError>>()?).map_err(StepError::spec)?;
     Ok(Output { object: Object::Tree(objects.put_tree(&tree)?), bytes: cache::Bytes::Store })
+}
+
+/// Writes a document as JSON for people, with a line's end.
+pub(super) fn json(document: &impl Serialize) -> Vec<u8> {
+    let text = serde_json::to_vec_pretty(document);
+    let mut text = text.expect("documents are made of plain values, and of maps with texts for keys");
+    text.push(b'\n');
+    text
 }

@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use cache::{BlobDigest, Object, Output, Sha256};
+use cache::{BlobDigest, Object, Output};
 use graph::{Job, Step, StepError};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::boot::{BootEntry, Kernels};
-use super::kind::{Inputs, Kind, Made, folder, identity};
+use super::boot::decode;
+use super::kind::{Inputs, Kind, Made, folder, identity, json};
 use super::menu::{Menu, least_ram};
+use crate::boot::Kernels;
 use crate::cmdline::{Choice, Medium};
-use crate::manifest::SCHEMA;
+use crate::manifest::{FileFacts, ImageFacts, Manifest, NodeFacts, SCHEMA, Way};
 use crate::memory::{Load, WAYS};
 
 /// Gives `files`, a folder with the manifest under its published name. Inputs beside `facts`, `squashfs` and
@@ -20,16 +21,16 @@ pub(super) const KIND: Kind = Kind {
     name: "manifest",
     inputs: Inputs::Any,
     make: |fields, image| {
-        Ok(Made::new(
-            Manifest {
+        Some(Made::new(
+            WriteManifest {
                 folders: fields.published().clone(),
                 generator: GENERATOR,
                 iso: image.iso_name(),
-                title: image.title.clone(),
-                volume_id: image.volume_id.clone(),
+                title: image.title(fields),
+                volume_id: image.volume_id(fields),
                 timestamp: image.timestamp.text(),
                 epoch: image.timestamp.epoch(),
-                menu: Menu::of(image),
+                menu: Menu::of(fields, image),
             },
             &["files/"],
         ))
@@ -37,7 +38,7 @@ pub(super) const KIND: Kind = Kind {
 };
 
 #[derive(Serialize)]
-struct Manifest {
+struct WriteManifest {
     /// The inputs that are published, and the folder each goes to.
     folders: BTreeMap<String, String>,
     generator: &'static str,
@@ -52,66 +53,11 @@ struct Manifest {
 /// The program that writes the manifest.
 const GENERATOR: &str = concat!("stagegraph ", env!("CARGO_PKG_VERSION"));
 
-/// The whole document. Every member is described in `docs/manifest.md`.
-#[derive(Serialize)]
-struct Document<'a> {
-    schema: u32,
-    generator: &'static str,
-    image: ImageFacts<'a>,
-    kernels: &'a [BootEntry],
-    squashfs: FileFacts,
-    boot: Vec<Way<'a>>,
-    files: BTreeMap<String, FileFacts>,
-    nodes: BTreeMap<String, NodeFacts>,
-    packages: serde_json::Value,
-}
-
-#[derive(Serialize)]
-struct ImageFacts<'a> {
-    name: &'a str,
-    title: &'a str,
-    volume_id: &'a str,
-    timestamp: &'a str,
-    epoch: u32,
-}
-
-#[derive(Serialize, Clone, Copy)]
-struct FileFacts {
-    size: u64,
-    blake3: BlobDigest,
-    sha256: Sha256,
-}
-
-/// One way to boot.
-#[derive(Serialize)]
-struct Way<'a> {
-    way: &'static str,
-    kernel: &'a str,
-    choice: Choice,
-    command_line: String,
-    least_ram_mib: u64,
-}
-
-#[derive(Serialize)]
-struct NodeFacts {
-    step: String,
-    version: u32,
-    action: cache::ActionDigest,
-    sandboxed: bool,
-    params: BTreeMap<String, String>,
-    inputs: BTreeMap<String, String>,
-    sources: BTreeMap<String, String>,
-    tools: BTreeMap<String, BlobDigest>,
-    outputs: BTreeMap<String, String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    remarks: Vec<String>,
-}
-
 /// Stands for the address of the folder a client boots from.
 const ADDRESS: &str = "http://SERVER/FOLDER/image.squashfs";
 
-impl Manifest {
-    fn ways<'a>(&self, kernels: &'a Kernels, squashfs: u64) -> Result<Vec<Way<'a>>, StepError> {
+impl WriteManifest {
+    fn ways(&self, kernels: &Kernels, squashfs: u64) -> Result<Vec<Way>, StepError> {
         let mut ways = Vec::new();
         for entry in &kernels.0 {
             for (way, load) in WAYS {
@@ -125,8 +71,8 @@ impl Manifest {
                     Load::Http => (Medium::Http { url: ADDRESS.to_owned() }, Choice::Default),
                 };
                 ways.push(Way {
-                    way,
-                    kernel: &entry.label,
+                    way: way.to_owned(),
+                    kernel: entry.label.clone(),
                     choice,
                     command_line: self.menu.line(entry, &medium, choice, None)?.to_string(),
                     least_ram_mib: least_ram(load, entry, squashfs),
@@ -137,7 +83,7 @@ impl Manifest {
     }
 }
 
-impl Step for Manifest {
+impl Step for WriteManifest {
     identity!(version 2);
 
     fn wants_provenance(&self) -> bool {
@@ -146,9 +92,11 @@ impl Step for Manifest {
 
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
         let read = |name: &str| Ok::<_, StepError>(job.objects.read(&job.blob(name)?.digest)?);
-        let kernels = Kernels::decode(&read("facts")?)?;
+        let kernels = decode(job)?;
         let packages = match job.inputs.contains_key("packages") {
-            true => serde_json::from_slice(&read("packages")?).map_err(StepError::environment)?,
+            true => serde_json::from_slice(&read("packages")?).map_err(|error| {
+                StepError::action(format!("the input \"packages\" of {} is not JSON: {error}", job.node))
+            })?,
             false => serde_json::Value::Array(Vec::new()),
         };
         let facts = |digest: BlobDigest, size| {
@@ -185,26 +133,24 @@ impl Step for Manifest {
             };
             (node.to_string(), facts)
         });
-        let document = Document {
+        let document = Manifest {
             schema: SCHEMA,
-            generator: self.generator,
+            generator: self.generator.to_owned(),
             image: ImageFacts {
-                name: &self.iso,
-                title: &self.title,
-                volume_id: &self.volume_id,
-                timestamp: &self.timestamp,
+                name: self.iso.clone(),
+                title: self.title.clone(),
+                volume_id: self.volume_id.clone(),
+                timestamp: self.timestamp.clone(),
                 epoch: self.epoch,
             },
-            kernels: &kernels.0,
-            squashfs,
             boot: self.ways(&kernels, squashfs.size)?,
+            kernels: kernels.0,
+            squashfs,
             files,
             nodes: nodes.collect(),
             packages,
         };
-        let mut text = serde_json::to_vec_pretty(&document).map_err(StepError::environment)?;
-        text.push(b'\n');
-        let files = [(format!("{}.manifest.json", self.iso), job.objects.put(&text)?)];
+        let files = [(format!("{}.manifest.json", self.iso), job.objects.put(&json(&document))?)];
         Ok(BTreeMap::from([("files".to_owned(), folder(job.objects, files)?)]))
     }
 }

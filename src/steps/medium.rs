@@ -6,20 +6,22 @@ mod partition;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 
 use blake2::{Blake2b512, Digest};
+use cache::file::OnFile;
 use cache::{Blob, Output};
 use graph::{Job, Resolved, Resolving, Step, StepError};
 use serde::Serialize;
 
 use self::partition::Partition;
-use super::boot::Kernels;
+use super::boot::decode;
 use super::iso::{EFI, ELTORITO, Extra, MENU, Volume, XORRISO, paths};
 use super::kind::{Inputs, Kind, Made, identity};
 use super::menu::{Menu, MenuEntry};
+use crate::boot::Kernels;
 use crate::cmdline::{self, Choice, SQUASHFS, Token};
-use crate::config::{Fields, SpecError};
+use crate::config::Fields;
 use crate::formats::checksums::hex;
 use crate::image::{Image, LEAST_PARTITION_KIB, tokens};
 
@@ -50,24 +52,22 @@ struct Medium {
     partition: Option<Partition>,
 }
 
-fn make(fields: &Fields<'_>, image: &Image) -> Result<Made, Box<SpecError>> {
+fn make(fields: &Fields<'_>, image: &Image) -> Option<Made> {
     let mut consoles = BTreeMap::new();
-    if let Some(table) = fields.table("consoles")? {
-        for (kernel, item) in table.entries()? {
-            consoles.insert(kernel.to_owned(), tokens(item)?);
-        }
+    for (kernel, item) in fields.entries("consoles") {
+        consoles.insert(kernel.to_owned(), fields.check(tokens(item)).unwrap_or_default());
     }
     let step = Medium {
         name: image.iso_name(),
-        menu: Menu::of(image),
-        volume: Volume::of(image),
-        verify: fields.bool("verify", false)?,
+        menu: Menu::of(fields, image),
+        volume: Volume::of(fields, image),
+        verify: fields.bool("verify", false),
         consoles,
         partition: fields
-            .integer("extra_partition_kib", LEAST_PARTITION_KIB..=partition::MOST_KIB)?
-            .map(|kib| Partition::new(kib, image)),
+            .integer("extra_partition_kib", LEAST_PARTITION_KIB..=partition::MOST_KIB)
+            .map(|kib| Partition::new(kib, &image.volume_id(fields), image.timestamp)),
     };
-    Ok(Made::new(step, &["files/"]))
+    Some(Made::new(step, &["files/"]))
 }
 
 impl Medium {
@@ -107,7 +107,7 @@ impl Step for Medium {
     }
 
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
-        let kernels = Kernels::decode(&job.objects.read(&job.blob("facts")?.digest)?)?;
+        let kernels = decode(job)?;
         let entries = self.console_entries(&kernels)?;
         let work = job.objects.work_dir()?;
         let tree = job.tree("tree")?;
@@ -126,8 +126,9 @@ impl Step for Medium {
                 objects.insert(name.clone(), Blob { digest, size });
             }
             let mut reader = tree.open_file(job.objects, path, &digest, size)?.chain(added);
-            let mut file = fs::File::create(work.path().join(&here)).map_err(StepError::environment)?;
-            let sum = copy(&mut reader, &mut file, self.verify)?;
+            let mut file =
+                fs::File::create(work.path().join(&here)).on_file("make", work.path().join(&here))?;
+            let sum = copy(&mut reader, &mut file, self.verify).on_file("copy", work.path().join(&here))?;
             sums.extend(sum.map(|sum| (name.clone(), sum)));
             files.insert(name, here);
         }
@@ -136,12 +137,13 @@ impl Step for Medium {
                 .with_hint("catalyst's bootloader action writes it; run it again without autoresume"));
         }
         if self.verify {
-            let mut image = fs::File::open(job.path("squashfs")?).map_err(StepError::environment)?;
-            let sum = copy(&mut image, &mut std::io::sink(), true)?;
+            let path = job.path("squashfs")?;
+            let mut image = fs::File::open(&path).on_file("open", &path)?;
+            let sum = copy(&mut image, &mut io::sink(), true).on_file("read", &path)?;
             sums.extend(sum.map(|sum| (SQUASHFS.to_owned(), sum)));
             // As `find -type f -exec b2sum {} +` writes them, in a fixed order.
             let text: String = sums.iter().map(|(name, hex)| format!("{hex}  ./{name}\n")).collect();
-            fs::write(work.path().join("sums"), text).map_err(StepError::environment)?;
+            fs::write(work.path().join("sums"), text).on_file("write", work.path().join("sums"))?;
             files.insert(SUMS.to_owned(), "sums".to_owned());
         }
         let partition = self.partition.as_ref().map(|partition| partition.make(job, &work)).transpose()?;
@@ -151,17 +153,17 @@ impl Step for Medium {
 }
 
 /// Copies a file; returns its BLAKE2b if that is wanted.
-fn copy(from: &mut impl Read, to: &mut impl Write, is_summed: bool) -> Result<Option<String>, StepError> {
+fn copy(from: &mut impl Read, to: &mut impl Write, is_summed: bool) -> io::Result<Option<String>> {
     let mut hasher = is_summed.then(Blake2b512::new);
     let mut buffer = vec![0; 1 << 20];
     loop {
-        let read = from.read(&mut buffer).map_err(StepError::environment)?;
+        let read = from.read(&mut buffer)?;
         if read == 0 {
             return Ok(hasher.map(|hasher| hex(&hasher.finalize())));
         }
         if let Some(hasher) = &mut hasher {
             hasher.update(&buffer[..read]);
         }
-        to.write_all(&buffer[..read]).map_err(StepError::environment)?;
+        to.write_all(&buffer[..read])?;
     }
 }

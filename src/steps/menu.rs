@@ -6,8 +6,9 @@
 use graph::StepError;
 use serde::Serialize;
 
-use super::boot::{BootEntry, Kernels};
+use crate::boot::{BootEntry, Kernels};
 use crate::cmdline::{Choice, CommandLine, Medium, Token, Wanted};
+use crate::config::Fields;
 use crate::image::Image;
 use crate::memory::{self, Load, Sizes};
 
@@ -32,9 +33,9 @@ pub(super) struct MenuEntry<'a> {
 }
 
 impl Menu {
-    pub(super) fn of(image: &Image) -> Self {
+    pub(super) fn of(fields: &Fields<'_>, image: &Image) -> Self {
         Self {
-            title: image.title.clone(),
+            title: image.title(fields),
             bootargs: image.bootargs.clone(),
             consoles: image.consoles.clone(),
         }

@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use cache::file::OnFile;
 use cache::objects::Part;
 use cache::{Blob, Output};
 use graph::{Job, Resolved, Resolving, Step, StepError};
 use serde::Serialize;
 
-use super::boot::{BootEntry, Kernels};
+use super::boot::given;
 use super::kind::{Inputs, Kind, Made, folder, identity};
 use super::menu::{Menu, least_ram};
+use crate::boot::{BootEntry, Kernels};
 use crate::cmdline::{Medium, SQUASHFS, SQUASHFS_IN_INITRD};
 use crate::formats::cpio;
 use crate::memory::Load;
@@ -24,9 +26,12 @@ pub(super) const KIND: Kind = Kind {
         optional: &["net-bios", "net-efi"],
     },
     make: |fields, image| {
-        let step =
-            Netboot { iso: image.iso_name(), menu: Menu::of(image), loaders: fields.bool("loaders", true)? };
-        Ok(Made::new(step, &["beside/", "folder/"]))
+        let step = Netboot {
+            iso: image.iso_name(),
+            menu: Menu::of(fields, image),
+            loaders: fields.bool("loaders", true),
+        };
+        Some(Made::new(step, &["beside/", "folder/"]))
     },
 };
 
@@ -132,8 +137,7 @@ impl Netboot {
             ))
             .with_hint("make it smaller, or boot it from the ISO or over HTTP"));
         }
-        let (before, behind) =
-            cpio::around(SQUASHFS_IN_INITRD, squashfs.size).map_err(StepError::environment)?;
+        let (before, behind) = cpio::around(SQUASHFS_IN_INITRD, squashfs.size).map_err(StepError::action)?;
         let padding = vec![0; cpio::padding(entry.initrd.size, before.len() as u64) as usize];
         job.progress("combining", 0, None);
         Ok(job.objects.compose(&[
@@ -222,7 +226,7 @@ impl Step for Netboot {
     }
 
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
-        let kernels = Kernels::given(job)?;
+        let kernels = given(job)?;
         let squashfs = job.blob("squashfs")?;
         let names = Names::folder();
         let outside = Names::beside(&self.iso, kernels.0.len() > 1);
@@ -244,7 +248,7 @@ impl Step for Netboot {
             beside.push((outside.initrd(label), entry.initrd));
         }
         for (name, path) in &job.resolved.paths {
-            let bytes = std::fs::read(path).map_err(StepError::environment)?;
+            let bytes = std::fs::read(path).on_file("read", path)?;
             let blob = job.objects.put(&bytes)?;
             let pinned = job.action.sources.get(&format!("loader {name}"));
             if pinned.is_none_or(|pinned| !pinned.starts_with(&blob.digest.to_string())) {

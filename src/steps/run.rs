@@ -11,6 +11,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
+use cache::file::OnFile;
 use cache::name::RelPath;
 use cache::{Entry, Node, Object, Output, Tree};
 use graph::sandbox::Invocation;
@@ -35,37 +36,39 @@ struct Run {
     epoch: u32,
 }
 
-fn make(fields: &Fields<'_>, image: &Image) -> Result<Made, Box<SpecError>> {
-    let item = fields.required("argv")?;
-    let argv: Vec<String> = item
-        .as_list()?
-        .iter()
-        .map(|word| Ok(word.as_text()?.to_owned()))
-        .collect::<Result<_, Box<SpecError>>>()?;
-    if argv.first().is_none_or(|program| program.is_empty() || program.contains('/')) {
-        return Err(SpecError::at(&item.origin, "argv must begin with a program's name")
-            .label("a name without slashes, found along the search path"));
-    }
+fn make(fields: &Fields<'_>, image: &Image) -> Option<Made> {
+    let argv = fields.required("argv").and_then(|item| {
+        let words = fields.texts("argv");
+        let argv: Vec<String> = words.into_iter().map(|(word, _)| word.to_owned()).collect();
+        if argv.first().is_none_or(|program| program.is_empty() || program.contains('/')) {
+            fields.wrong(
+                SpecError::at(&item.origin, "argv must begin with a program's name")
+                    .label("a name without slashes, found along the search path"),
+            );
+            return None;
+        }
+        Some(argv)
+    });
+    fields.required_table("outputs");
     let mut outputs = BTreeMap::new();
-    for (name, item) in fields.required_table("outputs")?.entries()? {
-        let path = item.as_text()?;
-        RelPath::new(path.trim_end_matches('/').as_bytes()).map_err(|error| {
+    for (name, item) in fields.entries("outputs") {
+        let Some(path) = fields.check(item.as_text()) else { continue };
+        let checked = RelPath::new(path.trim_end_matches('/').as_bytes()).map_err(|error| {
             SpecError::at(&item.origin, error.to_string())
                 .label("outputs are paths below out/; a folder ends in a slash")
-        })?;
+        });
+        fields.check(checked);
         outputs.insert(name.to_owned(), path.to_owned());
     }
     let mut env = BTreeMap::new();
-    if let Some(table) = fields.table("env")? {
-        for (name, item) in table.entries()? {
-            env.insert(name.to_owned(), item.as_text()?.to_owned());
-        }
+    for (name, item) in fields.entries("env") {
+        env.insert(name.to_owned(), fields.check(item.as_text()).unwrap_or_default().to_owned());
     }
-    let tools = fields.texts("tools")?.into_iter().map(|(name, _)| name.to_owned()).collect();
+    let tools = fields.texts("tools").into_iter().map(|(name, _)| name.to_owned()).collect();
     let slash = |path: &str| if path.ends_with('/') { "/" } else { "" };
     let names: Vec<String> = outputs.iter().map(|(name, path)| format!("{name}{}", slash(path))).collect();
-    let step = Run { argv, tools, outputs, env, epoch: image.timestamp.epoch() };
-    Ok(Made::new(step, &names.iter().map(String::as_str).collect::<Vec<_>>()))
+    let step = Run { argv: argv?, tools, outputs, env, epoch: image.timestamp.epoch() };
+    Some(Made::new(step, &names.iter().map(String::as_str).collect::<Vec<_>>()))
 }
 
 impl Run {
@@ -98,18 +101,18 @@ impl Step for Run {
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
         let work = job.objects.work_dir()?;
         let folders = job.objects.work_dir()?;
-        fs::create_dir(work.path().join("out")).map_err(StepError::environment)?;
+        fs::create_dir(work.path().join("out")).on_file("make", work.path().join("out"))?;
         let mut inputs = BTreeMap::new();
         for (name, output) in job.inputs {
             let path = match output.object {
                 Object::Blob(blob) => {
                     let place = folders.path().join(name);
-                    fs::copy(job.objects.verified(&blob.digest)?, &place).map_err(StepError::environment)?;
+                    fs::copy(job.objects.verified(&blob.digest)?, &place).on_file("write", &place)?;
                     place
                 }
                 Object::Tree(_) => write_folder(job, name, folders.path())?,
             };
-            self.settle(&path).map_err(StepError::environment)?;
+            self.settle(&path).on_file("date", &path)?;
             inputs.insert(name.clone(), path);
         }
         let epoch = ("SOURCE_DATE_EPOCH".to_owned(), self.epoch.to_string());
@@ -138,7 +141,7 @@ impl Step for Run {
 fn write_folder(job: &Job<'_>, name: &str, top: &Path) -> Result<PathBuf, StepError> {
     let tree = job.tree(name)?;
     let folder = top.join(name);
-    fs::create_dir_all(&folder).map_err(StepError::environment)?;
+    fs::create_dir_all(&folder).on_file("make", &folder)?;
     check_plain(&tree.tree).map_err(|path| {
         StepError::spec(format!(
             "{path} of the input {name:?} is a link or a device; a tool is given plain files"
@@ -148,11 +151,11 @@ fn write_folder(job: &Job<'_>, name: &str, top: &Path) -> Result<PathBuf, StepEr
     for (path, digest, size) in tree.tree.files() {
         let place = path.below(&folder);
         if let Some(parent) = place.parent() {
-            fs::create_dir_all(parent).map_err(StepError::environment)?;
+            fs::create_dir_all(parent).on_file("make", parent)?;
         }
         let mut reader = tree.open_file(job.objects, path, &digest, size)?;
-        let mut file = fs::File::create_new(&place).map_err(StepError::environment)?;
-        std::io::copy(&mut reader, &mut file).map_err(StepError::environment)?;
+        let mut file = fs::File::create_new(&place).on_file("make", &place)?;
+        std::io::copy(&mut reader, &mut file).on_file("write", &place)?;
     }
     Ok(folder)
 }
@@ -174,7 +177,7 @@ fn take_folder(job: &Job<'_>, work: &Path, name: &str) -> Result<Output, StepErr
     {
         return Err(StepError::action(format!("the tool ended well but left no folder {name}")));
     }
-    let tree = cache::ingest::directory(job.objects, &top).map_err(StepError::environment)?;
+    let tree = cache::ingest::directory(job.objects, &top)?;
     check_plain(&tree).map_err(|path| {
         StepError::action(format!("{name}/{path} is a link or a device; outputs are folders of plain files"))
     })?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 
+use cache::file::OnFile;
 use cache::name::RelPath;
 use cache::{Object, Output};
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
@@ -37,35 +38,37 @@ fn with_libraries<S: serde::Serializer>(compressor: &Compressor, serializer: S) 
     serializer.collect_str(&format_args!("{} at level {level}, by {}", kind.name(), kind.libraries()))
 }
 
-fn make(fields: &Fields<'_>, image: &Image) -> Result<Made, Box<SpecError>> {
-    let kind = match fields.get("compressor") {
-        None => CompressorKind::Zstd,
-        Some(item) => CompressorKind::parse(item.as_text()?).ok_or_else(|| {
+fn make(fields: &Fields<'_>, image: &Image) -> Option<Made> {
+    let kind = fields.read("compressor", |item| {
+        CompressorKind::parse(item.as_text()?).ok_or_else(|| {
             SpecError::at(&item.origin, "squashfs has no such compressor")
                 .label("expected gzip, xz, lz4 or zstd")
-        })?,
-    };
+        })
+    });
+    let kind = kind.unwrap_or(CompressorKind::Zstd);
     let (levels, default) = kind.levels();
     let levels = i64::from(*levels.start())..=i64::from(*levels.end());
-    let level = fields.integer("level", levels)?.map_or(default, |level| level as i32);
-    let block_size = fields.integer("block_size", BLOCK_SIZES)?.unwrap_or(1 << 17) as u32;
-    if !block_size.is_power_of_two() {
-        let origin = &fields.required("block_size")?.origin;
-        return Err(SpecError::at(origin, "block_size must be a power of two").label("4096 to 1048576"));
+    let level = fields.integer("level", levels).map_or(default, |level| level as i32);
+    let block_size = fields.integer("block_size", BLOCK_SIZES).unwrap_or(1 << 17) as u32;
+    if let Some(item) = fields.get("block_size").filter(|_| !block_size.is_power_of_two()) {
+        fields
+            .wrong(SpecError::at(&item.origin, "block_size must be a power of two").label("4096 to 1048576"));
     }
-    let exclude = fields.texts("exclude")?;
+    let exclude = fields.texts("exclude");
     for (pattern, item) in &exclude {
-        glob(pattern)
-            .map_err(|error| SpecError::at(&item.origin, error.to_string()).label("not a pattern"))?;
+        fields.check(
+            glob(pattern)
+                .map_err(|error| SpecError::at(&item.origin, error.to_string()).label("not a pattern")),
+        );
     }
     let step = Squashfs {
         compressor: Compressor { kind, level },
         block_size,
         exclude: exclude.iter().map(|(pattern, _)| (*pattern).to_owned()).collect(),
-        clamp_mtime: fields.bool("clamp_mtime", true)?,
+        clamp_mtime: fields.bool("clamp_mtime", true),
         epoch: image.timestamp.epoch(),
     };
-    Ok(Made::new(step, &["image"]))
+    Some(Made::new(step, &["image"]))
 }
 
 /// A pattern: `*` stops at slashes, `**` does not, and a leading slash is the top of the root.
@@ -95,12 +98,8 @@ impl Step for Squashfs {
         let root = job.tree("root")?;
         let work = job.objects.work_dir()?;
         let path = work.path().join("image.squashfs");
-        let mut out = File::options()
-            .create_new(true)
-            .read(true)
-            .write(true)
-            .open(&path)
-            .map_err(StepError::environment)?;
+        let mut out =
+            File::options().create_new(true).read(true).write(true).open(&path).on_file("make", &path)?;
         let options = Options {
             compressor: self.compressor,
             block_size: self.block_size,

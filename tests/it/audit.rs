@@ -34,7 +34,7 @@ fn findings(report: &Value) -> Vec<(String, String, String)> {
     for check in report["checks"].as_array().unwrap() {
         for finding in check["findings"].as_array().unwrap() {
             let text = |key: &str| finding[key].as_str().unwrap().to_owned();
-            assert!(!text("mend").is_empty(), "{finding}");
+            assert!(!text("hint").is_empty(), "{finding}");
             let says = format!("{}: {}", text("subject"), text("what"));
             all.push((check["check"].as_str().unwrap().to_owned(), text("verdict"), says));
         }

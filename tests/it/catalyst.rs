@@ -327,7 +327,7 @@ fn what_cannot_be_done_is_refused_before_anything_is_made() {
         ("extra_partition_kib", json!(4096), 2, "livecd/iso_extra_partition: 4096 KiB are too few"),
         ("netboot", json!(["pxe"]), 2, "livecd/netboot: \"pxe\" is not known"),
         ("volume_id", json!("Gentoo Linux"), 2, "volume_id"),
-        ("digests", json!(["md5"]), 2, "\"md5\" is no hash"),
+        ("digests", json!(["md5"]), 2, "\"md5\" is not a hash"),
         ("schema", json!(2), 2, "has the schema 2; this version of stagegraph reads 1"),
         ("surprise", json!(1), 2, "unknown field `surprise`"),
         ("stage_path", json!("/no/such/chroot"), 2, "/no/such/chroot is not there"),

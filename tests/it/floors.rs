@@ -36,7 +36,8 @@ const FLOORS: [(&str, &[&str]); 3] = [
         &[
             "config formats memory squashfs hints",
             "cmdline http",
-            "image manifest",
+            "image boot",
+            "manifest",
             "audit catalyst",
             "steps",
             "spec",

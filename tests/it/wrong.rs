@@ -273,3 +273,114 @@ fn what_the_command_line_says_of_the_image_wins_over_a_steps_own_table() {
     assert!(text.contains("\"volume_id\": \"MINE\""), "{text}");
     check(&plan("image.volume_id=has space"), 2, &["cannot be found by an initramfs"]);
 }
+
+#[test]
+fn all_mistakes_of_a_spec_are_told_at_once() {
+    let live = Live::new();
+    live.write_spec(
+        "path = 7\n",
+        "[node.squashfs]\nlevel = 99\ncomprssor = \"xz\"\nexclude = [3, \"a[\"]\n[node.squashfs.input]\nroot = \"stage2\"\n\
+         [node.more]\nstep = \"grab\"\n[node.iso.input]\nkernel = \"karnel.images\"\nefi = \"more.efi\"\n\
+         [publish]\nx = [\"squashfs.image\", \"iso.nothing\", \"stage2.boot\"]\n[nodes]\n",
+    );
+    let output = live.stagegraph(&[
+        "build",
+        &live.spec(),
+        "--set",
+        "image.titel=x",
+        "--set",
+        "image.volume_id=two words",
+    ]);
+    check(
+        &output,
+        2,
+        &[
+            "expected a text, found a number",
+            "level must be from 1 to 22",
+            "no key \"comprssor\"",
+            "did you mean \"compressor\"?",
+            "not a pattern",
+            "\"stage2\" is not an output",
+            "there is no step \"grab\"",
+            "there is no node \"karnel\"",
+            "there is no output \"iso.nothing\"",
+            "a spec has no key \"nodes\"",
+            "did you mean \"title\"?",
+            "cannot be found by an initramfs",
+        ],
+    );
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    // What is wrong only because something else is wrong is not told.
+    assert!(text.matches(" × ").count() == 12 && text.contains("\n12 errors\n"), "{text}");
+    // Two specs: the mistakes of both.
+    fs::write(live.world.path("other.toml"), "extends = \"no-such\"\n").unwrap();
+    let both = live.stagegraph(&["build", &live.spec(), "./other.toml"]);
+    check(&both, 2, &["level must be from 1 to 22", "there is no spec \"no-such\""]);
+}
+
+#[test]
+fn a_table_named_after_a_step_counts_where_that_step_can_run_and_is_refused_elsewhere() {
+    let live = Live::new();
+    for (import, more, expected) in [
+        ("path = \"root\"\nmedium = { what = \"ever\" }\n", "", "expected a text, found a table"),
+        ("path = \"root\"\n", "[node.squashfs.iso]\nnonsense = 1\n", "the step squashfs has no key \"iso\""),
+        (
+            "path = \"root\"\n[node.stage2.debian]\npackages = []\n",
+            "",
+            "the step import has no key \"debian\"",
+        ),
+        ("path = \"root\"\n", "[image.medium]\ntitle = \"x\"\n", "no node runs the step medium"),
+        ("path = \"root\"\n", "[image.iso]\ntilte = \"x\"\n", "did you mean \"title\"?"),
+    ] {
+        live.write_spec(import, more);
+        refused(&live, &[], 2, &[expected]);
+    }
+    live.write_spec("path = \"root\"\n", "");
+    refused(&live, &["--set", "squashfs.iso.nonsense=1"], 2, &["the step squashfs has no key \"iso\""]);
+    // Of a spec whose nodes run other steps here, the settings of those it ran stay behind.
+    fs::write(
+        live.world.path("mine.toml"),
+        "extends = \"amd64-minimal\"\n[node.stage2]\nstep = \"import\"\npath = \"root\"\n[image.import]\ntitle = \"Mine\"\n",
+    )
+    .unwrap();
+    let plan = live.stagegraph(&["plan", "./mine.toml", "--format", "json"]);
+    assert_eq!(plan.status.code(), Some(0), "{}", String::from_utf8_lossy(&plan.stderr));
+    let plan: serde_json::Value = serde_json::from_slice(&plan.stdout).unwrap();
+    assert_eq!(
+        (&plan["image"]["title"], &plan["image"]["volume_id"]),
+        (&"Mine".into(), &"Gentoo-amd64-20261101".into())
+    );
+    let set = ["plan", "amd64-minimal", "--set", "stage2.step=import", "--set", "stage2.path=root"];
+    assert_eq!(live.stagegraph(&set).status.code(), Some(0));
+}
+
+#[test]
+fn names_of_the_image_are_asked_for_by_the_steps_that_use_them() {
+    let live = Live::new();
+    let image = "[image]\nname = \"x\"\ntimestamp = \"20260102T030405Z\"\n";
+    let write = |text: String| fs::write(live.world.path("tiny.toml"), text).unwrap();
+    write(format!("extends = \"livecd\"\n{image}[node.stage2]\nstep = \"import\"\npath = \"root\"\n"));
+    refused(
+        &live,
+        &[],
+        2,
+        &[
+            "[image] needs \"title\"",
+            "[image] needs \"label\"",
+            "[image] needs \"volume_id\"",
+            "hint: the step",
+        ],
+    );
+    // A netboot set has no volume id, and a squashfs alone has no names at all.
+    let named = format!(
+        "extends = \"netboot\"\n{image}title = \"X\"\nlabel = \"x\"\n[node.stage2]\npath = \"root\"\n"
+    );
+    write(named);
+    assert_eq!(live.stagegraph(&["build", &live.spec()]).status.code(), Some(0));
+    write(format!(
+        "{image}[node.stage2]\nstep = \"import\"\npath = \"root\"\n[node.squashfs]\nstep = \"squashfs\"\ninput = {{ root = \
+         \"stage2.root\" }}\n"
+    ));
+    let output = live.stagegraph(&["build", &live.spec(), "--to", "squashfs"]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+}

@@ -23,16 +23,16 @@ pub(super) fn boot(check: &Check, facts: &Facts) -> Outcome {
     let iso = &facts.iso;
     let mut outcome = Outcome::new(check);
     outcome.looked();
-    let mend = "make the ISO with boot images for BIOS and UEFI (grub-mkrescue, xorriso)";
+    let hint = "make the ISO with boot images for BIOS and UEFI (grub-mkrescue, xorriso)";
     let images = match &iso.boot_images {
         Ok(images) => &images[..],
         Err(why) => {
-            outcome.differs(&iso.name, *why, mend);
+            outcome.differs(&iso.name, *why, hint);
             return outcome;
         }
     };
     if images.is_empty() {
-        outcome.differs(&iso.name, "it has no El Torito catalog: no firmware starts it from a CD", mend);
+        outcome.differs(&iso.name, "it has no El Torito catalog: no firmware starts it from a CD", hint);
     }
     let mut offered = Vec::new();
     for image in images {
@@ -53,7 +53,7 @@ pub(super) fn boot(check: &Check, facts: &Facts) -> Outcome {
     for (platform, name) in [(Platform::Bios, "BIOS"), (Platform::Uefi, "UEFI")] {
         let lacks = !offered.iter().any(|(offered, _)| *offered == platform);
         if lacks && is_x86 && !images.is_empty() {
-            outcome.warns(&iso.name, format!("there is nothing that {name} could start"), mend);
+            outcome.warns(&iso.name, format!("there is nothing that {name} could start"), hint);
         }
     }
     let names = listed(offered.iter().map(|(_, name)| name.as_str()));
@@ -125,7 +125,7 @@ pub(super) fn contents(check: &Check, facts: &Facts) -> Outcome {
             outcome.differs(
                 format!("{}:{}", menu.file, missing.line),
                 format!("it names {}, which is not on the ISO", missing.form),
-                "put the file there, or mend the menu",
+                "put the file there, or correct the menu",
             );
         }
     }

@@ -9,7 +9,7 @@ use crate::audit::set::names_in_set;
 use crate::cmdline::compare::{Squashfs, compare};
 use crate::formats::menus::Role;
 
-const MEND: &str = "stagegraph extract ISO DIR writes scripts with the right lines";
+const HINT: &str = "stagegraph extract ISO DIR writes scripts with the right lines";
 
 pub(super) fn iso_menu(check: &Check, facts: &Facts) -> Outcome {
     judge(check, facts, |menu| menu.on_iso)
@@ -105,7 +105,7 @@ fn judge_entry(facts: &Facts, menu: &MenuFacts, entry: &EntryFacts, outcome: &mu
         }
     }
     if entry.initrds.is_empty() {
-        outcome.differs(&subject, "loads no initrd, without which nothing finds the squashfs", MEND);
+        outcome.differs(&subject, "loads no initrd, without which nothing finds the squashfs", HINT);
         return;
     }
     if menu.loader == Loader::Ipxe {
@@ -120,15 +120,18 @@ fn judge_entry(facts: &Facts, menu: &MenuFacts, entry: &EntryFacts, outcome: &mu
         judge_address(facts, menu, entry, &subject, outcome);
     }
     // The ISO's own menu is mended by whoever makes the ISO.
-    let mend =
-        if menu.on_iso { "mend the menu that the ISO is made with, and build the ISO again" } else { MEND };
+    let hint = if menu.on_iso {
+        "correct the menu that the ISO is made with, and build the ISO again"
+    } else {
+        HINT
+    };
     for what in comparison.contradicting.into_iter().chain(comparison.missing) {
-        outcome.differs(&subject, what, mend);
+        outcome.differs(&subject, what, hint);
     }
     for word in entry.words.iter().filter(|word| !word.is_ascii()) {
         let what =
             format!("{word:?} has characters that are not ASCII, perhaps a blank that does not part words");
-        outcome.differs(&subject, what, mend);
+        outcome.differs(&subject, what, hint);
     }
 }
 
@@ -170,7 +173,7 @@ fn judge_address(facts: &Facts, menu: &MenuFacts, entry: &EntryFacts, subject: &
             outcome.differs(
                 subject,
                 format!("{address} is no squashfs of this set"),
-                "publish the ISO's squashfs under that name, or mend the address",
+                "publish the ISO's squashfs under that name, or correct the address",
             );
         }
     }
@@ -256,18 +259,18 @@ pub(super) fn references(check: &Check, facts: &Facts) -> Outcome {
                 };
                 format!("names {role} {}, which is not there", missing.form)
             };
-            outcome.differs(subject, what, "publish the file under that name, or mend the script");
+            outcome.differs(subject, what, "publish the file under that name, or correct the script");
         }
         for problem in &menu.problems {
             let subject = format!("{}:{}", menu.file, problem.line);
-            outcome.differs(subject, &problem.what, "mend the script");
+            outcome.differs(subject, &problem.what, "correct the script");
         }
     }
     if names.is_empty() {
-        outcome.warns(&facts.set, "there is neither a script nor a menu: nothing says how to boot it", MEND);
+        outcome.warns(&facts.set, "there is neither a script nor a menu: nothing says how to boot it", HINT);
     } else if set_menus(facts).flat_map(linux).next().is_none() {
         let what = format!("{} boot nothing: no kernel is loaded and started", listed(names.iter().copied()));
-        outcome.warns(&facts.set, what, MEND);
+        outcome.warns(&facts.set, what, HINT);
     }
     outcome.says(format!("all that {} name is there", listed(names)), "")
 }

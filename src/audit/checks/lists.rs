@@ -6,7 +6,7 @@ use super::select::{count, linux, listed, set_menus};
 use crate::audit::facts::{ChecksumFacts, Facts, Kind, ManifestFacts, MenuFacts, Target};
 use crate::audit::report::{Check, Outcome};
 use crate::formats::checksums::Algorithm;
-use crate::manifest::SCHEMA as MANIFEST_SCHEMA;
+use crate::manifest::{Manifest, ManifestError, Way};
 
 const AGAIN: &str = "make the list anew from the published files, and sign it again";
 
@@ -149,29 +149,29 @@ const REBUILD: &str = "publish the files of one build together with its manifest
 fn judge_manifest(facts: &Facts, manifest: &ManifestFacts, outcome: &mut Outcome) -> usize {
     let document = match &manifest.document {
         Ok(document) => document,
-        Err(why) => {
-            outcome.differs(&manifest.file, why, REBUILD);
+        Err(error @ ManifestError::Syntax(_)) => {
+            outcome.differs(&manifest.file, error.to_string(), REBUILD);
+            return 0;
+        }
+        Err(error @ ManifestError::Schema(_)) => {
+            let hint = "audit it with the version of stagegraph that wrote it";
+            outcome.warns(&manifest.file, error.to_string(), hint);
             return 0;
         }
     };
-    if document["schema"] != MANIFEST_SCHEMA {
-        let what = format!("has the schema {}; this version reads {MANIFEST_SCHEMA}", document["schema"]);
-        outcome.warns(&manifest.file, what, "audit it with the version of stagegraph that wrote it");
-        return 0;
-    }
-    let volume_id = document["image"]["volume_id"].as_str().unwrap_or_default();
-    if volume_id != facts.iso.volume_id {
+    let volume_id = &document.image.volume_id;
+    if *volume_id != facts.iso.volume_id {
         let what = format!("says the volume id is {volume_id:?}; it is {:?}", facts.iso.volume_id);
         outcome.differs(&manifest.file, what, REBUILD);
     }
-    let squashfs = document["squashfs"]["blake3"].as_str().unwrap_or_default();
+    let squashfs = document.squashfs.blake3.to_string();
     let found = facts.iso.squashfs().and_then(|part| part.hashes.get(&Algorithm::Blake3));
-    if found.is_some_and(|found| found != squashfs) {
+    if found.is_some_and(|found| *found != squashfs) {
         outcome.differs(&manifest.file, "is about another squashfs than the ISO's", REBUILD);
     }
     let mut files = 0;
     for (name, target) in &manifest.files {
-        let said = &document["files"][name];
+        let Some(said) = document.files.get(name) else { continue };
         let (size, hash) = match target {
             Target::Iso => (Some(facts.iso.size), facts.iso.hashes.get(&Algorithm::Blake3)),
             Target::Part(part) => {
@@ -187,10 +187,10 @@ fn judge_manifest(facts: &Facts, manifest: &ManifestFacts, outcome: &mut Outcome
             }
         };
         let Some(hash) = hash else { continue };
-        if said["blake3"].as_str() == Some(hash) {
+        if said.blake3.to_string() == *hash {
             files += 1;
         } else {
-            let same = size.is_some() && said["size"].as_u64() == size;
+            let same = size == Some(said.size);
             let how = if same { "as long, but other bytes" } else { "another size" };
             outcome.differs(&manifest.file, format!("{name} is not what it says: {how}"), REBUILD);
         }
@@ -200,15 +200,9 @@ fn judge_manifest(facts: &Facts, manifest: &ManifestFacts, outcome: &mut Outcome
 }
 
 /// Compares the command lines, word by word: the manifest has those the build meant.
-fn judge_lines(facts: &Facts, manifest: &ManifestFacts, document: &serde_json::Value, outcome: &mut Outcome) {
-    let ways = document["boot"].as_array().map_or(&[][..], Vec::as_slice);
-    for way in ways {
-        let (Some(name), Some(line), Some(kernel)) =
-            (way["way"].as_str(), way["command_line"].as_str(), way["kernel"].as_str())
-        else {
-            continue;
-        };
-        let words: Vec<&str> = line.split_whitespace().collect();
+fn judge_lines(facts: &Facts, manifest: &ManifestFacts, document: &Manifest, outcome: &mut Outcome) {
+    for Way { way: name, command_line, kernel, .. } in &document.boot {
+        let words: Vec<&str> = command_line.split_whitespace().collect();
         let is_iso = name.starts_with("iso");
         let menus: Vec<&MenuFacts> = if is_iso {
             facts.menus.iter().filter(|menu| menu.on_iso).collect()

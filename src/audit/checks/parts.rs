@@ -298,7 +298,7 @@ pub(super) fn initramfs(check: &Check, facts: &Facts) -> Outcome {
 pub(super) fn squashfs_image(check: &Check, facts: &Facts) -> Outcome {
     let mut outcome = Outcome::new(check);
     let mut says = None;
-    let mend = "fetch it again, or build it again";
+    let hint = "fetch it again, or build it again";
     for part in facts.iso.of_kind(Kind::Squashfs).chain(facts.of_kind(Kind::Squashfs)) {
         match &part.superblock {
             None => {}
@@ -311,7 +311,7 @@ pub(super) fn squashfs_image(check: &Check, facts: &Facts) -> Outcome {
                     found.bytes_used
                 ));
             }
-            Some(Err(why)) => outcome.differs(&part.name, format!("is no sound squashfs: {why}"), mend),
+            Some(Err(why)) => outcome.differs(&part.name, format!("is no sound squashfs: {why}"), hint),
         }
     }
     for part in facts.of_kind(Kind::Initramfs) {
@@ -319,7 +319,7 @@ pub(super) fn squashfs_image(check: &Check, facts: &Facts) -> Outcome {
             outcome.looked();
             if let Some(why) = &image.damage {
                 let what = format!("{} inside it is no sound squashfs: {why}", image.name);
-                outcome.differs(&part.name, what, mend);
+                outcome.differs(&part.name, what, hint);
             }
         }
     }

@@ -6,6 +6,7 @@ use super::memory::memory as computed;
 use super::select::{is_booted, set_menus};
 use crate::audit::facts::{Facts, Kind, Part, Target};
 use crate::audit::report::{Check, Outcome};
+use crate::manifest::Way;
 
 /// Some boot loaders and TFTP servers count bytes with 31 bits, others with 32.
 const LIMIT_31: u64 = 1 << 31;
@@ -59,15 +60,11 @@ pub(super) fn memory(check: &Check, facts: &Facts) -> Outcome {
     let found = computed(facts);
     for manifest in &facts.manifests {
         let Ok(document) = &manifest.document else { continue };
-        for way in document["boot"].as_array().into_iter().flatten() {
-            let (Some(name), Some(said)) = (way["way"].as_str(), way["least_ram_mib"].as_u64()) else {
-                continue;
-            };
-            let kernel = way["kernel"].as_str().unwrap_or_default();
+        for Way { way: name, kernel, least_ram_mib: said, .. } in &document.boot {
             let of_kernel = found.iter().filter(|memory| {
-                memory.way == name && memory.initrd.trim_end_matches(".igz").ends_with(kernel)
+                memory.way == *name && memory.initrd.trim_end_matches(".igz").ends_with(kernel.as_str())
             });
-            for memory in of_kernel.filter(|memory| memory.least_ram_mib > said) {
+            for memory in of_kernel.filter(|memory| memory.least_ram_mib > *said) {
                 outcome.differs(
                     &manifest.file,
                     format!(

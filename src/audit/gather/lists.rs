@@ -8,6 +8,7 @@ use super::super::set::{Set, SetError, names_in_set};
 use super::super::sniff::first_look;
 use super::{BesideIso, Gatherer};
 use crate::formats::checksums;
+use crate::manifest::{Manifest, ManifestError};
 
 impl Gatherer<'_> {
     pub(super) fn read_checksums(
@@ -97,17 +98,16 @@ impl Gatherer<'_> {
         for part in files {
             let Some(place) = set.files.get(&part.name) else { continue };
             let document = match place.text() {
-                Ok(text) => text
-                    .and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok())
-                    .ok_or_else(|| "it is no JSON".to_owned()),
+                Ok(Some(text)) => Manifest::read(&text),
+                Ok(None) => Err(ManifestError::Syntax("it is not a text".to_owned())),
                 Err(error) => {
                     self.unreadable.push((part.name.clone(), error.to_string()));
                     continue;
                 }
             };
             let folder = part.name.rsplit_once('/').map_or("", |(folder, _)| folder);
-            let named = document.as_ref().ok().and_then(|document| document["files"].as_object());
-            let targets = named.into_iter().flatten().map(|(name, _)| {
+            let named = document.as_ref().ok().map(|document| document.files.keys());
+            let targets = named.into_iter().flatten().map(|name| {
                 if name == iso_name {
                     return (name.clone(), Target::Iso);
                 }

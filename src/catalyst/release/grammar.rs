@@ -122,7 +122,7 @@ pub(super) fn parse(source: &Arc<Source>, fill: &Fill<'_>) -> Result<Keys, Box<S
         if name.is_empty() || name.contains(char::is_whitespace) {
             return Err(SpecError::at(&origin, format!("{name:?} is not a key"))
                 .label("expected KEY: WORDS, and no blank in front of the colon")
-                .help("catalyst takes every line with a colon for a key, in a list as well"));
+                .hint("catalyst takes every line with a colon for a key, in a list as well"));
         }
         // Quotes around the whole of it go, and what earlier keys say is put in, the same key's own words too.
         let inner = value.trim().trim_matches('"');
@@ -170,14 +170,14 @@ fn unfilled(origin: &Origin, name: &str, text: &str, fill: &Fill<'_>) -> Box<Spe
         }
     }
     if missing.is_empty() {
-        return SpecError::at(origin, format!("nothing stands for @{name}@")).label("a placeholder").help(
+        return SpecError::at(origin, format!("nothing stands for @{name}@")).label("a placeholder").hint(
             "TIMESTAMP is no YYYYMMDDTHHMMSSZ, from which it would follow: give --set DATESTAMP=… too",
         );
     }
     let options: Vec<String> = missing.iter().map(|name| format!("--set {name}=…")).collect();
     SpecError::at(origin, format!("nothing stands for @{name}@"))
         .label("a placeholder")
-        .help(format!("give it: {}", options.join(" ")))
+        .hint(format!("give it: {}", options.join(" ")))
 }
 
 /// Puts in what earlier keys say: `%(key)s`, and `%%` for a percent sign, as Python's `%` does.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use cache::file::OnFile;
 use cache::stat::Stat;
 use cache::{Objects, Tree};
 use graph::{Resolving, StepError};
@@ -96,7 +97,7 @@ fn content(objects: &Objects, path: &Path, key: &str) -> Result<String, StepErro
             .with_hint("catalyst is not run in this folder"));
     }
     if path.is_dir() {
-        let tree = cache::ingest::directory(objects, path).map_err(StepError::environment)?;
+        let tree = cache::ingest::directory(objects, path)?;
         return Ok(tree.digest().to_string());
     }
     if !path.is_file() {
@@ -128,7 +129,7 @@ fn code(objects: &Objects, top: &Path, ends: &[&str]) -> Result<String, StepErro
     let mut hasher = cache::digest::BlobHasher::default();
     for path in files {
         let name = path.strip_prefix(top).unwrap_or(&path).display().to_string();
-        let stat = Stat::of(&fs::metadata(&path).map_err(StepError::environment)?);
+        let stat = Stat::of(&fs::metadata(&path).on_file("read", &path)?);
         let digest = known.digest(objects, &path, &stat)?;
         hasher.update(format!("{}\0{name}\0{digest}\n", name.len()).as_bytes());
     }
@@ -174,7 +175,7 @@ fn split_version(full: &str) -> Option<(&str, &str)> {
 
 /// Removes a folder that catalyst was told to keep.
 pub(super) fn remove(path: &Path) -> Result<(), StepError> {
-    let mounts = fs::read_to_string("/proc/self/mounts").map_err(StepError::environment)?;
+    let mounts = fs::read_to_string("/proc/self/mounts").on_file("read", "/proc/self/mounts")?;
     let mounted =
         mounts.lines().filter_map(|line| line.split(' ').nth(1)).find(|at| Path::new(at).starts_with(path));
     if let Some(mounted) = mounted {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use cache::file::OnFile;
 use graph::{Resolving, StepError};
 use serde::{Deserialize, Serialize};
 
@@ -67,7 +68,7 @@ impl Installed {
             return Err(StepError::environment(format!("{} is not there", place.conf.display()))
                 .with_hint("it is catalyst's configuration; name another with the setting `conf`"));
         }
-        let conf = place.conf.canonicalize().map_err(StepError::environment)?;
+        let conf = place.conf.canonicalize().on_file("resolve", &place.conf)?;
         let unshare = resolving.tools.locate("unshare").ok_or_else(|| {
             StepError::environment("unshare is not installed").with_hint("it is part of util-linux")
         })?;

@@ -6,6 +6,7 @@ use std::io;
 use std::path::Path;
 use std::process::Command;
 
+use cache::file::OnFile;
 use cache::stat::Stat;
 use cache::{BlobDigest, Objects, Sha256};
 use graph::{Job, StepError};
@@ -72,7 +73,7 @@ pub(super) fn resolve(
     wanted: &[String],
 ) -> Result<Vec<Pinned>, StepError> {
     // The answer holds as long as apt's lists and sources are untouched.
-    let key = format!("{architecture} {} {}", wanted.join(" "), stamp().map_err(StepError::environment)?);
+    let key = format!("{architecture} {} {}", wanted.join(" "), stamp().on_file("list", LISTS)?);
     if let Some(known) = objects.memo("apt", &key)?
         && let Ok(pinned) = serde_json::from_str(&known)
     {
@@ -80,9 +81,9 @@ pub(super) fn resolve(
     }
     let work = objects.work_dir()?;
     for folder in ["state", "cache/archives/partial"] {
-        fs::create_dir_all(work.path().join(folder)).map_err(StepError::environment)?;
+        fs::create_dir_all(work.path().join(folder)).on_file("make", work.path().join(folder))?;
     }
-    fs::write(work.path().join("status"), "").map_err(StepError::environment)?;
+    fs::write(work.path().join("status"), "").on_file("write", work.path().join("status"))?;
     let output = Command::new("apt-get")
         .args(apt_args(work.path(), architecture))
         .args(["--print-uris", "-qq", "-y", "install", "?essential"])
@@ -109,7 +110,7 @@ pub(super) fn resolve(
             .with_hint("run `apt-get update` first"));
     }
     pinned.sort_by(|a, b| a.name.cmp(&b.name));
-    let text = serde_json::to_string(&pinned).map_err(StepError::environment)?;
+    let text = serde_json::to_string(&pinned).expect("packages are plain values");
     objects.set_memo("apt", &key, &text)?;
     Ok(pinned)
 }

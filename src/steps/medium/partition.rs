@@ -9,13 +9,14 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use cache::file::OnFile;
 use cache::objects::WorkDir;
 use graph::sandbox::Invocation;
 use graph::tool::ToolSpec;
 use graph::{Job, StepError};
 use serde::Serialize;
 
-use crate::image::Image;
+use crate::image::Timestamp;
 /// A tebibyte.
 pub(super) const MOST_KIB: i64 = 1 << 30;
 
@@ -47,8 +48,8 @@ pub(super) struct Partition {
 }
 
 impl Partition {
-    pub(super) fn new(kib: i64, image: &Image) -> Self {
-        let name = format!("{} {} {kib}", image.volume_id, image.timestamp.text());
+    pub(super) fn new(kib: i64, volume_id: &str, timestamp: Timestamp) -> Self {
+        let name = format!("{volume_id} {} {kib}", timestamp.text());
         let hash = cache::BlobDigest::of(name.as_bytes()).to_string();
         // Version 8: of the vendor's own making.
         let uuid = format!(
@@ -59,14 +60,14 @@ impl Partition {
             &hash[15..18],
             &hash[18..30]
         );
-        Self { kib, uuid, epoch: image.timestamp.epoch() }
+        Self { kib, uuid, epoch: timestamp.epoch() }
     }
 
     /// Makes it in the work folder; returns its name there.
     pub(super) fn make(&self, job: &Job<'_>, work: &WorkDir) -> Result<String, StepError> {
         let path = work.path().join(FILE);
         let size = u64::try_from(self.kib).unwrap_or(0) << 10;
-        File::create(&path).and_then(|file| file.set_len(size)).map_err(StepError::environment)?;
+        File::create(&path).and_then(|file| file.set_len(size)).on_file("make", &path)?;
         let run = |tool: &str, args: &[String]| {
             job.run(&Invocation {
                 tool: job.tool(tool)?,
@@ -81,17 +82,17 @@ impl Partition {
         let text = str::to_owned;
         run("mkfs.xfs", &[text("-q"), text("-m"), format!("bigtime=1,uuid={}", self.uuid), text(FILE)])?;
         let time = (u64::from(self.epoch) + BIGTIME_OFFSET) * 1_000_000_000;
-        let inodes = inodes(&path).map_err(StepError::environment)?;
+        let inodes = inodes(&path).on_file("read", &path)?;
         for (inode, _) in &inodes {
             let mut args = vec![text("-x"), text("-c"), format!("inode {inode}")];
             args.extend(TIMES.iter().flat_map(|(_, name)| [text("-c"), format!("write {name}.sec {time}")]));
             run("xfs_db", &[&args[..], &[text(FILE)]].concat())?;
         }
         // xfs_db ends well whatever it did.
-        let is_set = inodes
-            .iter()
-            .try_fold(true, |is_set, (_, offset)| Ok(is_set && has_times(&path, *offset, time)?));
-        if !is_set.map_err(|error: io::Error| StepError::environment(error))? {
+        let is_set = inodes.iter().try_fold(true, |is_set, (_, offset)| {
+            Ok::<_, io::Error>(is_set && has_times(&path, *offset, time)?)
+        });
+        if !is_set.on_file("read", &path)? {
             return Err(StepError::environment("this version of xfs_db did not set the times of an XFS")
                 .with_hint("without livecd/iso_extra_partition the ISO can be made"));
         }

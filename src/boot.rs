@@ -1,0 +1,48 @@
+//! What is known of the kernels of an image and the initrds that go with them: the document that the step `initrd` writes and
+//! steps above it read.
+
+use cache::Blob;
+use serde::{Deserialize, Serialize};
+
+use crate::formats::initramfs::{Family, Initramfs};
+
+/// A kernel and the initrd that goes with it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootEntry {
+    /// The name of both on the media.
+    pub label: String,
+    /// The kernel.
+    pub kernel: Blob,
+    /// The kernel's release, where it says.
+    pub release: Option<String>,
+    /// The initrd, as it is.
+    pub initrd: Blob,
+    /// Who made the initrd.
+    pub family: Family,
+    /// What is in the initrd.
+    pub initramfs: Initramfs,
+}
+
+/// All kernels of an image, in order of their labels.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kernels(pub Vec<BootEntry>);
+
+impl Kernels {
+    /// Reads what [`Kernels::encode`] wrote.
+    ///
+    /// # Errors
+    /// It is something else.
+    pub fn decode(bytes: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(bytes)
+    }
+
+    /// Returns the document.
+    pub fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec_pretty(self).expect("names, digests and numbers are plain values")
+    }
+
+    /// Tells whether every initrd can fetch its squashfs over HTTP.
+    pub fn have_livenet(&self) -> bool {
+        self.0.iter().all(|entry| entry.family == Family::Dracut && entry.initramfs.has_livenet())
+    }
+}
