@@ -7,8 +7,9 @@ use super::super::facts::{Kind, Part};
 use super::super::set::names_in_set;
 use super::super::sniff::{HEAD, kind_of, loader_of, look, parse};
 use super::super::{place, walk};
+use super::Gatherer;
 use super::menus::resolve;
-use super::{Gatherer, OwnLines};
+use super::plan::OwnLines;
 use crate::formats::checksums;
 
 /// Files of an ISO whose first bytes are looked at.

@@ -7,103 +7,123 @@ use std::collections::BTreeMap;
 
 use super::{Entry, Loaded, MAX_ENTRIES, MAX_LINES, Menu, Named, Role, Statement, statements};
 
+/// Blocks inside each other that are read before a file counts as hostile.
+const MAX_DEPTH: usize = 64;
+
 /// Reads a menu.
 pub fn parse(text: &str) -> Menu {
-    let mut menu = Menu::default();
-    let mut variables: BTreeMap<String, String> = BTreeMap::new();
-    // The blocks that are open: the line of each, and the title where it is an entry of a menu.
-    let mut blocks: Vec<(usize, Option<String>)> = Vec::new();
-    let mut opening: Option<String> = None;
-    let mut current: Option<Entry> = None;
+    let mut script = Script::default();
     let (statements, open_quote) = statements(text);
     if let Some(line) = open_quote {
-        menu.problem(line, "a quote is opened and not closed: GRUB refuses the whole menu");
+        script.menu.problem(line, "a quote is opened and not closed: GRUB refuses the whole menu");
     }
-    for Statement { line: number, words } in statements.into_iter().take(MAX_LINES) {
-        let words: Vec<String> = words.iter().map(|word| expand(word, &variables)).collect();
+    for Statement { line, words } in statements.into_iter().take(MAX_LINES) {
+        script.command(line, &words);
+        if script.blocks.len() > MAX_DEPTH {
+            script.menu.problem(line, "its blocks go deeper than any real menu's");
+            break;
+        }
+    }
+    script.finish()
+}
+
+#[derive(Default)]
+struct Script {
+    menu: Menu,
+    variables: BTreeMap<String, String>,
+    /// The blocks that are open: the line of each, and the title where it is an entry of a menu.
+    blocks: Vec<(usize, Option<String>)>,
+    /// The title of the entry whose block opens next.
+    opening: Option<String>,
+    entry: Option<Entry>,
+}
+
+impl Script {
+    /// Takes in one command.
+    fn command(&mut self, number: usize, words: &[String]) {
+        let words: Vec<String> = words.iter().map(|word| expand(word, &self.variables)).collect();
         // "if a; then linux …": what stands in front of a command does not matter here.
         let start = words.iter().take_while(|word| matches!(word.as_str(), "then" | "else" | "do")).count();
-        let Some(command) = words.get(start).map(String::as_str) else { continue };
+        let Some(command) = words.get(start) else { return };
         let args = &words[start + 1..];
-        match command {
-            "{" => {
-                blocks.push((number, opening.take()));
-                if blocks.len() > 64 {
-                    menu.problem(number, "its blocks go deeper than any real menu's");
-                    break;
-                }
-            }
-            "menuentry" | "submenu" => {
-                opening = (command == "menuentry").then(|| args.first().cloned().unwrap_or_default());
-            }
-            "}" => {
-                push(&mut menu, current.take());
-                if blocks.pop().is_none() {
-                    menu.problem(number, "a block is closed that nobody opened: GRUB refuses the whole menu");
-                }
-            }
+        match command.as_str() {
+            "{" => self.blocks.push((number, self.opening.take())),
+            "}" => self.close(number),
+            "menuentry" => self.opening = Some(args.first().cloned().unwrap_or_default()),
+            "submenu" => self.opening = None,
             "set" => {
                 if let Some((name, value)) = args.first().and_then(|word| word.split_once('=')) {
-                    variables.insert(name.to_owned(), value.to_owned());
+                    self.variables.insert(name.to_owned(), value.to_owned());
                 }
             }
-            "linux" | "linux16" | "linuxefi" => {
-                push(&mut menu, current.take());
-                let [kernel, rest @ ..] = args else {
-                    menu.problem(number, format!("{command} names no kernel"));
-                    continue;
-                };
-                let title = blocks.iter().rev().find_map(|(_, title)| title.clone()).unwrap_or_default();
-                let kernel = Named { line: number, forms: vec![device_less(kernel)], role: Role::Kernel };
-                current =
-                    Some(Entry { title, line: number, kernel, initrds: Vec::new(), words: rest.to_vec() });
-            }
-            "initrd" | "initrd16" | "initrdefi" => {
-                let Some(entry) = &mut current else {
-                    menu.problem(number, format!("{command} stands before any kernel"));
-                    continue;
-                };
-                for word in args {
-                    let (inside, path) = match word
-                        .strip_prefix("newc:")
-                        .and_then(|rest| rest.split_once(':'))
-                    {
-                        Some((inside, path)) => (Some(format!("/{}", inside.trim_start_matches('/'))), path),
-                        None => (None, word.as_str()),
-                    };
-                    let role = if inside.is_some() { Role::Injected } else { Role::Initrd };
-                    let file = Named { line: number, forms: vec![device_less(path)], role };
-                    entry.initrds.push(Loaded { file, inside, called: None });
-                }
-            }
-            "search" => {
-                let is_label = args.iter().any(|arg| matches!(arg.as_str(), "--label" | "-l"));
-                let value = args.iter().rfind(|arg| !arg.starts_with('-'));
-                if let Some(value) = value.filter(|_| is_label) {
-                    menu.searched.push((number, value.clone()));
-                }
-            }
+            "linux" | "linux16" | "linuxefi" => self.kernel(number, command, args),
+            "initrd" | "initrd16" | "initrdefi" => self.initrd(number, command, args),
+            "search" => self.search(number, args),
             "configfile" | "source" | "." => {
                 if let Some(path) = args.first() {
                     let named = Named { line: number, forms: vec![device_less(path)], role: Role::Next };
-                    menu.others.push(named);
+                    self.menu.others.push(named);
                 }
             }
             _ => {}
         }
     }
-    push(&mut menu, current);
-    if let Some((line, _)) = blocks.first() {
-        menu.problem(*line, "a block is opened and not closed: GRUB refuses the whole menu");
-    }
-    menu
-}
 
-fn push(menu: &mut Menu, entry: Option<Entry>) {
-    if let Some(entry) = entry
-        && menu.entries.len() < MAX_ENTRIES
-    {
-        menu.entries.push(entry);
+    fn close(&mut self, number: usize) {
+        self.push();
+        if self.blocks.pop().is_none() {
+            self.menu.problem(number, "a block is closed that nobody opened: GRUB refuses the whole menu");
+        }
+    }
+
+    fn kernel(&mut self, number: usize, command: &str, args: &[String]) {
+        self.push();
+        let [kernel, rest @ ..] = args else {
+            return self.menu.problem(number, format!("{command} names no kernel"));
+        };
+        let title = self.blocks.iter().rev().find_map(|(_, title)| title.clone()).unwrap_or_default();
+        let kernel = Named { line: number, forms: vec![device_less(kernel)], role: Role::Kernel };
+        self.entry = Some(Entry { title, line: number, kernel, initrds: Vec::new(), words: rest.to_vec() });
+    }
+
+    fn initrd(&mut self, number: usize, command: &str, args: &[String]) {
+        let Some(entry) = &mut self.entry else {
+            return self.menu.problem(number, format!("{command} stands before any kernel"));
+        };
+        for word in args {
+            let (inside, path) = match word.strip_prefix("newc:").and_then(|rest| rest.split_once(':')) {
+                Some((inside, path)) => (Some(format!("/{}", inside.trim_start_matches('/'))), path),
+                None => (None, word.as_str()),
+            };
+            let role = if inside.is_some() { Role::Injected } else { Role::Initrd };
+            let file = Named { line: number, forms: vec![device_less(path)], role };
+            entry.initrds.push(Loaded { file, inside, called: None });
+        }
+    }
+
+    fn search(&mut self, number: usize, args: &[String]) {
+        let is_label = args.iter().any(|arg| matches!(arg.as_str(), "--label" | "-l"));
+        let value = args.iter().rfind(|arg| !arg.starts_with('-'));
+        if let Some(value) = value.filter(|_| is_label) {
+            self.menu.searched.push((number, value.clone()));
+        }
+    }
+
+    /// Ends the entry that is open, if one is.
+    fn push(&mut self) {
+        if let Some(entry) = self.entry.take()
+            && self.menu.entries.len() < MAX_ENTRIES
+        {
+            self.menu.entries.push(entry);
+        }
+    }
+
+    fn finish(mut self) -> Menu {
+        self.push();
+        if let Some((line, _)) = self.blocks.first() {
+            self.menu.problem(*line, "a block is opened and not closed: GRUB refuses the whole menu");
+        }
+        self.menu
     }
 }
 

@@ -209,36 +209,10 @@ impl Script {
     fn command(&mut self, number: usize, words: &[&str], guard: Option<&[&str]>) {
         let [name, args @ ..] = words else { return };
         match *name {
-            "set" => {
-                let [variable, value @ ..] = args else { return };
-                // "set x:hex 20" says how the value is written.
-                let variable = &variable.split(':').next().unwrap_or(variable);
-                let value = self.expand(number, &value.join(" "));
-                // "isset ${x} || set x y" does nothing where x has a value.
-                let is_default =
-                    guard.is_some_and(|guard| guard[..] == ["isset", format!("${{{variable}}}").as_str()]);
-                let is_choice = guard.is_some() && !is_default;
-                let values = self.variables.entry((*variable).to_owned()).or_default();
-                if is_choice {
-                    values.extend(value);
-                    values.dedup();
-                    values.truncate(MAX_FORMS);
-                } else if values.is_empty() || !is_default {
-                    *values = value;
-                }
-            }
+            "set" => self.set(number, args, guard),
             "clear" => drop(args.first().and_then(|name| self.variables.remove(*name))),
             "isset" => {}
-            "read" | "choose" | "prompt" => {
-                // What a user picks: one of the menu's items, or anything.
-                if let Some(variable) = args.iter().rfind(|arg| !arg.starts_with('-')) {
-                    let items = std::mem::take(&mut self.items);
-                    self.variables.insert(
-                        (*variable).to_owned(),
-                        if items.is_empty() { vec![String::new()] } else { items },
-                    );
-                }
-            }
+            "read" | "choose" | "prompt" => self.ask(args),
             "item" => self.item(args),
             "goto" => {
                 let Some(label) = args.first() else { return };
@@ -289,6 +263,34 @@ impl Script {
                     self.expand(number, word);
                 }
             }
+        }
+    }
+
+    fn set(&mut self, number: usize, args: &[&str], guard: Option<&[&str]>) {
+        let [variable, value @ ..] = args else { return };
+        // "set x:hex 20" says how the value is written.
+        let variable = &variable.split(':').next().unwrap_or(variable);
+        let value = self.expand(number, &value.join(" "));
+        // "isset ${x} || set x y" does nothing where x has a value.
+        let is_default =
+            guard.is_some_and(|guard| guard[..] == ["isset", format!("${{{variable}}}").as_str()]);
+        let is_choice = guard.is_some() && !is_default;
+        let values = self.variables.entry((*variable).to_owned()).or_default();
+        if is_choice {
+            values.extend(value);
+            values.dedup();
+            values.truncate(MAX_FORMS);
+        } else if values.is_empty() || !is_default {
+            *values = value;
+        }
+    }
+
+    /// Takes in what a user picks: one of the menu's items, or anything.
+    fn ask(&mut self, args: &[&str]) {
+        if let Some(variable) = args.iter().rfind(|arg| !arg.starts_with('-')) {
+            let items = std::mem::take(&mut self.items);
+            let values = if items.is_empty() { vec![String::new()] } else { items };
+            self.variables.insert((*variable).to_owned(), values);
         }
     }
 

@@ -2,6 +2,8 @@
 //!
 //! Keywords from SYSLINUX's `doc/syslinux.txt` and `doc/menu.txt`; they are the same in any case.
 
+use std::collections::BTreeSet;
+
 use super::{Entry, Loaded, MAX_ENTRIES, MAX_LINES, Menu, Named, Role};
 
 #[derive(Default)]
@@ -18,128 +20,149 @@ struct Label {
 
 /// Reads a menu.
 pub fn parse(text: &str) -> Menu {
-    let mut menu = Menu::default();
-    let mut globals = String::new();
-    let mut label: Option<Label> = None;
-    let mut seen = std::collections::BTreeSet::new();
-    let mut in_help = false;
-    let mut wanted: Vec<(usize, String)> = Vec::new();
+    let mut script = Script::default();
     for (index, line) in text.lines().take(MAX_LINES).enumerate() {
-        let number = index + 1;
-        let line = line.trim();
+        script.line(index + 1, line.trim());
+    }
+    script.finish()
+}
+
+#[derive(Default)]
+struct Script {
+    menu: Menu,
+    /// The APPEND in front of all labels.
+    globals: String,
+    label: Option<Label>,
+    labels: BTreeSet<String>,
+    /// Labels that the menu goes to by itself.
+    wanted: Vec<(usize, String)>,
+    in_help: bool,
+}
+
+impl Script {
+    fn line(&mut self, number: usize, line: &str) {
         let (keyword, rest) = line.split_once(|c: char| c.is_ascii_whitespace()).unwrap_or((line, ""));
         let (keyword, rest) = (keyword.to_ascii_uppercase(), rest.trim());
-        if in_help {
-            in_help = keyword != "ENDTEXT";
-            continue;
+        if self.in_help {
+            self.in_help = keyword != "ENDTEXT";
+            return;
         }
         match keyword.as_str() {
-            "LABEL" => {
-                finish(label.take(), &globals, &mut menu);
-                if !seen.insert(rest.to_owned()) {
-                    menu.problem(number, format!("the label {rest} is there twice"));
-                }
-                label = Some(Label { name: rest.to_owned(), line: number, ..Label::default() });
-            }
+            "LABEL" => self.begin(number, rest),
             "DEFAULT" | "ONTIMEOUT" | "ONERROR" => {
                 let name = rest.split_ascii_whitespace().next().unwrap_or_default();
                 // It may name a file as well: a kernel, or a menu program.
                 if !name.contains('.') && !name.is_empty() {
-                    wanted.push((number, name.to_owned()));
+                    self.wanted.push((number, name.to_owned()));
                 }
             }
-            "TEXT" if rest.eq_ignore_ascii_case("help") => in_help = true,
-            "MENU" => {
-                let (what, title) = rest.split_once(|c: char| c.is_ascii_whitespace()).unwrap_or((rest, ""));
-                let goes_on = ["exit", "quit", "goto", "separator", "begin", "end", "disable", "hide"];
-                if let Some(label) = &mut label
-                    && goes_on.iter().any(|word| what.eq_ignore_ascii_case(word))
-                {
-                    label.does_else = true;
-                }
-                if what.eq_ignore_ascii_case("label")
-                    && let Some(label) = &mut label
-                {
-                    label.title = Some(title.trim().replace('^', ""));
-                }
-            }
-            "KERNEL" | "LINUX" => match &mut label {
+            "TEXT" if rest.eq_ignore_ascii_case("help") => self.in_help = true,
+            "MENU" => self.menu_command(rest),
+            "KERNEL" | "LINUX" => match &mut self.label {
                 Some(label) => label.kernel = Some((number, rest.to_owned())),
-                None => menu.problem(number, format!("{keyword} stands before any LABEL")),
+                None => self.menu.problem(number, format!("{keyword} stands before any LABEL")),
             },
-            "APPEND" => match &mut label {
+            "APPEND" => match &mut self.label {
                 Some(label) => label.append = Some(rest.to_owned()),
-                None => globals = rest.to_owned(),
+                None => self.globals = rest.to_owned(),
             },
             "INITRD" => {
-                if let Some(label) = &mut label {
+                if let Some(label) = &mut self.label {
                     label.initrds = rest.split(',').map(|name| (number, name.to_owned())).collect();
                 }
             }
-            "LOCALBOOT" | "BOOT" | "PXE" | "BSS" | "FDIMAGE" | "COMBOOT" => {
-                if let Some(label) = &mut label {
-                    label.does_else = true;
-                }
-            }
+            "LOCALBOOT" | "BOOT" | "PXE" | "BSS" | "FDIMAGE" | "COMBOOT" => self.does_else(),
             "UI" | "COM32" | "INCLUDE" | "CONFIG" => {
-                if let Some(label) = &mut label {
-                    label.does_else = true;
-                }
+                self.does_else();
                 let file = rest.split_whitespace().next().unwrap_or_default();
-                menu.others.push(Named { line: number, forms: vec![file.to_owned()], role: Role::Next });
+                self.next_file(number, file);
             }
             _ => {}
         }
     }
-    finish(label, &globals, &mut menu);
-    for (line, name) in wanted {
-        if !seen.contains(&name) {
-            menu.problem(line, format!("there is no label {name}"));
-        }
-    }
-    menu
-}
 
-fn finish(label: Option<Label>, globals: &str, menu: &mut Menu) {
-    let Some(label) = label else { return };
-    let Some((line, kernel)) = label.kernel else {
-        if !label.does_else {
-            menu.problem(label.line, format!("the label {} boots nothing", label.name));
+    fn begin(&mut self, number: usize, name: &str) {
+        self.end();
+        if !self.labels.insert(name.to_owned()) {
+            self.menu.problem(number, format!("the label {name} is there twice"));
         }
-        return;
-    };
-    if kernel.to_ascii_lowercase().ends_with(".c32") {
-        menu.others.push(Named { line, forms: vec![kernel], role: Role::Next });
-        return;
+        self.label = Some(Label { name: name.to_owned(), line: number, ..Label::default() });
     }
-    if menu.entries.len() >= MAX_ENTRIES {
-        return;
-    }
-    // A label's own APPEND takes the place of the global one; "-" means none.
-    let append = match label.append.as_deref() {
-        Some("-") => "",
-        Some(own) => own,
-        None => globals,
-    };
-    let mut words = Vec::new();
-    let mut initrds = label.initrds;
-    for word in append.split_ascii_whitespace() {
-        match word.strip_prefix("initrd=") {
-            Some(names) => initrds = names.split(',').map(|name| (line, name.to_owned())).collect(),
-            None => words.push(word.to_owned()),
+
+    /// Takes in `MENU …`.
+    fn menu_command(&mut self, rest: &str) {
+        let (what, title) = rest.split_once(|c: char| c.is_ascii_whitespace()).unwrap_or((rest, ""));
+        let Some(label) = &mut self.label else { return };
+        let goes_on = ["exit", "quit", "goto", "separator", "begin", "end", "disable", "hide"];
+        if goes_on.iter().any(|word| what.eq_ignore_ascii_case(word)) {
+            label.does_else = true;
+        }
+        if what.eq_ignore_ascii_case("label") {
+            label.title = Some(title.trim().replace('^', ""));
         }
     }
-    let named = |(line, name): (usize, String), role| Named { line, forms: vec![name], role };
-    menu.entries.push(Entry {
-        title: label.title.unwrap_or(label.name),
-        line,
-        kernel: named((line, kernel), Role::Kernel),
-        initrds: initrds
-            .into_iter()
-            .map(|initrd| Loaded { file: named(initrd, Role::Initrd), inside: None, called: None })
-            .collect(),
-        words,
-    });
+
+    fn does_else(&mut self) {
+        if let Some(label) = &mut self.label {
+            label.does_else = true;
+        }
+    }
+
+    fn next_file(&mut self, line: usize, file: &str) {
+        self.menu.others.push(Named { line, forms: vec![file.to_owned()], role: Role::Next });
+    }
+
+    /// Ends the label that is open, if one is.
+    fn end(&mut self) {
+        let Some(label) = self.label.take() else { return };
+        let Some((line, kernel)) = label.kernel else {
+            if !label.does_else {
+                self.menu.problem(label.line, format!("the label {} boots nothing", label.name));
+            }
+            return;
+        };
+        if kernel.to_ascii_lowercase().ends_with(".c32") {
+            return self.next_file(line, &kernel);
+        }
+        if self.menu.entries.len() >= MAX_ENTRIES {
+            return;
+        }
+        // A label's own APPEND takes the place of the global one; "-" means none.
+        let append = match label.append.as_deref() {
+            Some("-") => "",
+            Some(own) => own,
+            None => &self.globals,
+        };
+        let mut words = Vec::new();
+        let mut initrds = label.initrds;
+        for word in append.split_ascii_whitespace() {
+            match word.strip_prefix("initrd=") {
+                Some(names) => initrds = names.split(',').map(|name| (line, name.to_owned())).collect(),
+                None => words.push(word.to_owned()),
+            }
+        }
+        let named = |(line, name): (usize, String), role| Named { line, forms: vec![name], role };
+        self.menu.entries.push(Entry {
+            title: label.title.unwrap_or(label.name),
+            line,
+            kernel: named((line, kernel), Role::Kernel),
+            initrds: initrds
+                .into_iter()
+                .map(|initrd| Loaded { file: named(initrd, Role::Initrd), inside: None, called: None })
+                .collect(),
+            words,
+        });
+    }
+
+    fn finish(mut self) -> Menu {
+        self.end();
+        for (line, name) in self.wanted {
+            if !self.labels.contains(&name) {
+                self.menu.problem(line, format!("there is no label {name}"));
+            }
+        }
+        self.menu
+    }
 }
 
 #[cfg(test)]
