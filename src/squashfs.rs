@@ -35,6 +35,10 @@ use self::inode::InodeWriter;
 use self::metadata::write_table;
 pub use self::options::{Options, Progress};
 
+/// The version of the bytes that are written: raised in the commit that changes them, with the digests in
+/// `src/steps/pins.rs`.
+pub const VERSION: u32 = 4;
+
 /// `sqsh`, little-endian.
 const MAGIC: u32 = 0x7371_7368;
 

@@ -19,6 +19,8 @@ mod manifest;
 mod medium;
 mod menu;
 mod netboot;
+#[cfg(test)]
+mod pins;
 mod run;
 mod squashfs;
 

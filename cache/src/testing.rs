@@ -77,6 +77,27 @@ pub fn tick() {
     }
 }
 
+/// Compares bytes of a format with their pinned digest (BLAKE3), and the version of the code with the pinned version.
+///
+/// # Panics
+/// The bytes changed and the version did not, or both did: the message says what to do.
+#[track_caller]
+pub fn assert_pinned(what: &str, version: u32, bytes: &[u8], pinned: (u32, &str)) {
+    let found = BlobDigest::of(bytes).to_string();
+    let (pinned_version, pinned_digest) = pinned;
+    let changed = found != pinned_digest;
+    assert!(
+        !changed || version != pinned_version,
+        "the bytes of {what} changed, and their version is still {version}: whoever has a result of that key would go on \
+         using the old bytes. Raise the version, and pin ({}, \"{found}\")",
+        version + 1
+    );
+    assert!(
+        !changed && version == pinned_version,
+        "the version of {what} is {version}: pin ({version}, \"{found}\"), and say in the commit what changed"
+    );
+}
+
 /// What a test needs of who runs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
@@ -109,6 +130,19 @@ pub fn needs(need: Need) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn other_bytes_of_the_same_version_are_not_let_pass() {
+        let digest = BlobDigest::of(b"bytes").to_string();
+        assert_pinned("it", 3, b"bytes", (3, &digest));
+        let message = |version, bytes: &[u8]| {
+            let failed = std::panic::catch_unwind(|| assert_pinned("it", version, bytes, (3, &digest)));
+            *failed.unwrap_err().downcast::<String>().unwrap()
+        };
+        assert!(message(3, b"other").contains("Raise the version, and pin (4, "));
+        assert!(message(4, b"other").contains("the version of it is 4: pin (4, "));
+        assert!(message(4, b"bytes").contains("the version of it is 4: pin (4, "));
+    }
 
     #[test]
     fn the_folder_of_a_test_that_fails_stays() {

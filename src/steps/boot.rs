@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::boot::{BootEntry, Kernels};
 use crate::config::{Fields, SpecError};
 use crate::formats::compression::Compression;
-use crate::formats::initramfs::{self, Family};
+use crate::formats::initramfs::{self, Family, Initramfs};
 use crate::formats::kernel;
 use crate::image::{Image, is_plain_name};
 
@@ -112,53 +112,28 @@ pub(super) fn find(objects: &Objects, boot: &RootTree, hints: &Hints) -> Result<
     }
     let single = kernels.len() == 1;
     let mut entries = Vec::new();
-    for (candidate, found) in kernels {
-        let initrd = pick_initrd(&candidate, &initrds, single).ok_or_else(|| {
+    for (kernel, release) in kernels {
+        let initrd = pick_initrd(&kernel, &initrds, single).ok_or_else(|| {
             StepError::action(format!(
                 "no initrd goes with the kernel {}; there are {}",
-                candidate.path,
+                kernel.path,
                 listing()
             ))
             .with_hint(
                 "name it like the kernel: vmlinuz-VERSION and initrd.img-VERSION, or LABEL and LABEL.igz",
             )
         })?;
-        let reader = boot.open_file(objects, initrd.path, &initrd.blob.digest, initrd.blob.size)?;
-        let initramfs = initramfs::read(reader)
-            .map_err(|error| StepError::action(format!("the initrd {}: {error}", initrd.path)))?;
-        let label = if single { hints.label.clone() } else { stem(candidate.path).to_owned() };
-        let family = initramfs.family.or_else(|| hints.family.get(&label).copied()).ok_or_else(|| {
-            StepError::action(format!("the initrd {} was made by neither dracut nor genkernel", initrd.path))
-                .with_hint(
-                    "live media need dracut's dmsquash-live module or genkernel's live support in the initrd",
-                )
-        })?;
-        if let Some(release) = &found
-            && !initramfs.kernels.is_empty()
-            && !initramfs.kernels.contains(release)
-        {
-            let other: Vec<_> = initramfs.kernels.iter().map(String::as_str).collect();
-            return Err(StepError::action(format!(
-                "the kernel {} is {release}, but the initrd {} has modules for {}",
-                candidate.path,
-                initrd.path,
-                other.join(", ")
-            )));
-        }
+        let label = if single { hints.label.clone() } else { stem(kernel.path).to_owned() };
         if !is_plain_name(&label) {
             return Err(StepError::action(format!(
                 "the kernel {} cannot be named in menus: letters, digits, '.', '_', '+' and '-' only",
-                candidate.path
+                kernel.path
             )));
         }
-        entries.push(BootEntry {
-            label,
-            kernel: candidate.blob,
-            release: found,
-            initrd: initrd.blob,
-            family,
-            initramfs,
-        });
+        let reader = boot.open_file(objects, initrd.path, &initrd.blob.digest, initrd.blob.size)?;
+        let initramfs = initramfs::read(reader)
+            .map_err(|error| StepError::action(format!("the initrd {}: {error}", initrd.path)))?;
+        entries.push(pair(&kernel, release, initrd, initramfs, label, hints)?);
     }
     entries.sort_by(|a, b| a.label.cmp(&b.label));
     let labels: BTreeMap<_, _> = entries.iter().map(|entry| (&entry.label, ())).collect();
@@ -166,6 +141,36 @@ pub(super) fn find(objects: &Objects, boot: &RootTree, hints: &Hints) -> Result<
         return Err(StepError::action("two kernels have the same name, in different folders"));
     }
     Ok(Kernels(entries))
+}
+
+/// Puts a kernel and its initrd together, if they fit.
+fn pair(
+    kernel: &Candidate<'_>,
+    release: Option<String>,
+    initrd: &Candidate<'_>,
+    initramfs: Initramfs,
+    label: String,
+    hints: &Hints,
+) -> Result<BootEntry, StepError> {
+    let family = initramfs.family.or_else(|| hints.family.get(&label).copied()).ok_or_else(|| {
+        StepError::action(format!("the initrd {} was made by neither dracut nor genkernel", initrd.path))
+            .with_hint(
+                "live media need dracut's dmsquash-live module or genkernel's live support in the initrd",
+            )
+    })?;
+    if let Some(release) = &release
+        && !initramfs.kernels.is_empty()
+        && !initramfs.kernels.contains(release)
+    {
+        let other: Vec<_> = initramfs.kernels.iter().map(String::as_str).collect();
+        return Err(StepError::action(format!(
+            "the kernel {} is {release}, but the initrd {} has modules for {}",
+            kernel.path,
+            initrd.path,
+            other.join(", ")
+        )));
+    }
+    Ok(BootEntry { label, kernel: kernel.blob, release, initrd: initrd.blob, family, initramfs })
 }
 
 /// Tells whether a file is a memory test: those have a kernel's header, but no initrd.

@@ -17,6 +17,9 @@ use serde::Serialize;
 
 use super::kind::{Inputs, Kind, Made, identity};
 
+/// The version of the bytes: raised in the commit that changes them, with the digests in `pins.rs`.
+pub(super) const VERSION: u32 = 2;
+
 /// Gives `eltorito` (BIOS, CD), `mbr` (BIOS, disk), `efi` (a FAT image for UEFI), and the network images
 /// `net-bios` and `net-efi`.
 pub(super) const KIND: Kind = Kind {
@@ -195,7 +198,7 @@ impl Grub {
 }
 
 impl Step for Grub {
-    identity!(version 2);
+    identity!(version VERSION);
 
     fn resolve(&self, resolving: &Resolving<'_>) -> Result<Resolved, StepError> {
         Ok(Resolved::with_tools(resolving, &SPECS)?)

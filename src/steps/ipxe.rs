@@ -16,6 +16,9 @@ use crate::boot::{BootEntry, Kernels};
 use crate::cmdline::{Choice, KEYMAP, Medium, SQUASHFS_IN_INITRD, Token};
 use crate::steps::netboot::Names;
 
+/// The version of the bytes: raised in the commit that changes them, with the digests in `pins.rs`.
+pub(super) const VERSION: u32 = 1;
+
 /// Gives `beside`, the script that lies beside the ISO, and `folder`, the scripts of the netboot folder.
 pub(super) const KIND: Kind = Kind {
     name: "ipxe",
@@ -138,7 +141,7 @@ impl Ipxe {
 }
 
 impl Step for Ipxe {
-    identity!(version 1);
+    identity!(version VERSION);
 
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
         let kernels = decode(job)?;

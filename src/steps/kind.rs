@@ -59,7 +59,7 @@ pub struct Kind {
 
 /// What every step says of itself: the name of its kind, the version of its code, its settings.
 macro_rules! identity {
-    (version $version:literal) => {
+    (version $version:expr) => {
         fn kind(&self) -> &'static str {
             KIND.name
         }

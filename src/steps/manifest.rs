@@ -15,6 +15,9 @@ use crate::cmdline::{Choice, Medium};
 use crate::manifest::{FileFacts, ImageFacts, Manifest, NodeFacts, SCHEMA, Way};
 use crate::memory::{Load, WAYS};
 
+/// The version of the bytes: raised in the commit that changes them, with the digests in `pins.rs`.
+pub(super) const VERSION: u32 = 2;
+
 /// Gives `files`, a folder with the manifest under its published name. Inputs beside `facts`, `squashfs` and
 /// `packages` are folders whose files it names, as far as they are published.
 pub(super) const KIND: Kind = Kind {
@@ -84,7 +87,7 @@ impl WriteManifest {
 }
 
 impl Step for WriteManifest {
-    identity!(version 2);
+    identity!(version VERSION);
 
     fn wants_provenance(&self) -> bool {
         true

@@ -87,7 +87,7 @@ impl Squashfs {
 }
 
 impl Step for Squashfs {
-    identity!(version 4);
+    identity!(version squashfs::VERSION);
 
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
         let input = job.input("root")?;

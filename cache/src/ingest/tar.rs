@@ -268,7 +268,7 @@ impl<R: Read, W: Write> Archive<R, W> {
         builder: &mut TreeBuilder,
         slices: &mut Slices,
     ) -> Result<(), TarError> {
-        let name = extensions.path.unwrap_or_else(|| header.path_bytes().into_owned());
+        let name = extensions.path.clone().unwrap_or_else(|| header.path_bytes().into_owned());
         let kind = header.entry_type();
         let refuse = |kind, hint| {
             Err(TarError::Kind { at, path: String::from_utf8_lossy(&name).into_owned(), kind, hint })
@@ -283,32 +283,16 @@ impl<R: Read, W: Write> Archive<R, W> {
         if size > SIZE_MAX {
             return Err(TarError::Header { at, why: format!("a member of {size} bytes") });
         }
-        let meta = Meta {
-            mode: (field(header.mode(), at)? & 0o7777) as u16,
-            uid: id(extensions.uid.map_or_else(|| field(header.uid(), at), Ok)?, at)?,
-            gid: id(extensions.gid.map_or_else(|| field(header.gid(), at), Ok)?, at)?,
-            mtime: match extensions.mtime {
-                Some(mtime) => mtime,
-                None => field(header.mtime(), at)? as i64,
-            },
-            xattrs: extensions.xattrs,
-        };
+        let link = extensions.link.clone();
+        let meta = meta(header, extensions, at)?;
         let Some(path) = member_path(&name, at)? else {
             builder.set_root(meta);
             return self.bytes(size, |_| {});
         };
-        let link = extensions.link.or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned));
+        let link = link.or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned));
         if link.as_ref().is_some_and(|target| target.len() > TARGET_MAX) {
             return Err(TarError::Header { at, why: "the target of a link is too long".to_owned() });
         }
-        let device = || -> Result<(u32, u32), TarError> {
-            let major = field(header.device_major(), at)?.unwrap_or(0);
-            let minor = field(header.device_minor(), at)?.unwrap_or(0);
-            if major > MAJOR_MAX || minor > MINOR_MAX {
-                return Err(TarError::Header { at, why: format!("a device {major}:{minor}") });
-            }
-            Ok((major, minor))
-        };
         let node = match kind {
             EntryType::Regular | EntryType::Continuous => {
                 let start = self.at;
@@ -321,11 +305,11 @@ impl<R: Read, W: Write> Archive<R, W> {
             EntryType::Directory => Node::Dir,
             EntryType::Symlink => Node::Symlink(link.unwrap_or_default()),
             EntryType::Char => {
-                let (major, minor) = device()?;
+                let (major, minor) = device(header, at)?;
                 Node::CharDevice { major, minor }
             }
             EntryType::Block => {
-                let (major, minor) = device()?;
+                let (major, minor) = device(header, at)?;
                 Node::BlockDevice { major, minor }
             }
             EntryType::Fifo => Node::Fifo,
@@ -352,6 +336,29 @@ impl<R: Read, W: Write> Archive<R, W> {
         builder.remove(&path);
         Ok(builder.insert(path, meta, node)?)
     }
+}
+
+fn meta(header: &Header, extensions: Extensions, at: u64) -> Result<Meta, TarError> {
+    Ok(Meta {
+        mode: (field(header.mode(), at)? & 0o7777) as u16,
+        uid: id(extensions.uid.map_or_else(|| field(header.uid(), at), Ok)?, at)?,
+        gid: id(extensions.gid.map_or_else(|| field(header.gid(), at), Ok)?, at)?,
+        mtime: match extensions.mtime {
+            Some(mtime) => mtime,
+            None => field(header.mtime(), at)? as i64,
+        },
+        xattrs: extensions.xattrs,
+    })
+}
+
+/// Returns the numbers of a device.
+fn device(header: &Header, at: u64) -> Result<(u32, u32), TarError> {
+    let major = field(header.device_major(), at)?.unwrap_or(0);
+    let minor = field(header.device_minor(), at)?.unwrap_or(0);
+    if major > MAJOR_MAX || minor > MINOR_MAX {
+        return Err(TarError::Header { at, why: format!("a device {major}:{minor}") });
+    }
+    Ok((major, minor))
 }
 
 fn field<T>(value: io::Result<T>, at: u64) -> Result<T, TarError> {

@@ -1,0 +1,202 @@
+//! The bytes of every format we write, of a small world that never changes, pinned by hand.
+//!
+//! A step's version is part of its key. Bytes that change without it are other bytes under the same key: whoever has the old
+//! ones goes on using them. So each digest stands beside the version that the step uses, and changes with it.
+
+use std::collections::BTreeMap;
+
+use cache::testing::assert_pinned;
+use cache::tree::{Meta, Node, TreeBuilder};
+use cache::{BlobDigest, Bytes, Object, Output, RelPath};
+use graph::testing::{Bench, Ran, provenance};
+
+use super::*;
+use crate::config::{Item, Source};
+use crate::image::Image;
+use crate::squashfs as writer;
+
+const TIME: &str = "20260102T030405Z";
+
+/// Makes a step of a spec's words.
+fn step(kind: &Kind, words: &str) -> std::sync::Arc<dyn graph::Step> {
+    let parse = |text: String| {
+        Item::parse(&std::sync::Arc::new(Source { name: "pins".to_owned(), text })).expect("TOML")
+    };
+    let image = parse(format!(
+        "name = 'pinned'\ntitle = 'Pinned'\nlabel = 'linux'\nvolume_id = 'Pinned-1'\ntimestamp = '{TIME}'\n\
+         bootargs = ['dokeymap']\nconsoles = ['ttyS0,115200']\n"
+    ));
+    let mut errors = crate::config::SpecErrors::default();
+    let image = Image::read(&image, &Default::default(), &mut errors).expect("an image");
+    let words = parse(words.to_owned());
+    let published = BTreeMap::from([("loose".to_owned(), String::new())]);
+    let fields = crate::config::Fields::of(&words, "it").expect("a table").with_published(published);
+    let made = (kind.make)(&fields, &image).expect("a step");
+    errors.check(fields.finish());
+    assert!(errors.is_empty(), "{errors}");
+    made.step
+}
+
+fn run(bench: &Bench, kind: &Kind, words: &str, inputs: &[(&str, Output)]) -> Ran {
+    bench.run(&*step(kind, words), inputs).expect("the step runs")
+}
+
+/// Bytes that compress, but not to nothing.
+fn text(length: u32) -> Vec<u8> {
+    (0..length).flat_map(|number| (number / 5).to_string().into_bytes()).collect()
+}
+
+/// A root with one of everything that squashfs tells apart.
+fn root(bench: &Bench) -> Output {
+    let path = |text: &str| RelPath::new(text.as_bytes()).expect("a path");
+    let owned = |mode, uid, mtime| Meta { mode, uid, gid: uid + 1, mtime, xattrs: BTreeMap::new() };
+    let file = |bytes: &[u8]| {
+        let blob = bench.store.put(bytes).expect("stored");
+        Node::File { digest: blob.digest, size: blob.size }
+    };
+    let noise: Vec<u8> =
+        (0u32..9000).flat_map(|number| *BlobDigest::of(&number.to_le_bytes()).as_bytes()).collect();
+    let holes = [&[0; 131_072][..], &text(30_000), &[0; 200_000]].concat();
+    let mut tree = TreeBuilder::new(owned(0o755, 0, 1_600_000_000));
+    let with_xattr = Meta {
+        xattrs: BTreeMap::from([(b"user.note".to_vec(), b"a note".to_vec())]),
+        ..owned(0o4755, 1000, 1_500_000_000)
+    };
+    let entries = [
+        ("etc", owned(0o755, 0, 1_600_000_000), Node::Dir),
+        ("etc/link", owned(0o777, 0, 1), Node::Symlink(b"../text".to_vec())),
+        ("etc/suid", with_xattr, file(b"#!/bin/sh\n")),
+        ("fifo", owned(0o600, 0, 2), Node::Fifo),
+        ("holes", owned(0o644, 0, 3), file(&holes)),
+        ("noise", owned(0o644, 0, 4), file(&noise)),
+        ("null", owned(0o666, 0, 5), Node::CharDevice { major: 1, minor: 3 }),
+        ("text", owned(0o644, 7, 2_000_000_000), file(&text(90_000))),
+    ];
+    for (name, meta, node) in entries {
+        tree.insert(path(name), meta, node).expect("an entry");
+    }
+    tree.link(path("same"), path("etc/suid")).expect("a link");
+    for number in 0..300u32 {
+        let name = path(&format!("many-{number:03}"));
+        tree.insert(name, owned(0o644, number % 3, 6), file(&text(number))).expect("an entry");
+    }
+    tree.insert(path("zfile"), owned(0o644, 0, 7), file(b"")).expect("an entry");
+    let tree = tree.finish().expect("a tree");
+    Output { object: Object::Tree(bench.store.put_tree(&tree).expect("stored")), bytes: Bytes::Store }
+}
+
+/// A folder with a kernel, by its header, and a dracut initrd, by its names.
+fn boot(bench: &Bench) -> Output {
+    let mut kernel = vec![0u8; 0x4000];
+    kernel[0x202..0x206].copy_from_slice(b"HdrS");
+    kernel[0x20e..0x210].copy_from_slice(&0x1000u16.to_le_bytes());
+    kernel[0x1200..0x120a].copy_from_slice(b"6.1.0-test");
+    let mut initrd = Vec::new();
+    for (name, content) in [
+        ("usr/lib/dracut/modules.txt", &b"base\ndmsquash-live\nlivenet\n"[..]),
+        ("usr/lib/modules/6.1.0-test/modules.dep", b""),
+    ] {
+        let entry = cpio::newc::Builder::new(name).mode(0o100_644);
+        let mut entry = entry.write(initrd, content.len() as u32);
+        std::io::Write::write_all(&mut entry, content).expect("memory");
+        initrd = entry.finish().expect("memory");
+    }
+    let initrd = cpio::newc::trailer(initrd).expect("memory");
+    bench.files(&[("vmlinuz-test", &kernel), ("initramfs-test.img", &initrd)])
+}
+
+/// The inputs that steps take of kernels, initrds and the squashfs.
+fn inputs(bench: &Bench) -> BTreeMap<&'static str, Output> {
+    let boot = boot(bench);
+    let kernel = run(bench, &kernel::KIND, "", &[("boot", boot.clone())]);
+    let initrd = run(bench, &initrd::KIND, "", &[("boot", boot)]);
+    BTreeMap::from([
+        ("kernel", kernel.outputs["images"].clone()),
+        ("initrd", initrd.outputs["images"].clone()),
+        ("facts", initrd.outputs["facts"].clone()),
+        ("squashfs", bench.blob(&text(20_000))),
+    ])
+}
+
+fn some(inputs: &BTreeMap<&'static str, Output>, names: &[&'static str]) -> Vec<(&'static str, Output)> {
+    names.iter().map(|name| (*name, inputs[name].clone())).collect()
+}
+
+/// All files of an output, one behind the other with their names.
+fn joined(bench: &Bench, ran: &Ran, output: &str) -> Vec<u8> {
+    let files = bench.read_files(ran, output);
+    files.iter().flat_map(|(name, bytes)| [name.as_bytes(), b"\n", bytes].concat()).collect()
+}
+
+#[test]
+fn squashfs_images() {
+    let bench = Bench::new();
+    let root = root(&bench);
+    for (words, digest) in [
+        ("compressor = 'zstd'\nlevel = 9", "77316d0c03fd203dedef66a6184defc7a26e042a93d8d756f69769d4361d8ee6"),
+        ("compressor = 'xz'\nlevel = 2\nblock_size = 65536", "138fa175c3e1fb14ba7680a70fcaea2292cc9b36a641d18a808adaa759359935"),
+        ("compressor = 'gzip'\nblock_size = 4096", "18d0ac8f6fe586d40129948eb0c6a82d384259373f7c876b89e4c5a88bb3d31c"),
+        ("compressor = 'lz4'\nexclude = ['etc/*']", "97abe4e681724fad297884fc663cb7812817088976278c4ba2975a6c83e75198"),
+    ] {
+        let ran = run(&bench, &squashfs::KIND, words, &[("root", root.clone())]);
+        assert_pinned(words, writer::VERSION, &bench.read(&ran, "image"), (4, digest));
+    }
+}
+
+#[test]
+fn the_netboot_set_and_its_combined_initrd() {
+    let bench = Bench::new();
+    let inputs = some(&inputs(&bench), &["kernel", "initrd", "facts", "squashfs"]);
+    let ran = run(&bench, &netboot::KIND, "loaders = false", &inputs);
+    let files = bench.read_files(&ran, "folder");
+    assert_pinned("the combined initrd", netboot::VERSION, &files["linux.combined"], (2, "1650941bd013b472097c736058c24db11353656976f4b17f89f381a882090564"));
+    assert_pinned("the netboot folder", netboot::VERSION, &joined(&bench, &ran, "folder"), (2, "766258fe25ba4ec07c3ac35e132e6d8b82faf7ffb9f2910975a8e815f5ca849c"));
+    let (before, behind) = crate::formats::cpio::around("image.squashfs.img", 7).expect("it is small");
+    let archive = [before, b"content".to_vec(), behind].concat();
+    assert_pinned("the archive behind an initrd", netboot::VERSION, &archive, (2, "4440e43a6aae081f16e5ef554b92d966a306487d196a94e5840ed10ccd60da43"));
+}
+
+#[test]
+fn ipxe_scripts() {
+    let bench = Bench::new();
+    let ran = run(&bench, &ipxe::KIND, "", &some(&inputs(&bench), &["facts"]));
+    assert_pinned("the scripts of the folder", ipxe::VERSION, &joined(&bench, &ran, "folder"), (1, "7b6011f1864545e9b0e63f2708e5c17932cd4429dafd1b927bc8c539cf827ef0"));
+    assert_pinned("the script next to the ISO", ipxe::VERSION, &joined(&bench, &ran, "beside"), (1, "9c976fe344a5155bc1f78510ce514957d19437c66d193903a235602bfff97adf"));
+}
+
+/// With dosfstools 4.2 and mtools 4.0.32, those of Debian 12; what runs them is ours.
+#[test]
+fn the_fat_image_for_uefi() {
+    let bench = Bench::new();
+    bench.tool("grub-mkimage", "while [ \"$1\" != -o ]; do shift; done; echo 'not an image' > \"$2\"");
+    let ran = run(&bench, &grub::KIND, "", &[]);
+    assert_pinned("the FAT image", grub::VERSION, &bench.read(&ran, "efi"), (2, "953660b0ab3e6c26c61aa3856b947c394380d7b0c6803752bbd331093c056fdc"));
+}
+
+#[test]
+fn lists_of_checksums() {
+    let bench = Bench::new();
+    let files = bench.files(&[("a", b"one"), ("b/c", b"two")]);
+    let inputs = [("loose", files)];
+    let ran = run(&bench, &digests::KIND, "hashes = ['blake2b', 'sha512', 'sha256']", &inputs);
+    assert_pinned("the list", digests::VERSION, &joined(&bench, &ran, "files"), (2, "444bb2eb0d44dac0737510b5f8c87fc7021ce5beb5d1eabdff738567ca8a8a80"));
+    let ran = run(&bench, &digests::KIND, "each = true\nformat = 'bsd'", &inputs);
+    assert_pinned("lists of single files", digests::VERSION, &joined(&bench, &ran, "files"), (2, "929eb99760c5b1e27ad905f71a71338254381ade7d00e5cbac55feec17886cf0"));
+}
+
+#[test]
+fn the_manifest() {
+    let mut bench = Bench::new();
+    let mut inputs = inputs(&bench);
+    inputs.insert("packages", bench.blob(b"[{\"name\": \"a\", \"version\": \"1\"}]"));
+    inputs.insert("loose", bench.files(&[("pinned.iso.vmlinuz", b"kernel"), ("pinned.iso.ipxe", b"#!ipxe")]));
+    let squashfs = inputs["squashfs"].object;
+    let node = graph::NodeName::new("squashfs").expect("a name");
+    bench.provenance.insert(node, provenance("squashfs", &[("image", squashfs)]));
+    let inputs = some(&inputs, &["facts", "squashfs", "packages", "loose"]);
+    let ran = run(&bench, &manifest::KIND, "", &inputs);
+    let text = bench.read_files(&ran, "files").remove("pinned.iso.manifest.json").expect("a manifest");
+    // Another release of the program writes another manifest; its name is a setting of the step.
+    let text = String::from_utf8(text).expect("JSON").replace(env!("CARGO_PKG_VERSION"), "VERSION");
+    assert_pinned("the manifest", manifest::VERSION, text.as_bytes(), (2, "7c91f84334a11937b7c60b15c6be31fa99a4e30d0b48cc9def8d3f64c1fb3d50"));
+}
