@@ -56,7 +56,7 @@ image: packages-image
 	@sh packaging/try.sh $(OUT)/$(SPEC)
 
 # One boot at a time: guests are emulated, and two of them slow each other down beyond any deadline.
-BOOT = STAGEGRAPH_NO_SKIP=1 STAGEGRAPH_BOOT_DIR=$(abspath $(OUT))/$(SPEC) \
+BOOT = STAGEGRAPH_NO_SKIP=root STAGEGRAPH_BOOT_DIR=$(abspath $(OUT))/$(SPEC) \
 	cargo nextest run --locked --test boot --test-threads 1 --no-fail-fast
 SOME_BOOTS = -E 'test(the_iso_boots_by_bios_from_cd) | test(the_iso_boots_by_uefi_from_cd) \
 	| test(ipxe_boots_the_set_by_bios) | test(pxelinux)'

@@ -133,10 +133,22 @@ fn squashfs_images() {
     let bench = Bench::new();
     let root = root(&bench);
     for (words, digest) in [
-        ("compressor = 'zstd'\nlevel = 9", "77316d0c03fd203dedef66a6184defc7a26e042a93d8d756f69769d4361d8ee6"),
-        ("compressor = 'xz'\nlevel = 2\nblock_size = 65536", "138fa175c3e1fb14ba7680a70fcaea2292cc9b36a641d18a808adaa759359935"),
-        ("compressor = 'gzip'\nblock_size = 4096", "18d0ac8f6fe586d40129948eb0c6a82d384259373f7c876b89e4c5a88bb3d31c"),
-        ("compressor = 'lz4'\nexclude = ['etc/*']", "97abe4e681724fad297884fc663cb7812817088976278c4ba2975a6c83e75198"),
+        (
+            "compressor = 'zstd'\nlevel = 9",
+            "77316d0c03fd203dedef66a6184defc7a26e042a93d8d756f69769d4361d8ee6",
+        ),
+        (
+            "compressor = 'xz'\nlevel = 2\nblock_size = 65536",
+            "138fa175c3e1fb14ba7680a70fcaea2292cc9b36a641d18a808adaa759359935",
+        ),
+        (
+            "compressor = 'gzip'\nblock_size = 4096",
+            "18d0ac8f6fe586d40129948eb0c6a82d384259373f7c876b89e4c5a88bb3d31c",
+        ),
+        (
+            "compressor = 'lz4'\nexclude = ['etc/*']",
+            "97abe4e681724fad297884fc663cb7812817088976278c4ba2975a6c83e75198",
+        ),
     ] {
         let ran = run(&bench, &squashfs::KIND, words, &[("root", root.clone())]);
         assert_pinned(words, writer::VERSION, &bench.read(&ran, "image"), (4, digest));
@@ -149,19 +161,44 @@ fn the_netboot_set_and_its_combined_initrd() {
     let inputs = some(&inputs(&bench), &["kernel", "initrd", "facts", "squashfs"]);
     let ran = run(&bench, &netboot::KIND, "loaders = false", &inputs);
     let files = bench.read_files(&ran, "folder");
-    assert_pinned("the combined initrd", netboot::VERSION, &files["linux.combined"], (2, "1650941bd013b472097c736058c24db11353656976f4b17f89f381a882090564"));
-    assert_pinned("the netboot folder", netboot::VERSION, &joined(&bench, &ran, "folder"), (2, "766258fe25ba4ec07c3ac35e132e6d8b82faf7ffb9f2910975a8e815f5ca849c"));
+    assert_pinned(
+        "the combined initrd",
+        netboot::VERSION,
+        &files["linux.combined"],
+        (2, "1650941bd013b472097c736058c24db11353656976f4b17f89f381a882090564"),
+    );
+    assert_pinned(
+        "the netboot folder",
+        netboot::VERSION,
+        &joined(&bench, &ran, "folder"),
+        (2, "766258fe25ba4ec07c3ac35e132e6d8b82faf7ffb9f2910975a8e815f5ca849c"),
+    );
     let (before, behind) = crate::formats::cpio::around("image.squashfs.img", 7).expect("it is small");
     let archive = [before, b"content".to_vec(), behind].concat();
-    assert_pinned("the archive behind an initrd", netboot::VERSION, &archive, (2, "4440e43a6aae081f16e5ef554b92d966a306487d196a94e5840ed10ccd60da43"));
+    assert_pinned(
+        "the archive behind an initrd",
+        netboot::VERSION,
+        &archive,
+        (2, "4440e43a6aae081f16e5ef554b92d966a306487d196a94e5840ed10ccd60da43"),
+    );
 }
 
 #[test]
 fn ipxe_scripts() {
     let bench = Bench::new();
     let ran = run(&bench, &ipxe::KIND, "", &some(&inputs(&bench), &["facts"]));
-    assert_pinned("the scripts of the folder", ipxe::VERSION, &joined(&bench, &ran, "folder"), (1, "7b6011f1864545e9b0e63f2708e5c17932cd4429dafd1b927bc8c539cf827ef0"));
-    assert_pinned("the script next to the ISO", ipxe::VERSION, &joined(&bench, &ran, "beside"), (1, "9c976fe344a5155bc1f78510ce514957d19437c66d193903a235602bfff97adf"));
+    assert_pinned(
+        "the scripts of the folder",
+        ipxe::VERSION,
+        &joined(&bench, &ran, "folder"),
+        (1, "7b6011f1864545e9b0e63f2708e5c17932cd4429dafd1b927bc8c539cf827ef0"),
+    );
+    assert_pinned(
+        "the script next to the ISO",
+        ipxe::VERSION,
+        &joined(&bench, &ran, "beside"),
+        (1, "9c976fe344a5155bc1f78510ce514957d19437c66d193903a235602bfff97adf"),
+    );
 }
 
 /// With dosfstools 4.2 and mtools 4.0.32, those of Debian 12; what runs them is ours.
@@ -170,7 +207,12 @@ fn the_fat_image_for_uefi() {
     let bench = Bench::new();
     bench.tool("grub-mkimage", "while [ \"$1\" != -o ]; do shift; done; echo 'not an image' > \"$2\"");
     let ran = run(&bench, &grub::KIND, "", &[]);
-    assert_pinned("the FAT image", grub::VERSION, &bench.read(&ran, "efi"), (2, "953660b0ab3e6c26c61aa3856b947c394380d7b0c6803752bbd331093c056fdc"));
+    assert_pinned(
+        "the FAT image",
+        grub::VERSION,
+        &bench.read(&ran, "efi"),
+        (2, "953660b0ab3e6c26c61aa3856b947c394380d7b0c6803752bbd331093c056fdc"),
+    );
 }
 
 #[test]
@@ -179,9 +221,19 @@ fn lists_of_checksums() {
     let files = bench.files(&[("a", b"one"), ("b/c", b"two")]);
     let inputs = [("loose", files)];
     let ran = run(&bench, &digests::KIND, "hashes = ['blake2b', 'sha512', 'sha256']", &inputs);
-    assert_pinned("the list", digests::VERSION, &joined(&bench, &ran, "files"), (2, "444bb2eb0d44dac0737510b5f8c87fc7021ce5beb5d1eabdff738567ca8a8a80"));
+    assert_pinned(
+        "the list",
+        digests::VERSION,
+        &joined(&bench, &ran, "files"),
+        (2, "444bb2eb0d44dac0737510b5f8c87fc7021ce5beb5d1eabdff738567ca8a8a80"),
+    );
     let ran = run(&bench, &digests::KIND, "each = true\nformat = 'bsd'", &inputs);
-    assert_pinned("lists of single files", digests::VERSION, &joined(&bench, &ran, "files"), (2, "929eb99760c5b1e27ad905f71a71338254381ade7d00e5cbac55feec17886cf0"));
+    assert_pinned(
+        "lists of single files",
+        digests::VERSION,
+        &joined(&bench, &ran, "files"),
+        (2, "929eb99760c5b1e27ad905f71a71338254381ade7d00e5cbac55feec17886cf0"),
+    );
 }
 
 #[test]
@@ -198,5 +250,10 @@ fn the_manifest() {
     let text = bench.read_files(&ran, "files").remove("pinned.iso.manifest.json").expect("a manifest");
     // Another release of the program writes another manifest; its name is a setting of the step.
     let text = String::from_utf8(text).expect("JSON").replace(env!("CARGO_PKG_VERSION"), "VERSION");
-    assert_pinned("the manifest", manifest::VERSION, text.as_bytes(), (2, "7c91f84334a11937b7c60b15c6be31fa99a4e30d0b48cc9def8d3f64c1fb3d50"));
+    assert_pinned(
+        "the manifest",
+        manifest::VERSION,
+        text.as_bytes(),
+        (2, "7c91f84334a11937b7c60b15c6be31fa99a4e30d0b48cc9def8d3f64c1fb3d50"),
+    );
 }

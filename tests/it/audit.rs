@@ -1042,7 +1042,7 @@ fn by_hand(live: &Live, iso: &Path, to: &Path) {
         run("xorriso", &["-osirrox", "on", "-indev", iso.to_str().unwrap(), "-extract", on_iso, &to]);
     }
     let script =
-        "cp gentoo.igz combined.igz && truncate -s %4 combined.igz && cp image.squashfs image.squashfs.img &&
+        "cp --no-preserve=mode gentoo.igz combined.igz && truncate -s %4 combined.igz && cp image.squashfs image.squashfs.img &&
         echo image.squashfs.img | cpio -o -H newc --quiet >> combined.igz && rm image.squashfs.img";
     run_in(to, "sh", &["-ec", script]);
     fs::write(

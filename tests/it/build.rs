@@ -4,8 +4,10 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::Command;
 
+use cache::testing::{Need, needs};
+
 use crate::live::{Live, RELEASE, hashes, write_initrd, write_kernel};
-use crate::world::{is_root, run, run_in};
+use crate::world::{run, run_in};
 
 const ALL: [&str; 12] = [
     "audit",
@@ -98,8 +100,7 @@ fn every_published_file_is_the_same_in_another_folder_with_other_settings() {
 
 #[test]
 fn every_published_file_is_the_same_when_another_user_builds_it_from_a_tar() {
-    if !is_root() {
-        eprintln!("SKIPPED: only root can become another user");
+    if !needs(Need::Root) {
         return;
     }
     let live = Live::new();

@@ -5,8 +5,10 @@ use std::os::unix::fs::MetadataExt;
 
 use rustix::fs::statvfs;
 
+use cache::testing::{Need, needs};
+
 use crate::live::{Live, hashes};
-use crate::world::{is_root, run};
+use crate::world::run;
 
 /// Bytes of a file that cannot be compressed: most of the squashfs.
 const NOISE: usize = 24 << 20;
@@ -72,8 +74,7 @@ fn a_published_file_that_is_gone_is_written_out_again_and_one_that_stays_is_kept
 
 #[test]
 fn where_the_file_system_can_a_combined_initrd_shares_the_squashfss_blocks() {
-    if !is_root() {
-        eprintln!("SKIPPED: only root can mount");
+    if !needs(Need::Root) {
         return;
     }
     let live = with_a_large_file();

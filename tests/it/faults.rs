@@ -8,10 +8,11 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use cache::BlobDigest;
+use cache::testing::{Need, needs};
 use serde_json::Value;
 
 use crate::live::{Live, hashes};
-use crate::world::{is_root, run};
+use crate::world::run;
 
 /// Random moments, the same in every run of a test.
 struct Random(u64);
@@ -258,8 +259,7 @@ fn whatever_object_is_damaged_cut_off_or_missing_the_next_builds_are_right() {
 
 #[test]
 fn a_full_disk_leaves_what_was_published_as_it_was() {
-    if !is_root() {
-        eprintln!("SKIPPED: only root can mount");
+    if !needs(Need::Root) {
         return;
     }
     let live = Live::new();
@@ -306,27 +306,56 @@ fn a_full_disk_leaves_what_was_published_as_it_was() {
 }
 
 #[test]
-fn folders_that_are_read_only_or_vanish_are_errors_that_lose_nothing() {
+fn folders_on_a_read_only_file_system_are_an_error_that_names_them() {
+    if !needs(Need::Root) {
+        return;
+    }
     let live = Live::new();
     live.build(&[]);
     let before = hashes(&live.out());
-    if is_root() {
-        let mounted = live.world.path("ro");
-        fs::create_dir(&mounted).unwrap();
-        let text = mounted.display().to_string();
-        run("mount", &["-t", "tmpfs", "none", &text]);
-        run("mount", &["-o", "remount,ro", &text]);
-        let read_only = [&["--out", "ro/out"][..], &["--store", "ro/store"], &["--out", "ro"]]
-            .map(|args| live.stagegraph(&[&["build", &live.spec()], args].concat()));
-        run("umount", &[&text]);
-        for output in read_only {
-            let text = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert_eq!(output.status.code(), Some(3), "{text}");
-            assert!(text.contains("Read-only file system") && text.contains("ro"), "{text}");
-        }
-    } else {
-        eprintln!("SKIPPED in part: only root can mount");
+    let mounted = live.world.path("ro");
+    fs::create_dir(&mounted).unwrap();
+    let text = mounted.display().to_string();
+    run("mount", &["-t", "tmpfs", "none", &text]);
+    run("mount", &["-o", "remount,ro", &text]);
+    let read_only = [&["--out", "ro/out"][..], &["--store", "ro/store"], &["--out", "ro"]]
+        .map(|args| live.stagegraph(&[&["build", &live.spec()], args].concat()));
+    run("umount", &[&text]);
+    for output in read_only {
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(3), "{text}");
+        assert!(text.contains("Read-only file system") && text.contains("ro"), "{text}");
     }
+    assert_eq!(hashes(&live.out()), before);
+}
+
+#[test]
+fn folders_that_permissions_forbid_are_an_error_that_names_them() {
+    if !needs(Need::User) {
+        return;
+    }
+    let live = Live::new();
+    live.build(&[]);
+    let before = hashes(&live.out());
+    fs::create_dir(live.world.path("forbidden")).unwrap();
+    let mode =
+        |mode| fs::set_permissions(live.world.path("forbidden"), fs::Permissions::from_mode(mode)).unwrap();
+    mode(0o555);
+    for args in [&["--out", "forbidden/out"][..], &["--store", "forbidden/store"], &["--out", "forbidden"]] {
+        let output = live.stagegraph(&[&["build", &live.spec()], args].concat());
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(3), "{text}");
+        assert!(text.contains("Permission denied") && text.contains("forbidden"), "{text}");
+    }
+    mode(0o755);
+    assert_eq!(hashes(&live.out()), before);
+}
+
+#[test]
+fn a_store_that_vanishes_is_an_error_that_loses_nothing() {
+    let live = Live::new();
+    live.build(&[]);
+    let before = hashes(&live.out());
     // The store goes away while it is used.
     for pause in [20, 100, 300] {
         let mut build = start(&live, &["--set", &format!("image.title=P{pause}"), "--store", "vanishing"]);

@@ -4,17 +4,18 @@ use std::path::Path;
 use std::process::Command;
 
 use cache::Store;
+use cache::testing::Folder;
 
-/// A folder that goes away, with a store in it.
+/// A folder that goes away, or stays where the test fails, with a store in it.
 pub(crate) struct World {
-    pub(crate) dir: tempfile::TempDir,
+    pub(crate) dir: Folder,
     pub(crate) store: Store,
 }
 
 impl World {
     pub(crate) fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("own-store")).unwrap();
+        let dir = Folder::new();
+        let store = Store::open(&dir.join("own-store")).unwrap();
         Self { dir, store }
     }
 
@@ -38,7 +39,7 @@ pub(crate) fn run_in(folder: &Path, program: &str, args: &[&str]) -> String {
     text
 }
 
-/// Tells whether the tests run as root; some of what they check only root can make.
+/// Tells whether the tests run as root: some of what a folder may hold only root can make.
 pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }

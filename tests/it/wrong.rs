@@ -3,8 +3,10 @@
 use std::fs;
 use std::process::Output;
 
+use cache::testing::{Need, needs};
+
 use crate::live::{Live, write_dracut_initrd, write_initrd};
-use crate::world::{is_root, run, run_in};
+use crate::world::{run, run_in};
 
 /// Builds, expects the exit code, and that the message has all of these; what was published stays.
 fn refused(live: &Live, args: &[&str], code: i32, expected: &[&str]) {
@@ -190,8 +192,7 @@ fn a_missing_tool_is_named_with_its_package() {
 
 #[test]
 fn a_full_disk_is_an_error_and_leaves_nothing_half_made() {
-    if !is_root() {
-        eprintln!("SKIPPED: only root can mount");
+    if !needs(Need::Root) {
         return;
     }
     let live = Live::new();
@@ -245,8 +246,7 @@ fn where_the_machine_forbids_namespaces_the_error_names_the_settings() {
 
 #[test]
 fn an_offline_build_that_needs_packages_says_which() {
-    if !is_root() {
-        eprintln!("SKIPPED: only root can make a Debian root");
+    if !needs(Need::Root) {
         return;
     }
     let live = Live::new();
