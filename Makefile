@@ -16,13 +16,15 @@ TEST_PACKAGES  := squashfs-tools squashfs-tools-ng genisoimage cpio zstd xz-util
 	qemu-system-x86 ovmf ipxe-qemu nginx-light openssl e2fsprogs procps python3-minimal xfsprogs fdisk
 CATALYST_PACKAGES := lbzip2 rsync busybox-static git squashfs-tools-ng squashfs-tools libcap2-bin cpio xfsprogs fdisk \
 	genisoimage procps python3-venv qemu-system-x86 ipxe-qemu
+CHECK_PACKAGES := g++ gcc-aarch64-linux-gnu libc6-dev-arm64-cross
 BENCH_PACKAGES := squashfs-tools squashfs-tools-ng ninja-build cpio python3-minimal genisoimage time
 
-.PHONY: help program image test test-boot test-fast test-catalyst bench install
-.PHONY: packages-image packages-test packages-bench packages-catalyst
+.PHONY: help program image check test test-boot test-fast test-catalyst bench install
+.PHONY: packages-image packages-check packages-test packages-bench packages-catalyst
 
 help:
 	@echo "make image              build $(SPEC): an ISO and a netboot set, under $(OUT)/"
+	@echo "make check              what a contributor runs before a commit: two minutes, once everything is compiled"
 	@echo "make test               run all tests: style, units, images, documents, boots in QEMU"
 	@echo "make test-boot          boot the images in every way there is"
 	@echo "make test-fast          all tests but the boots"
@@ -37,6 +39,9 @@ endef
 
 packages-image:
 	$(call need,$(BUILD_PACKAGES) $(IMAGE_PACKAGES))
+
+packages-check:
+	$(call need,$(BUILD_PACKAGES) $(IMAGE_PACKAGES) $(CHECK_PACKAGES))
 
 packages-test:
 	$(call need,$(BUILD_PACKAGES) $(IMAGE_PACKAGES) $(TEST_PACKAGES))
@@ -70,10 +75,24 @@ test-boot: packages-test
 	$(MAKE) image
 	$(BOOT)
 
+# Style, units, the plan of the code; that fuzz targets, the oldest promised compiler and another architecture compile it.
+check: packages-check
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo nextest run --locked --workspace -E 'kind(lib) | test(/^floors::/)'
+	cargo check --locked --manifest-path fuzz/Cargo.toml --target-dir $(TARGET)/fuzz
+	sh packaging/msrv.sh
+	rustup target add aarch64-unknown-linux-gnu
+	cargo check --locked --workspace --target aarch64-unknown-linux-gnu
+
+# All but the boots, once as root and once as somebody else; what either cannot run, the other one does.
+FAST = cargo nextest run --locked --workspace -E 'not binary(boot) | test(/^vm::/)'
+
 test-fast: packages-test
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
-	STAGEGRAPH_NO_SKIP=1 cargo nextest run --locked --workspace -E 'not binary(boot) | test(/^vm::/)'
+	STAGEGRAPH_NO_SKIP=root $(FAST)
+	STAGEGRAPH_NO_SKIP=user sh packaging/as-user.sh $(FAST)
 	cargo test --locked --workspace --doc
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
 	command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
