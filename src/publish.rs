@@ -10,8 +10,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use cache::file::OnFile;
 use cache::name::RelPath;
-use cache::{BlobDigest, Object, Store, StoreError};
+use cache::{BlobDigest, FileError, Object, Store, StoreError};
 use graph::build::Built;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde::{Deserialize, Serialize};
@@ -24,16 +25,9 @@ const LISTING: &str = ".stagegraph.json";
 /// Why outputs could not be published. What was published before is untouched.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
-    /// The operating system said no.
-    #[error("{what} {path}")]
-    Io {
-        /// What was tried.
-        what: &'static str,
-        /// On which file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    /// The system refused something about a file.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// Two outputs have a file of the same name.
     #[error("two outputs would be published as {0}")]
     Twice(RelPath),
@@ -58,11 +52,6 @@ impl PublishError {
     pub fn is_specs_fault(&self) -> bool {
         matches!(self, PublishError::Twice(_) | PublishError::NotAFolder(_))
     }
-}
-
-fn failed(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> PublishError {
-    let path = path.into();
-    move |source| PublishError::Io { what, path, source }
 }
 
 /// What was published.
@@ -93,14 +82,14 @@ pub fn publish(store: &Store, spec: &Spec, built: &Built, folder: &Path) -> Resu
         unchanged: false,
     };
     let above = folder.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(above).map_err(failed("make", above))?;
+    fs::create_dir_all(above).on_file("make", above)?;
     // One process at a time publishes below a folder; what a killed one left half-filled goes away.
-    let lock = File::open(above).map_err(failed("open", above))?;
-    lock.lock().map_err(failed("lock", above))?;
+    let lock = File::open(above).on_file("open", above)?;
+    lock.lock().on_file("lock", above)?;
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
     let stage = folder.with_file_name(format!(".{name}.new"));
     if stage.exists() {
-        fs::remove_dir_all(&stage).map_err(failed("remove", &stage))?;
+        fs::remove_dir_all(&stage).on_file("remove", &stage)?;
     }
     let before = read_listing(folder)?;
     let is_same = before.as_ref().is_some_and(|before| before.files == published.files);
@@ -108,7 +97,7 @@ pub fn publish(store: &Store, spec: &Spec, built: &Built, folder: &Path) -> Resu
         published.unchanged = true;
         return Ok(published);
     }
-    fs::create_dir(&stage).map_err(failed("make", &stage))?;
+    fs::create_dir(&stage).on_file("make", &stage)?;
     let old = before.as_ref().map(|before| (folder, before));
     let done = fill(store, &stage, &files, &mut published, old)
         .and_then(|()| swap(store, folder, &stage, before.as_ref()));
@@ -142,24 +131,24 @@ pub fn publish_beside(
         stats: BTreeMap::new(),
         unchanged: false,
     };
-    fs::create_dir_all(folder).map_err(failed("make", folder))?;
+    fs::create_dir_all(folder).on_file("make", folder)?;
     let stage = folder.join(format!(".{name}.new"));
     if stage.exists() {
-        fs::remove_dir_all(&stage).map_err(failed("remove", &stage))?;
+        fs::remove_dir_all(&stage).on_file("remove", &stage)?;
     }
-    fs::create_dir(&stage).map_err(failed("make", &stage))?;
+    fs::create_dir(&stage).on_file("make", &stage)?;
     let moved = fill(store, &stage, &files, &mut published, None).and_then(|()| {
         for path in files.keys() {
             let place = path.below(folder);
             if let Some(parent) = place.parent() {
-                fs::create_dir_all(parent).map_err(failed("make", parent))?;
+                fs::create_dir_all(parent).on_file("make", parent)?;
             }
-            fs::rename(path.below(&stage), &place).map_err(failed("publish", &place))?;
+            fs::rename(path.below(&stage), &place).on_file("publish", &place)?;
         }
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("sync", folder))
+        Ok(File::open(folder).and_then(|folder| folder.sync_all()).on_file("sync", folder)?)
     });
-    let removed = fs::remove_dir_all(&stage).map_err(failed("remove", &stage));
-    moved.and(removed).map(|()| published)
+    let removed = fs::remove_dir_all(&stage).on_file("remove", &stage);
+    moved.and(removed.map_err(PublishError::from)).map(|()| published)
 }
 
 /// Returns every file that the spec publishes.
@@ -234,10 +223,10 @@ fn read_listing(folder: &Path) -> Result<Option<Published>, PublishError> {
     match fs::read(&path) {
         Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|_| foreign()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let mut entries = fs::read_dir(folder).map_err(failed("list", folder))?;
+            let mut entries = fs::read_dir(folder).on_file("list", folder)?;
             if entries.next().is_none() { Ok(None) } else { Err(foreign()) }
         }
-        Err(source) => Err(PublishError::Io { what: "read", path, source }),
+        Err(source) => Err(FileError { what: "read", path, source }.into()),
     }
 }
 
@@ -252,7 +241,7 @@ fn fill(
     for (path, (digest, _)) in files {
         let place = path.below(stage);
         if let Some(parent) = place.parent() {
-            fs::create_dir_all(parent).map_err(failed("make", parent))?;
+            fs::create_dir_all(parent).on_file("make", parent)?;
         }
         let is_kept = match old {
             // Objects are linked from the store, which hashes them.
@@ -265,7 +254,7 @@ fn fill(
             let object = store.verified(digest)?;
             // Another file system, or too many links: copied, by reference where the file system can.
             if fs::hard_link(&object, &place).is_err() {
-                fs::copy(&object, &place).map_err(failed("write", &place))?;
+                fs::copy(&object, &place).on_file("write", &place)?;
             }
         }
     }
@@ -273,8 +262,8 @@ fn fill(
         store.release(digest)?;
         let place = path.below(stage);
         // Objects are on the disk already; what was written out or copied is not.
-        File::open(&place).and_then(|file| file.sync_data()).map_err(failed("sync", &place))?;
-        let stat = stat(&place).map_err(failed("read", &place))?;
+        File::open(&place).and_then(|file| file.sync_data()).on_file("sync", &place)?;
+        let stat = stat(&place).on_file("read", &place)?;
         published.stats.insert(path.to_string(), stat);
     }
     let text = serde_json::to_vec_pretty(published).map_err(io::Error::other);
@@ -284,7 +273,7 @@ fn fill(
         file.write_all(&text)?;
         file.sync_all()
     };
-    text.and_then(write).map_err(failed("write", &listing))?;
+    text.and_then(write).on_file("write", &listing)?;
     finish_folder(stage)
 }
 
@@ -314,21 +303,21 @@ fn stat(path: &Path) -> io::Result<(u64, i64)> {
 
 /// Makes a folder and those below readable for servers, whatever the umask, and lasting.
 fn finish_folder(folder: &Path) -> Result<(), PublishError> {
-    for entry in fs::read_dir(folder).map_err(failed("list", folder))? {
-        let path = entry.map_err(failed("list", folder))?.path();
+    for entry in fs::read_dir(folder).on_file("list", folder)? {
+        let path = entry.on_file("list", folder)?.path();
         if path.is_dir() {
             finish_folder(&path)?;
         }
     }
     let readable = fs::Permissions::from_mode(0o755);
-    fs::set_permissions(folder, readable).map_err(failed("chmod", folder))?;
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("sync", folder))
+    fs::set_permissions(folder, readable).on_file("chmod", folder)?;
+    Ok(File::open(folder).and_then(|folder| folder.sync_all()).on_file("sync", folder)?)
 }
 
 /// Puts the filled folder in place of the old one; what was not ours there is carried over.
 fn swap(store: &Store, folder: &Path, stage: &Path, before: Option<&Published>) -> Result<(), PublishError> {
     if !folder.exists() {
-        return fs::rename(stage, folder).map_err(failed("publish", folder));
+        return Ok(fs::rename(stage, folder).on_file("publish", folder)?);
     }
     let mut foreign = Vec::new();
     list_foreign(store, folder, Path::new(""), before, &mut foreign)?;
@@ -336,22 +325,21 @@ fn swap(store: &Store, folder: &Path, stage: &Path, before: Option<&Published>) 
     for path in foreign {
         let (old, new) = (folder.join(&path), stage.join(&path));
         if old.is_dir() && !old.is_symlink() {
-            fs::create_dir_all(&new).map_err(failed("make", &new))?;
-            let mode = fs::metadata(&old).map_err(failed("read", &old))?.permissions();
-            fs::set_permissions(&new, mode).map_err(failed("chmod", &new))?;
+            fs::create_dir_all(&new).on_file("make", &new)?;
+            let mode = fs::metadata(&old).on_file("read", &old)?.permissions();
+            fs::set_permissions(&new, mode).on_file("chmod", &new)?;
             continue;
         }
         if new.symlink_metadata().is_ok() {
             return Err(PublishError::InTheWay(old));
         }
         if let Some(parent) = new.parent() {
-            fs::create_dir_all(parent).map_err(failed("make", parent))?;
+            fs::create_dir_all(parent).on_file("make", parent)?;
         }
-        fs::hard_link(&old, &new).map_err(failed("keep", &old))?;
+        fs::hard_link(&old, &new).on_file("keep", &old)?;
     }
-    renameat_with(CWD, stage, CWD, folder, RenameFlags::EXCHANGE)
-        .map_err(|errno| failed("publish", folder)(errno.into()))?;
-    fs::remove_dir_all(stage).map_err(failed("remove", stage))
+    renameat_with(CWD, stage, CWD, folder, RenameFlags::EXCHANGE).on_file("publish", folder)?;
+    Ok(fs::remove_dir_all(stage).on_file("remove", stage)?)
 }
 
 /// Tells whether a file is the one that was published: it has its bytes, or nobody wrote to it since. One whose bytes
@@ -364,7 +352,7 @@ fn is_ours(
 ) -> Result<bool, PublishError> {
     let Some((name, digest)) = listed else { return Ok(false) };
     let known = before.and_then(|before| before.stats.get(name)).copied();
-    if known.is_some() && known == Some(stat(path).map_err(failed("read", path))?) {
+    if known.is_some() && known == Some(stat(path).on_file("read", path)?) {
         return Ok(true);
     }
     Ok(store.file_digest(path)? == *digest)
@@ -381,10 +369,10 @@ fn list_foreign(
 ) -> Result<(), PublishError> {
     let here = folder.join(below);
     let files = || before.iter().flat_map(|before| before.files.iter());
-    for entry in fs::read_dir(&here).map_err(failed("list", &here))? {
-        let entry = entry.map_err(failed("list", &here))?;
+    for entry in fs::read_dir(&here).on_file("list", &here)? {
+        let entry = entry.on_file("list", &here)?;
         let path = below.join(entry.file_name());
-        let kind = entry.file_type().map_err(failed("read", &here))?;
+        let kind = entry.file_type().on_file("read", &here)?;
         if kind.is_dir() {
             if !files().any(|(name, _)| Path::new(name).starts_with(&path)) {
                 foreign.push(path.clone());

@@ -5,6 +5,20 @@
 //! of graphs: it neither knows what an action does nor when one runs.
 //!
 //! Start with [`objects`], whose module documentation draws the layout on disk, then [`tree`].
+//!
+//! ```
+//! use cache::{BlobDigest, Store, StoreError};
+//!
+//! # let folder = tempfile::tempdir().unwrap();
+//! # let dir = folder.path();
+//! let store = Store::open(dir)?;
+//! let blob = store.put(b"hello")?;
+//! assert_eq!(blob.digest, BlobDigest::of(b"hello"));
+//! assert_eq!(store.read(&blob.digest)?, b"hello");
+//! // What is put again is there already, and what is damaged is found when it is read, and taken out.
+//! assert_eq!(store.put(b"hello")?, blob);
+//! # Ok::<(), StoreError>(())
+//! ```
 
 pub mod actions;
 pub mod blocks;

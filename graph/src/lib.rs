@@ -5,6 +5,43 @@
 //! miss does it run ([`build`]), its tools inside a [`sandbox`]. If a node that ran again yields the
 //! same bytes, everything above it resolves to yesterday's actions and hits: early cutoff is a
 //! consequence, not a feature. This crate has not heard of Gentoo, kernels or images.
+//!
+//! A step says what it is, and makes its outputs; the engine does the rest. `examples/hello.rs` builds such nodes.
+//!
+//! ```
+//! use std::collections::BTreeMap;
+//!
+//! use cache::Output;
+//! use graph::{Job, Step, StepError};
+//!
+//! /// Counts the lines of its input.
+//! struct Lines;
+//!
+//! impl Step for Lines {
+//!     fn kind(&self) -> &'static str {
+//!         "lines"
+//!     }
+//!
+//!     // Raised when the same input would give other bytes.
+//!     fn version(&self) -> u32 {
+//!         1
+//!     }
+//!
+//!     fn params(&self) -> BTreeMap<String, String> {
+//!         BTreeMap::new()
+//!     }
+//!
+//!     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
+//!         let text = job.objects.read(&job.blob("text")?.digest)?;
+//!         let lines = text.iter().filter(|byte| **byte == b'\n').count();
+//!         let count = job.objects.put(format!("{lines}\n").as_bytes())?;
+//!         Ok(BTreeMap::from([("count".to_owned(), count.into())]))
+//!     }
+//! }
+//! # let bench = graph::testing::Bench::new();
+//! # let ran = bench.run(&Lines, &[("text", bench.blob(b"a\nb\n"))]).unwrap();
+//! # assert_eq!(bench.read(&ran, "count"), b"2\n");
+//! ```
 
 pub mod action;
 pub mod build;

@@ -76,8 +76,7 @@ pub(super) fn spec(path: &Path) -> Result<String, MenuError> {
         ("name".to_owned(), "netboot".into()),
         ("title".to_owned(), title(first).into()),
         ("label".to_owned(), label.into()),
-        // Neither is in any file of a netboot set.
-        ("volume_id".to_owned(), "NETBOOT".into()),
+        // It is in no file of a netboot set.
         ("timestamp".to_owned(), "19700101T000000Z".into()),
         ("bootargs".to_owned(), bootargs.into()),
         ("consoles".to_owned(), consoles.into_iter().collect::<Vec<_>>().into()),
