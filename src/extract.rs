@@ -13,7 +13,7 @@ pub use self::spec::MenuError;
 use crate::audit::{self, GatherError, Place, Report, Set, SetError};
 use crate::config::SpecErrors;
 use crate::http::{Client, Patience};
-use crate::machine::{Machine, usual};
+use crate::machine::{Ended, Machine};
 use crate::publish::{self, PublishError};
 use crate::report::Reporter;
 use crate::spec::{Finder, Overrides, Spec};
@@ -79,14 +79,11 @@ pub fn extract(
     fs::write(&file, text).on_file("write", &file)?;
     let spec = Spec::load(finder, &file.to_string_lossy(), &Overrides::default())?;
     let store = Store::open(&work.0.join("store"))?;
-    let wanted: Vec<_> = spec.dag.nodes().keys().cloned().collect();
-    let built = machine.build(&store, &spec, &wanted, reporter, &usual(spec.name.clone()))?;
-    if machine.signal().is_some() {
-        return Ok(Extracted::Stopped);
-    }
-    if let Some(fault) = built.fault() {
-        return Ok(Extracted::Failed(fault));
-    }
+    let built = match machine.build_all(&store, &spec, &spec.name, reporter)? {
+        Ended::Done(built) => built,
+        Ended::Failed(fault) => return Ok(Extracted::Failed(fault)),
+        Ended::Stopped => return Ok(Extracted::Stopped),
+    };
     let published = publish::publish(&store, &spec, &built, dir)?;
     reporter.published(dir, &published);
     let set = Set::open(&dir.to_string_lossy(), &Client::new(Patience::default()))?;

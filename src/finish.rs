@@ -12,7 +12,7 @@ use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
 use crate::catalyst::{Request, RequestError, RequestOutput, RequestResult, SCHEMA};
 use crate::config::SpecErrors;
-use crate::machine::{Machine, usual};
+use crate::machine::{Ended, Machine};
 use crate::publish::{self, PublishError, Published};
 use crate::report::Reporter;
 use crate::spec::{Finder, Overrides, Spec};
@@ -92,15 +92,11 @@ pub fn finish(
     fs::write(&file, text).on_file("write", &file)?;
     let overrides = Overrides { set: request.set.clone(), epoch: None };
     let spec = Spec::load(finder, &file.to_string_lossy(), &overrides)?;
-    let wanted: Vec<_> = spec.dag.nodes().keys().cloned().collect();
-    let built = machine.build(&store, &spec, &wanted, reporter, &usual(name.clone().into_owned()))?;
-    reporter.finish(&built);
-    if machine.signal().is_some() {
-        return Ok(Finished::Stopped);
-    }
-    if let Some(fault) = built.fault() {
-        return Ok(Finished::Failed(fault));
-    }
+    let built = match machine.build_all(&store, &spec, &name, reporter)? {
+        Ended::Done(built) => built,
+        Ended::Failed(fault) => return Ok(Finished::Failed(fault)),
+        Ended::Stopped => return Ok(Finished::Stopped),
+    };
     let published = publish::publish_beside(&store, &spec, &built, folder, &name)?;
     keep(&store, folder, &name, &published, &built)?;
     write_result(&request.result, &fresh, folder, &published)?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cache::{Store, StoreError};
-use graph::Cancel;
+use graph::{Cancel, Fault};
 use graph::NodeName;
 use graph::build::{Backend, Built, Options};
 use graph::sandbox::{Mode, Sandbox};
@@ -20,6 +20,16 @@ use crate::spec::Spec;
 
 /// What a shell expects of a program that a signal ended: this, and the signal's number.
 const BY_SIGNAL: i32 = 128;
+
+/// How a build of a whole graph ended.
+pub enum Ended {
+    /// All nodes are done.
+    Done(Built),
+    /// A node failed, which was reported.
+    Failed(Fault),
+    /// The machine was told to stop.
+    Stopped,
+}
 
 /// What builds need of this machine.
 #[derive(Debug)]
@@ -82,16 +92,34 @@ impl Machine {
         graph::build::build(&spec.dag, wanted, &backend, options)
     }
 
+    /// Builds all nodes of a spec with the usual options, without the network, and sums the build up; `graph` is the name that
+    /// `why` knows it by.
+    ///
+    /// # Errors
+    /// As [`Machine::build`].
+    pub fn build_all(
+        &self,
+        store: &Store,
+        spec: &Spec,
+        graph: &str,
+        reporter: &Reporter,
+    ) -> Result<Ended, StoreError> {
+        let wanted: Vec<_> = spec.dag.nodes().keys().cloned().collect();
+        let options = Options { graph: graph.to_owned(), jobs: cores(), check: false, offline: true };
+        let built = self.build(store, spec, &wanted, reporter, &options)?;
+        reporter.finish(&built);
+        Ok(match built.fault() {
+            _ if self.signal().is_some() => Ended::Stopped,
+            Some(fault) => Ended::Failed(fault),
+            None => Ended::Done(built),
+        })
+    }
+
     /// Returns the signal that ended the build, if one did.
     pub fn signal(&self) -> Option<u8> {
         let number = u8::try_from(self.signal.load(Ordering::Relaxed)).unwrap_or(0);
         self.cancel.is_cancelled().then_some(number)
     }
-}
-
-/// Returns the options of a build that nobody set any for.
-pub fn usual(graph: String) -> Options {
-    Options { graph, jobs: cores(), check: false, offline: true }
 }
 
 /// Returns how many nodes run at once, and how many threads each may use, where nobody says.
