@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cache::{Store, StoreError};
-use graph::{Cancel, Fault};
 use graph::NodeName;
 use graph::build::{Backend, Built, Options};
 use graph::sandbox::{Mode, Sandbox};
 use graph::tool::Tools;
+use graph::{Cancel, Fault};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
