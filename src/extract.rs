@@ -70,13 +70,16 @@ pub fn extract(
     reporter: &Reporter,
 ) -> Result<Extracted, ExtractError> {
     publish::check(dir)?;
-    let text = spec::spec(iso)?;
+    let made = spec::spec(iso)?;
+    for remark in &made.remarks {
+        reporter.say(&format!("note: {remark}"));
+    }
     let name = dir.file_name().ok_or_else(|| ExtractError::NoName(dir.to_owned()))?;
     // Next to the folder, so that its files are links to what is made here.
     let work = Work(dir.with_file_name(format!(".{}.extract", name.to_string_lossy())));
     fs::create_dir_all(&work.0).on_file("make", &work.0)?;
     let file = work.0.join("extract.toml");
-    fs::write(&file, text).on_file("write", &file)?;
+    fs::write(&file, made.text).on_file("write", &file)?;
     let spec = Spec::load(finder, &file.to_string_lossy(), &Overrides::default())?;
     let store = Store::open(&work.0.join("store"))?;
     let built = match machine.build_all(&store, &spec, &spec.name, reporter)? {

@@ -75,6 +75,19 @@ impl Place {
         Ok(String::from_utf8(bytes).ok().filter(|text| text.len() as u64 <= MAX_TEXT))
     }
 
+    /// Reads a menu: boot loaders read bytes, and what is not UTF-8 is shown as such.
+    ///
+    /// # Errors
+    /// Reading failed, or it is too long for a menu.
+    pub fn menu_text(&self) -> io::Result<String> {
+        let mut bytes = Vec::new();
+        self.open()?.take(MAX_TEXT + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > MAX_TEXT {
+            return Err(io::Error::other(format!("it has more than {MAX_TEXT} bytes, which no menu has")));
+        }
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
     /// Returns what is the same for two names of one file.
     pub fn identity(&self) -> Option<(u64, u64)> {
         let Place::Local(path) = self else { return None };

@@ -6,7 +6,7 @@ use super::facts::{Kind, Loader, Part};
 use super::place::Place;
 use crate::formats::checksums::is_named_like_checksums;
 use crate::formats::compression::Compression;
-use crate::formats::menus::{self, Menu};
+use crate::formats::menus::{self, Handed, Menu};
 use crate::formats::{kernel, squashfs};
 
 /// How much of a file is looked at: a first block of zstd has up to 128 KiB.
@@ -79,11 +79,11 @@ pub(super) fn loader_of(name: &str, head: &[u8]) -> Option<Loader> {
         .then_some(Loader::Grub)
 }
 
-pub(super) fn parse(loader: Loader, text: &str) -> Menu {
+pub(super) fn parse(loader: Loader, text: &str, handed: &Handed) -> Menu {
     match loader {
-        Loader::Grub => menus::parse_grub(text),
-        Loader::Ipxe => menus::parse_ipxe(text),
-        Loader::Pxelinux => menus::parse_pxelinux(text),
+        Loader::Grub => menus::parse_grub(text, handed),
+        Loader::Ipxe => menus::parse_ipxe(text, handed),
+        Loader::Pxelinux => menus::parse_pxelinux(text, handed),
     }
 }
 

@@ -6,8 +6,8 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::audit::{EntryFacts, is_of_the_way, iso_menus};
-use crate::cmdline::{Token, TokenError};
+use crate::audit::{EntryFacts, MenuFacts, is_of_the_way, iso_menus};
+use crate::cmdline::Token;
 use crate::formats::iso9660::{Iso, IsoError};
 use crate::image::is_plain_name;
 
@@ -20,25 +20,19 @@ pub enum MenuError {
     /// It has no menu.
     #[error("{0} has no menu that boots Linux; looked for grub.cfg, isolinux.cfg and syslinux.cfg")]
     NoMenu(PathBuf),
-    /// A word of the ISO's menu cannot be taken over.
-    #[error("{path}: {menu}:{line}")]
-    Token {
-        /// The ISO.
-        path: PathBuf,
-        /// The menu on it.
-        menu: String,
-        /// The line.
-        line: usize,
-        /// Why not.
-        source: TokenError,
-    },
+}
+
+/// A spec, and what of the ISO's menu it could not take over.
+pub(super) struct Made {
+    pub(super) text: String,
+    pub(super) remarks: Vec<String>,
 }
 
 /// Returns the text of a spec that extends `netboot` and takes the ISO at `path`.
 ///
 /// # Errors
 /// [`MenuError`].
-pub(super) fn spec(path: &Path) -> Result<String, MenuError> {
+pub(super) fn spec(path: &Path) -> Result<Made, MenuError> {
     let iso = Iso::open(path)?;
     let menus = iso_menus(&iso);
     let entries = || {
@@ -48,24 +42,24 @@ pub(super) fn spec(path: &Path) -> Result<String, MenuError> {
             .filter(|(_, e)| !e.is_memtest)
     };
     let (menu, first) = entries().next().ok_or_else(|| MenuError::NoMenu(path.to_owned()))?;
-    let token = |word: &str| {
-        let at = |source| MenuError::Token {
-            path: path.to_owned(),
-            menu: menu.file.clone(),
-            line: first.line,
-            source,
-        };
-        Token::new(word).map_err(at)
-    };
-    let mut bootargs = Vec::new();
-    for word in first.words.iter().filter(|word| !is_of_the_way(word) || *word == "nodhcp") {
-        bootargs.push(token(word)?.to_string());
-    }
-    let mut consoles = BTreeSet::new();
-    for word in entries().flat_map(|(_, entry)| &entry.words) {
-        if let Some(console) = word.strip_prefix("console=") {
-            consoles.insert(token(console)?.to_string());
+    let mut remarks = Vec::new();
+    // A word that no boot loader could be told, as one with a variable of GRUB's, was made for the medium.
+    let mut token = |entry: &EntryFacts, menu: &MenuFacts, word: &str| match Token::new(word) {
+        Ok(token) => Some(token.to_string()),
+        Err(error) => {
+            let remark = format!("{}:{}: left out: {error}", menu.file, entry.line);
+            if !remarks.contains(&remark) {
+                remarks.push(remark);
+            }
+            None
         }
+    };
+    let own = first.words.iter().filter(|word| !is_of_the_way(word) || *word == "nodhcp");
+    let bootargs: Vec<String> = own.filter_map(|word| token(first, menu, word)).collect();
+    let mut consoles = BTreeSet::new();
+    for (menu, entry) in entries() {
+        let named = entry.words.iter().filter_map(|word| word.strip_prefix("console="));
+        consoles.extend(named.filter_map(|console| token(entry, menu, console)));
     }
     let kernels: BTreeSet<&str> = entries().filter_map(|(_, entry)| entry.kernel.as_deref()).collect();
     let label = match kernels.first().map(|kernel| kernel.rsplit('/').next().unwrap_or(kernel)) {
@@ -89,7 +83,7 @@ pub(super) fn spec(path: &Path) -> Result<String, MenuError> {
         ("image".to_owned(), image.into()),
         ("node".to_owned(), node.into()),
     ]);
-    Ok(spec.to_string())
+    Ok(Made { text: spec.to_string(), remarks })
 }
 
 /// Returns what the menu calls the system: "Boot LiveCD (kernel: gentoo)" is about LiveCD.

@@ -7,6 +7,8 @@ mod grub;
 mod ipxe;
 mod pxelinux;
 
+use std::collections::BTreeMap;
+
 pub use self::grub::parse as parse_grub;
 pub use self::ipxe::parse as parse_ipxe;
 pub use self::pxelinux::parse as parse_pxelinux;
@@ -74,6 +76,21 @@ pub struct Problem {
     pub line: usize,
     /// What is wrong.
     pub what: String,
+    /// Whether the boot loader surely stops there; what it might know and we do not is a guess.
+    pub is_certain: bool,
+}
+
+/// What one menu hands over to the menu that it goes on to: variables by name, and for PXELINUX the line in front of all
+/// labels, under the name `APPEND`.
+pub type Handed = BTreeMap<String, String>;
+
+/// A menu in another file, which this one includes or goes on to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Continued {
+    /// The file.
+    pub file: Named,
+    /// What it begins with.
+    pub handed: Handed,
 }
 
 /// A menu or script.
@@ -83,6 +100,8 @@ pub struct Menu {
     pub entries: Vec<Entry>,
     /// Other files that are named.
     pub others: Vec<Named>,
+    /// Menus that it goes on to, whatever their names are.
+    pub continued: Vec<Continued>,
     /// Volume labels that the medium is searched by, with their lines.
     pub searched: Vec<(usize, String)>,
     /// What is wrong in it.
@@ -93,85 +112,14 @@ impl Menu {
     fn problem(&mut self, line: usize, what: impl Into<String>) {
         // One of a kind is enough to act on.
         if self.problems.len() < MAX_ENTRIES {
-            self.problems.push(Problem { line, what: what.into() });
+            self.problems.push(Problem { line, what: what.into(), is_certain: true });
         }
     }
-}
 
-/// A command of GRUB's shell: its line and its words.
-struct Statement {
-    line: usize,
-    words: Vec<String>,
-}
-
-/// Splits a text of GRUB's shell into commands: at line ends, at `;`, and around `{` and `}`.
-///
-/// The second value is the line of a quote that nobody closes.
-fn statements(text: &str) -> (Vec<Statement>, Option<usize>) {
-    let mut all = Vec::new();
-    let mut words: Vec<String> = Vec::new();
-    let mut word: Option<String> = None;
-    let mut quote: Option<(char, usize)> = None;
-    let mut is_quoted = false;
-    let (mut line, mut first) = (1, 1);
-    let mut characters = text.chars().peekable();
-    let mut end = |words: &mut Vec<String>, first: usize| {
-        if !words.is_empty() {
-            all.push(Statement { line: first, words: std::mem::take(words) });
-        }
-    };
-    while let Some(c) = characters.next() {
-        let was_empty = words.is_empty() && word.is_none();
-        match (quote, c) {
-            (None, '#') if word.is_none() => while characters.next_if(|c| *c != '\n').is_some() {},
-            (None, '\'' | '"') => {
-                quote = Some((c, line));
-                is_quoted = true;
-                word.get_or_insert_default();
-            }
-            (Some((open, _)), c) if c == open => quote = None,
-            (None | Some(('"', _)), '\\') => {
-                let next = characters.next();
-                line += usize::from(next == Some('\n'));
-                word.get_or_insert_default().extend(next.filter(|c| *c != '\n'));
-            }
-            (None, '\n' | ';') => {
-                words.extend(word.take());
-                end(&mut words, first);
-            }
-            (None, c) if c.is_ascii_whitespace() => {
-                // A brace by itself ends a command and opens or closes a block.
-                if let Some(brace) = word.take_if(|word| !is_quoted && (word == "{" || word == "}")) {
-                    end(&mut words, first);
-                    words.push(brace);
-                    end(&mut words, line);
-                }
-                words.extend(word.take());
-            }
-            (_, c) => word.get_or_insert_default().push(c),
-        }
-        if word.is_none() {
-            is_quoted = false;
-        }
-        if was_empty {
-            first = line;
-        }
-        line += usize::from(c == '\n');
-        // A brace before a line's end, or before a semicolon, stands by itself as well.
-        if quote.is_none()
-            && !is_quoted
-            && matches!(characters.peek(), None | Some('\n' | ';'))
-            && let Some(brace) = word.take_if(|word| word == "{" || word == "}")
-        {
-            end(&mut words, first);
-            words.push(brace);
-            end(&mut words, line);
-        }
-        if words.len() > MAX_ENTRIES {
-            break;
+    fn guess(&mut self, line: usize, what: impl Into<String>) {
+        self.problem(line, what);
+        if let Some(problem) = self.problems.last_mut() {
+            problem.is_certain = false;
         }
     }
-    words.extend(word);
-    end(&mut words, first);
-    (all, quote.map(|(_, line)| line))
 }

@@ -532,6 +532,18 @@ const DAMAGES: &[Damage] = &[
     ),
     damage(
         "ipxe",
+        "a script boots with the words of its last line",
+        |set| {
+            set.edit(
+                "netboot/combined.ipxe",
+                "\nboot ",
+                "\nboot gentoo.vmlinuz initrd=gentoo.combined root=/dev/sda9 ",
+            );
+        },
+        "root=/dev/sda9: it must be root=live:/image.squashfs.img",
+    ),
+    damage(
+        "ipxe",
         "the squashfs is put into the initrd as /image.squashfs, which dracut does not take",
         |set| {
             set.edit("netboot/inject.ipxe", "/image.squashfs.img", "/image.squashfs");
@@ -662,6 +674,18 @@ const DAMAGES: &[Damage] = &[
     ),
     damage(
         "pxelinux",
+        "a menu that the first one includes has another root",
+        |set| {
+            set.write(MENU, "INCLUDE more.txt\n");
+            set.write(
+                "netboot/more.txt",
+                "LABEL x\nKERNEL gentoo.vmlinuz\nAPPEND initrd=gentoo.combined root=/dev/sda9\n",
+            );
+        },
+        "root=/dev/sda9: it must be root=live:/image.squashfs.img",
+    ),
+    damage(
+        "pxelinux",
         "the menu boots the initrd without the squashfs",
         |set| {
             set.edit(MENU, "initrd=gentoo.combined", "initrd=gentoo.initrd");
@@ -716,19 +740,38 @@ const DAMAGES: &[Damage] = &[
     ),
     damage(
         "references",
+        "GRUB goes on to a menu of another name, whose kernel is not there",
+        |set| {
+            set.write("netboot/grub/grub.cfg", "source /menus/live\n");
+            fs::create_dir(set.path("netboot/menus")).unwrap();
+            set.write(
+                "netboot/menus/live",
+                format!("menuentry x {{\nlinux /gentto {LINE}\ninitrd /gentoo.combined\n}}\n"),
+            );
+        },
+        "names the kernel /gentto, which is not there",
+    ),
+    damage(
+        "references",
+        "a word in a menu is a dollar without a name, which GRUB refuses",
+        |set| set.edit("netboot/grub/grub.cfg", "dokeymap", "price=5$"),
+        "a $ names no variable",
+    ),
+    damage(
+        "references",
         "a script goes to a label that is not there",
         |set| {
             set.edit("netboot/combined.ipxe", ":failed_kernel", ":failed_kernal");
         },
         "goto failed_kernel: there is no such label",
     ),
-    damage(
+    warning(
         "references",
         "a script uses a variable that nothing sets",
         |set| {
             set.edit("netboot/combined.ipxe", "kernel gentoo", "kernel ${base}gentoo");
         },
-        "nothing sets the variable base",
+        "nothing here sets the variable base",
     ),
     damage(
         "references",
@@ -749,13 +792,13 @@ const DAMAGES: &[Damage] = &[
         },
         "neither a script nor a menu",
     ),
-    damage(
+    warning(
         "references",
         "a script has a misspelt command",
         |set| {
             set.edit("netboot/combined.ipxe", "initrd gentoo.combined ||", "initr gentoo.combined ||");
         },
-        "iPXE has no command initr",
+        "initr is not a command of iPXE that is known here",
     ),
     damage(
         "references",
@@ -1071,8 +1114,10 @@ fn an_iso_of_catalyst_and_a_set_unpacked_by_hand_match_and_its_own_checksums_cou
     let root =
         "root=live:CDLABEL=Gentoo-amd64-20260102 rd.live.dir=/ rd.live.squashimg=image.squashfs cdroot";
     let entry = |title: &str, more: &str| {
+        // As GRUB has it: a value is split at its blanks, a line goes on, what nothing sets is empty.
         format!(
-            "menuentry '{title}' --class gnu-linux --class os {{\n\tlinux /boot/gentoo dokeymap nodhcp {root}{more}\n\tinitrd /boot/gentoo.igz\n}}\n"
+            "set live=\"nodhcp {root}\"\nmenuentry '{title}' --class gnu-linux --class os {{\n\tlinux /boot/gentoo dokeymap $live \\\n\t\t\
+             iso-scan/filename=${{iso_path}}{more}\n\tinitrd /boot/gentoo.igz\n}}\n"
         )
     };
     let menu = format!(
@@ -1242,6 +1287,58 @@ fn what_people_really_write_is_no_difference() {
             let text = script("")
                 .replace("boot\n", "initrd authorized_keys /root/.ssh/authorized_keys mode=600\nboot\n");
             fs::write(set.join("boot.ipxe"), text).unwrap();
+        }),
+        ("names that iPXE sets itself, and those that only a machine knows", &|set| {
+            let more = "chain http://boot.example.org/boot.php?uuid=${uuid}&mac=${net0/mac:hexhyp} ||\niseq ${bios} x ||\necho \u{e9}";
+            let mut bytes = script(more).into_bytes();
+            // As Latin-1 has it.
+            let at = bytes.windows(2).position(|pair| pair == [0xc3, 0xa9]).unwrap();
+            bytes.splice(at..at + 2, [0xe9]);
+            fs::write(set.join("boot.ipxe"), bytes).unwrap();
+        }),
+        ("boot with the words of the line", &|set| {
+            let text = "#!ipxe\nkernel gentoo\ninitrd combined.igz\nboot gentoo initrd=combined.igz dokeymap root=live:/image.squashfs.img\n";
+            fs::write(set.join("boot.ipxe"), text).unwrap();
+        }),
+        ("a script that goes on to another one with its variables", &|set| {
+            fs::write(set.join("boot.ipxe"), "#!ipxe\nset image combined.igz\nchain menus/live\n").unwrap();
+            fs::create_dir(set.join("menus")).unwrap();
+            let text = "#!ipxe\nkernel ../gentoo initrd=${image} dokeymap root=live:/image.squashfs.img\ninitrd ../${image}\nboot\n";
+            fs::write(set.join("menus/live"), text).unwrap();
+        }),
+        ("GRUB's words in variables, over several lines, from Windows", &|set| {
+            fs::remove_file(set.join("boot.ipxe")).unwrap();
+            fs::create_dir(set.join("grub")).unwrap();
+            let text = "set live=\"dokeymap root=live:/image.squashfs.img\"\r\nmenuentry 'Gentoo' {\r\n linux /gentoo \\\r\n\
+                        # quiet\r\n  ${live} $debug_words\r\n initrd /combined.igz\r\n}\r\n";
+            fs::write(set.join("grub/grub.cfg"), text).unwrap();
+        }),
+        ("GRUB's words that only the machine knows", &|set| {
+            fs::create_dir(set.join("grub")).unwrap();
+            let text = "load_env\nmenuentry 'Gentoo' {\n linux /gentoo dokeymap $kernelopts\n initrd /combined.igz\n}\n";
+            fs::write(set.join("grub/grub.cfg"), text).unwrap();
+        }),
+        ("GRUB goes on to a menu of another name", &|set| {
+            fs::remove_file(set.join("boot.ipxe")).unwrap();
+            fs::create_dir_all(set.join("grub")).unwrap();
+            fs::create_dir(set.join("menus")).unwrap();
+            fs::write(
+                set.join("grub/grub.cfg"),
+                "set words='dokeymap root=live:/image.squashfs.img'\nsource /menus/live\n",
+            )
+            .unwrap();
+            let text = "menuentry 'Gentoo' {\n linux /gentoo $words\n initrd /combined.igz\n}\n";
+            fs::write(set.join("menus/live"), text).unwrap();
+        }),
+        ("PXELINUX goes on to a menu of another name", &|set| {
+            fs::remove_file(set.join("boot.ipxe")).unwrap();
+            fs::create_dir(set.join("pxelinux.cfg")).unwrap();
+            fs::write(
+                set.join("pxelinux.cfg/default"),
+                "DEFAULT live\nAPPEND initrd=combined.igz dokeymap root=live:/image.squashfs.img\nINCLUDE systems.txt\n",
+            )
+            .unwrap();
+            fs::write(set.join("systems.txt"), "LABEL live\nKERNEL gentoo\n").unwrap();
         }),
         ("lists in other forms", &|set| {
             fs::write(set.join("boot.ipxe"), script("set space:hex 20\necho a${space:string}b")).unwrap();

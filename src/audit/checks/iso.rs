@@ -88,7 +88,9 @@ pub(super) fn volume_id(check: &Check, facts: &Facts) -> Outcome {
             });
             labels.map(|label| (entry.line, label.replace("\\x20", " ")))
         });
-        for (line, label) in labels.chain(menu.searched.iter().filter(|_| menu.on_iso).cloned()) {
+        let searched = menu.searched.iter().filter(|_| menu.on_iso).cloned();
+        // What only the machine knows is not judged.
+        for (line, label) in labels.chain(searched).filter(|(_, label)| !label.contains("${")) {
             named += 1;
             if label != *id {
                 outcome.differs(

@@ -115,7 +115,11 @@ fn judge_entry(facts: &Facts, menu: &MenuFacts, entry: &EntryFacts, outcome: &mu
     let (Some(walk), Some(family)) = (initrd.contents(), initrd.family()) else { return };
     let mut path = String::new();
     let squashfs = place(facts, menu, entry, &mut path);
-    let comparison = compare(&walk.initramfs, family, &squashfs, &entry.words);
+    let (words, is_whole) = decided(menu, entry, &subject, outcome);
+    let mut comparison = compare(&walk.initramfs, family, &squashfs, &words);
+    if !is_whole {
+        comparison.missing.clear();
+    }
     if squashfs == Squashfs::Fetched {
         judge_address(facts, menu, entry, &subject, outcome);
     }
@@ -133,6 +137,35 @@ fn judge_entry(facts: &Facts, menu: &MenuFacts, entry: &EntryFacts, outcome: &mu
             format!("{word:?} has characters that are not ASCII, perhaps a blank that does not part words");
         outcome.differs(&subject, what, hint);
     }
+}
+
+/// Returns the words whose text is known, and whether nothing of importance can be among the others: GRUB's variables
+/// may come from the machine or from a menu elsewhere.
+fn decided(
+    menu: &MenuFacts,
+    entry: &EntryFacts,
+    subject: &str,
+    outcome: &mut Outcome,
+) -> (Vec<String>, bool) {
+    let is_open = |word: &&String| menu.loader == Loader::Grub && word.contains("${");
+    let (open, words): (Vec<_>, Vec<_>) = entry.words.iter().partition(is_open);
+    // A variable by itself may be any number of words.
+    let important: Vec<&str> = open
+        .into_iter()
+        .map(String::as_str)
+        .filter(|word| word.starts_with("${") || is_of_the_way(word))
+        .collect();
+    if !important.is_empty() {
+        outcome.warns(
+            subject,
+            format!(
+                "what its line lacks is not judged: only the machine knows {}",
+                listed(important.iter().copied())
+            ),
+            "see that the variable is what the initrd needs, or write its value into the menu",
+        );
+    }
+    (words.into_iter().cloned().collect(), important.is_empty())
 }
 
 /// Checks the names by which UEFI kernels and old versions of iPXE find the initrd.
@@ -200,6 +233,11 @@ pub fn is_of_the_way(word: &str) -> bool {
         "initrd",
         "BOOT_IMAGE",
         "BOOTIF",
+        // Where the ISO itself lies as a file.
+        "iso-scan/filename",
+        "findiso",
+        "fromiso",
+        "isofrom",
     ];
     of_the_way.contains(&key)
 }
@@ -263,7 +301,14 @@ pub(super) fn references(check: &Check, facts: &Facts) -> Outcome {
         }
         for problem in &menu.problems {
             let subject = format!("{}:{}", menu.file, problem.line);
-            outcome.differs(subject, &problem.what, "correct the script");
+            match problem.is_certain {
+                true => outcome.differs(subject, &problem.what, "correct the script"),
+                false => outcome.warns(
+                    subject,
+                    &problem.what,
+                    "see that whoever boots it has it, or correct the script",
+                ),
+            }
         }
     }
     if names.is_empty() {

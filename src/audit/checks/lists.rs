@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::select::{count, linux, listed, set_menus};
-use crate::audit::facts::{ChecksumFacts, Facts, Kind, ManifestFacts, MenuFacts, Target};
+use crate::audit::facts::{ChecksumFacts, EntryFacts, Facts, Kind, ManifestFacts, MenuFacts, Target};
 use crate::audit::report::{Check, Outcome};
 use crate::formats::checksums::Algorithm;
 use crate::manifest::{Manifest, ManifestError, Way};
@@ -199,6 +199,15 @@ fn judge_manifest(facts: &Facts, manifest: &ManifestFacts, outcome: &mut Outcome
     files
 }
 
+/// Returns the words of a line by their keys: the order counts only among those of one key.
+fn by_key<'a>(words: impl Iterator<Item = &'a str>) -> BTreeMap<&'a str, Vec<&'a str>> {
+    let mut found: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for word in words {
+        found.entry(word.split('=').next().unwrap_or(word)).or_default().push(word);
+    }
+    found
+}
+
 /// Compares the command lines, word by word: the manifest has those the build meant.
 fn judge_lines(facts: &Facts, manifest: &ManifestFacts, document: &Manifest, outcome: &mut Outcome) {
     for Way { way: name, command_line, kernel, .. } in &document.boot {
@@ -230,17 +239,21 @@ fn judge_lines(facts: &Facts, manifest: &ManifestFacts, document: &Manifest, out
             if entries.is_empty() || !is_iso && is_fetched {
                 continue;
             }
-            if !entries.iter().any(|entry| entry.words == words) {
+            let meant = by_key(words.iter().copied());
+            let of = |entry: &EntryFacts| by_key(entry.words.iter().map(String::as_str)) == meant;
+            if !entries.iter().any(|entry| of(entry)) {
                 let first = entries[0];
                 let here: BTreeSet<&str> = first.words.iter().map(String::as_str).collect();
                 let there: BTreeSet<&str> = words.iter().copied().collect();
-                let lacks = listed(there.difference(&here).copied());
+                let (lacks, more) = (&there - &here, &here - &there);
+                let how = match (lacks.is_empty(), more.is_empty()) {
+                    (false, _) => format!("lacks {}", listed(lacks)),
+                    (true, false) => format!("has {} besides", listed(more)),
+                    (true, true) => "has them in another order".to_owned(),
+                };
                 outcome.differs(
                     format!("{}:{}", menu.file, first.line),
-                    format!(
-                        "no entry has the line that {} names for {name}: {kernel} lacks {lacks}",
-                        manifest.file
-                    ),
+                    format!("no entry has the line that {} names for {name}: {kernel} {how}", manifest.file),
                     REBUILD,
                 );
             }

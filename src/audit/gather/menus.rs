@@ -1,50 +1,48 @@
 //! The menus of a set, and the files they name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::checks::is_image;
 use super::super::facts::{EntryFacts, Kind, LoadedPart, Loader, MenuFacts, Missing, Part};
 use super::super::set::{Set, SetError, names_in_set};
-use super::super::sniff::{first_look, is_memtest, loader_of, parse};
+use super::super::sniff::{HEAD, first_look, is_memtest, loader_of, parse};
 use super::Gatherer;
-use crate::formats::menus::{Menu, Named, Role};
+use crate::formats::menus::{Handed, Menu, Named, Problem, Role};
 
 impl Gatherer<'_> {
-    /// Reads the menus of the set and of the scripts they go on to; returns all files of the set.
+    /// Reads the menus of the set, and those they go on to, whatever their names are; returns all files of the set.
     pub(super) fn read_set_menus(&mut self, set: &mut Set) -> Result<BTreeMap<String, Part>, SetError> {
         let mut parts: BTreeMap<String, Part> = BTreeMap::new();
         let mut roles: BTreeMap<String, Role> = BTreeMap::new();
-        let mut waiting: Vec<String> = set.files.keys().cloned().collect();
-        while let Some(name) = waiting.pop() {
-            if parts.contains_key(&name) {
-                continue;
-            }
+        let mut reading = Reading { waiting: set.files.keys().cloned().collect(), ..Reading::default() };
+        while let Some(name) = reading.next() {
             let Some(place) = set.files.get(&name).cloned() else { continue };
-            let (part, head) = first_look(&name, &place, &mut self.unreadable);
+            let head = match parts.get(&name) {
+                None => {
+                    let (part, head) = first_look(&name, &place, &mut self.unreadable);
+                    parts.insert(name.clone(), part);
+                    head
+                }
+                Some(_) => place.head(HEAD).ok(),
+            };
+            let Some(part) = parts.get_mut(&name) else { continue };
             let is_menu = part.kind == Kind::Menu;
-            parts.insert(name.clone(), part);
-            let loader = head.filter(|_| is_menu).and_then(|head| loader_of(&name, &head));
-            let Some(loader) = loader else { continue };
-            let text = match place.text() {
-                Ok(text) => text.unwrap_or_default(),
+            let Some(context) = head.and_then(|head| reading.context(&name, is_menu, &head)) else {
+                continue;
+            };
+            let text = match place.menu_text() {
+                Ok(text) => text,
                 Err(error) => {
                     self.unreadable.push((name, error.to_string()));
                     continue;
                 }
             };
-            let menu = parse(loader, &text);
-            let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
-            // PXELINUX and GRUB look from the folder above their own.
-            let folder = match loader {
-                Loader::Ipxe => folder,
-                Loader::Pxelinux => {
-                    folder.strip_suffix("pxelinux.cfg").unwrap_or(folder).trim_end_matches('/')
-                }
-                Loader::Grub => folder.strip_suffix("grub").unwrap_or(folder).trim_end_matches('/'),
-            };
+            part.kind = Kind::Menu;
+            let menu = parse(context.loader, &text, &context.handed);
+            let continued = menu.continued.clone();
             let mut failure = None;
-            let menu = resolve(&name, loader, false, menu, &mut |form| {
-                for candidate in names_in_set(form, folder)? {
+            let mut find = |form: &str| {
+                for candidate in names_in_set(form, &context.folder)? {
                     match set.find(&candidate) {
                         Ok(true) => return Ok(Some(candidate)),
                         Ok(false) => {}
@@ -52,25 +50,22 @@ impl Gatherer<'_> {
                     }
                 }
                 Ok(None)
-            });
+            };
+            let menu = resolve(&name, context.loader, false, menu, &mut find);
+            for next in continued {
+                let found = next.file.forms.iter().find_map(|form| find(form).ok().flatten());
+                if let Some(found) = found {
+                    reading.go_on(found, &context, next.handed);
+                }
+            }
             if let Some(error) = failure {
                 return Err(error);
             }
-            for entry in &menu.entries {
-                let kernel =
-                    entry.kernel.iter().filter(|_| !entry.is_memtest).map(|name| (name, Role::Kernel));
-                let initrds = entry.initrds.iter().filter_map(|loaded| {
-                    let role = match &loaded.inside {
-                        Some(inside) if is_image(inside) => Role::Injected,
-                        Some(_) => Role::Next,
-                        None => Role::Initrd,
-                    };
-                    Some((loaded.part.as_ref()?, role))
-                });
-                roles.extend(kernel.chain(initrds).map(|(name, role)| (name.clone(), role)));
-            }
+            roles.extend(menu.entries.iter().flat_map(roles_of));
+            // Read before as if it stood alone, it is read again as what it is.
+            self.menus.retain(|known| known.on_iso || known.file != menu.file);
             self.menus.push(menu);
-            waiting.extend(set.files.keys().filter(|name| !parts.contains_key(*name)).cloned());
+            reading.waiting.extend(set.files.keys().filter(|name| !parts.contains_key(*name)).cloned());
         }
         // What a menu says is a kernel, is one, whatever it begins with.
         for (name, role) in roles {
@@ -93,6 +88,99 @@ impl Gatherer<'_> {
     }
 }
 
+/// Returns what an entry of a menu says its files are.
+fn roles_of(entry: &EntryFacts) -> Vec<(String, Role)> {
+    let kernel = entry.kernel.iter().filter(|_| !entry.is_memtest).map(|name| (name.clone(), Role::Kernel));
+    let initrds = entry.initrds.iter().filter_map(|loaded| {
+        let role = match &loaded.inside {
+            Some(inside) if is_image(inside) => Role::Injected,
+            Some(_) => Role::Next,
+            None => Role::Initrd,
+        };
+        Some((loaded.part.clone()?, role))
+    });
+    kernel.chain(initrds).collect()
+}
+
+/// How a menu is read: by which boot loader, from where, with what.
+#[derive(Debug, Clone)]
+pub(super) struct Context {
+    pub(super) loader: Loader,
+    /// The folder that its paths begin in.
+    pub(super) folder: String,
+    pub(super) handed: Handed,
+}
+
+impl Context {
+    /// Of a menu that is told by its name or its first bytes.
+    pub(super) fn alone(name: &str, loader: Loader) -> Self {
+        let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
+        // PXELINUX and GRUB look from the folder above their own.
+        let folder = match loader {
+            Loader::Ipxe => folder,
+            Loader::Pxelinux => folder.strip_suffix("pxelinux.cfg").unwrap_or(folder).trim_end_matches('/'),
+            Loader::Grub => folder.strip_suffix("grub").unwrap_or(folder).trim_end_matches('/'),
+        };
+        Self { loader, folder: folder.to_owned(), handed: Handed::new() }
+    }
+
+    /// Of a menu in another file that this one goes on to.
+    pub(super) fn goes_on(&self, name: &str, handed: Handed) -> Self {
+        let folder = match self.loader {
+            // A script's addresses are those from its own.
+            Loader::Ipxe => name.rsplit_once('/').map_or("", |(folder, _)| folder).to_owned(),
+            Loader::Pxelinux | Loader::Grub => self.folder.clone(),
+        };
+        Self { loader: self.loader, folder, handed }
+    }
+
+    /// Tells whether a file can be a menu of this loader at all.
+    pub(super) fn takes(&self, head: &[u8]) -> bool {
+        match self.loader {
+            Loader::Ipxe => head.starts_with(b"#!ipxe"),
+            Loader::Pxelinux | Loader::Grub => !head.contains(&0),
+        }
+    }
+}
+
+/// What is still to be read, and how.
+#[derive(Default)]
+struct Reading {
+    waiting: Vec<String>,
+    /// Menus that another one goes on to.
+    contexts: BTreeMap<String, Context>,
+    /// What was read, and whether it was with a context.
+    read: BTreeSet<(String, bool)>,
+}
+
+impl Reading {
+    /// Returns the next file that was not read in the way it is to be read in.
+    fn next(&mut self) -> Option<String> {
+        while let Some(name) = self.waiting.pop() {
+            if self.read.insert((name.clone(), self.contexts.contains_key(&name))) {
+                return Some(name);
+            }
+        }
+        None
+    }
+
+    /// Returns how a file is read, if it is a menu.
+    fn context(&self, name: &str, is_menu: bool, head: &[u8]) -> Option<Context> {
+        if let Some(context) = self.contexts.get(name) {
+            return context.takes(head).then(|| context.clone());
+        }
+        loader_of(name, head).filter(|_| is_menu).map(|loader| Context::alone(name, loader))
+    }
+
+    /// Has a file read as a menu that another one goes on to. The first one that does decides how.
+    fn go_on(&mut self, name: String, from: &Context, handed: Handed) {
+        if !self.contexts.contains_key(&name) {
+            self.contexts.insert(name.clone(), from.goes_on(&name, handed));
+            self.waiting.push(name);
+        }
+    }
+}
+
 /// Finds the files a menu names.
 pub(super) fn resolve(
     file: &str,
@@ -102,6 +190,7 @@ pub(super) fn resolve(
     find: &mut dyn FnMut(&str) -> Result<Option<String>, ()>,
 ) -> MenuFacts {
     let mut missing = Vec::new();
+    let mut problems = menu.problems;
     let mut found = |named: &Named| -> Option<String> {
         let mut climbs = false;
         for form in &named.forms {
@@ -115,7 +204,10 @@ pub(super) fn resolve(
         // Another server's script, or a loader on a medium, is not this set's business.
         let elsewhere = matches!(named.role, Role::Next | Role::Signature)
             && (form.contains("://") || form.contains("${") || on_iso);
-        if !elsewhere && !form.is_empty() {
+        if loader == Loader::Grub && form.contains("${") {
+            let what = format!("{form} is not judged: only the machine knows what the variable holds");
+            problems.push(Problem { line: named.line, what, is_certain: false });
+        } else if !elsewhere && !form.is_empty() {
             missing.push(Missing { line: named.line, form, role: named.role, climbs });
         }
         None
@@ -143,9 +235,9 @@ pub(super) fn resolve(
             initrd_words: initrd_words.iter().map(|word| word["initrd=".len()..].to_owned()).collect(),
         });
     }
-    for other in &menu.others {
+    for other in menu.others.iter().chain(menu.continued.iter().map(|next| &next.file)) {
         found(other);
     }
-    let (problems, searched) = (menu.problems, menu.searched);
+    let searched = menu.searched;
     MenuFacts { file: file.to_owned(), loader, on_iso, entries, missing, problems, searched }
 }

@@ -3,22 +3,34 @@
 //! Commands from the GRUB manual, 2.06: `menuentry`, `submenu`, `linux`, `initrd` (with `newc:NAME:FILE`), `search`,
 //! `set`, `configfile`, `source`, `chainloader`. Both branches of an `if` are read.
 
-use std::collections::BTreeMap;
+mod words;
 
-use super::{Entry, Loaded, MAX_ENTRIES, MAX_LINES, Menu, Named, Role, Statement, statements};
+use self::words::{Command, Commands, Variables, What, Word};
+use super::{Continued, Entry, Handed, Loaded, MAX_ENTRIES, MAX_LINES, Menu, Named, Role};
 
 /// Blocks inside each other that are read before a file counts as hostile.
 const MAX_DEPTH: usize = 64;
 
-/// Reads a menu.
-pub fn parse(text: &str) -> Menu {
-    let mut script = Script::default();
-    let (statements, open_quote) = statements(text);
+/// Reads a menu; `handed` are the variables that the menu before it set.
+pub fn parse(text: &str, handed: &Handed) -> Menu {
+    let mut script = Script {
+        // Whoever goes on to another menu may have set more than can be told.
+        variables: Variables { values: handed.clone(), are_open: !handed.is_empty() },
+        ..Script::default()
+    };
+    let Commands { commands, stray_dollars, open_quote } = words::split(text, MAX_LINES);
+    for line in stray_dollars {
+        script.menu.problem(line, "a $ names no variable: GRUB refuses the command");
+    }
     if let Some(line) = open_quote {
         script.menu.problem(line, "a quote is opened and not closed: GRUB refuses the whole menu");
     }
-    for Statement { line, words } in statements.into_iter().take(MAX_LINES) {
-        script.command(line, &words);
+    for Command { line, what } in commands {
+        match what {
+            What::Opens => script.blocks.push((line, script.opening.take())),
+            What::Closes => script.close(line),
+            What::Words(words) => script.command(line, &words),
+        }
         if script.blocks.len() > MAX_DEPTH {
             script.menu.problem(line, "its blocks go deeper than any real menu's");
             break;
@@ -30,7 +42,7 @@ pub fn parse(text: &str) -> Menu {
 #[derive(Default)]
 struct Script {
     menu: Menu,
-    variables: BTreeMap<String, String>,
+    variables: Variables,
     /// The blocks that are open: the line of each, and the title where it is an entry of a menu.
     blocks: Vec<(usize, Option<String>)>,
     /// The title of the entry whose block opens next.
@@ -40,33 +52,45 @@ struct Script {
 
 impl Script {
     /// Takes in one command.
-    fn command(&mut self, number: usize, words: &[String]) {
-        let words: Vec<String> = words.iter().map(|word| expand(word, &self.variables)).collect();
+    fn command(&mut self, number: usize, words: &[Word]) {
+        let words: Vec<String> = words.iter().flat_map(|word| self.variables.expand(word)).collect();
         // "if a; then linux …": what stands in front of a command does not matter here.
         let start = words.iter().take_while(|word| matches!(word.as_str(), "then" | "else" | "do")).count();
         let Some(command) = words.get(start) else { return };
         let args = &words[start + 1..];
         match command.as_str() {
-            "{" => self.blocks.push((number, self.opening.take())),
-            "}" => self.close(number),
             "menuentry" => self.opening = Some(args.first().cloned().unwrap_or_default()),
             "submenu" => self.opening = None,
             "set" => {
                 if let Some((name, value)) = args.first().and_then(|word| word.split_once('=')) {
-                    self.variables.insert(name.to_owned(), value.to_owned());
+                    self.variables.values.insert(name.to_owned(), value.to_owned());
                 }
+            }
+            "unset" => drop(args.first().map(|name| self.variables.values.remove(name))),
+            // Each of them sets variables from what is on the machine.
+            "load_env" | "probe" | "regexp" | "smbios" | "read" | "for" | "rdmsr" | "cpuid" => {
+                self.variables.are_open = true;
             }
             "linux" | "linux16" | "linuxefi" => self.kernel(number, command, args),
             "initrd" | "initrd16" | "initrdefi" => self.initrd(number, command, args),
             "search" => self.search(number, args),
-            "configfile" | "source" | "." => {
-                if let Some(path) = args.first() {
-                    let named = Named { line: number, forms: vec![device_less(path)], role: Role::Next };
-                    self.menu.others.push(named);
-                }
-            }
-            _ => {}
+            "configfile" | "normal" | "source" | "." => self.go_on(number, args),
+            "blscfg" => self.menu.guess(number, "entries of the Boot Loader Specification are not judged"),
+            // GRUB takes a command of no such name for an assignment.
+            _ => drop(
+                command
+                    .split_once('=')
+                    .map(|(name, value)| self.variables.values.insert(name.to_owned(), value.to_owned())),
+            ),
         }
+    }
+
+    /// Takes in a menu in another file: it begins with the variables of this one, and may set others.
+    fn go_on(&mut self, number: usize, args: &[String]) {
+        let Some(path) = args.first() else { return };
+        let file = Named { line: number, forms: vec![device_less(path)], role: Role::Next };
+        self.menu.continued.push(Continued { file, handed: self.variables.values.clone() });
+        self.variables.are_open = true;
     }
 
     fn close(&mut self, number: usize) {
@@ -134,30 +158,6 @@ fn device_less(path: &str) -> String {
     rest.unwrap_or(path).trim_start_matches(')').to_owned()
 }
 
-/// Puts in the values of variables that the menu itself sets; others stay as they are.
-fn expand(word: &str, variables: &BTreeMap<String, String>) -> String {
-    let mut out = String::new();
-    let mut rest = word;
-    while let Some((before, after)) = rest.split_once('$') {
-        out.push_str(before);
-        let (name, next) = match after.strip_prefix('{').and_then(|inner| inner.split_once('}')) {
-            Some((name, next)) => (name, next),
-            None => {
-                let end = after.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(after.len());
-                after.split_at(end)
-            }
-        };
-        match variables.get(name) {
-            // A value of a value would go on for ever in a hostile file; real ones do not need it.
-            Some(value) if out.len() + value.len() < 1 << 16 => out.push_str(value),
-            _ => out.push_str(&format!("${{{name}}}")),
-        }
-        rest = next;
-    }
-    out.push_str(rest);
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,7 +170,7 @@ mod tests {
                     submenu 'Consoles' {\nmenuentry 'tty1' {\n\tlinux ($root)/boot/gentoo console=tty1 # end\n\
                     \tinitrd /boot/gentoo.igz newc:image.squashfs.img:/image.squashfs\n}\n}\n\
                     menuentry \"Memtest\" {\n\tlinux /boot/memtest86\n}\n";
-        let menu = parse(text);
+        let menu = parse(text, &Handed::new());
         assert_eq!(menu.entries.len(), 3, "{menu:?}");
         assert_eq!(menu.entries[0].title, "Boot LiveCD (kernel: gentoo)");
         assert_eq!(menu.entries[0].words, ["dokeymap", "root=live:CDLABEL=Gentoo-1", "a;b"]);
@@ -186,17 +186,18 @@ mod tests {
     fn entries_on_one_line_and_devices_in_variables_are_read() {
         let menu = parse(
             "set root=(tftp,10.0.0.1)\nmenuentry \"efi\" { linuxefi ($root)/gentoo a=${b} ; initrdefi /i }\n",
+            &Handed::new(),
         );
         assert_eq!(menu.entries.len(), 1, "{menu:?}");
         assert_eq!(menu.entries[0].kernel.forms, ["/gentoo"]);
-        assert_eq!(menu.entries[0].words, ["a=${b}"]);
+        assert_eq!(menu.entries[0].words, ["a="]);
         assert_eq!(menu.entries[0].initrds[0].file.forms, ["/i"]);
         assert!(menu.problems.is_empty(), "{menu:?}");
     }
 
     #[test]
     fn blocks_and_quotes_that_are_not_closed_are_named() {
-        let line = |text: &str| parse(text).problems.first().map(|problem| problem.line);
+        let line = |text: &str| parse(text, &Handed::new()).problems.first().map(|problem| problem.line);
         assert_eq!(line("\nmenuentry 'a' {\nlinux /k\n"), Some(2));
         assert_eq!(line("menuentry 'a {\nlinux /k\n}\n"), Some(1));
         assert_eq!(line("menuentry a {\n}\n}\n"), Some(3));
@@ -205,7 +206,7 @@ mod tests {
 
     #[test]
     fn an_initrd_without_a_kernel_and_a_kernel_without_a_name_are_named() {
-        let menu = parse("initrd /x\nlinux\n");
+        let menu = parse("initrd /x\nlinux\n", &Handed::new());
         assert_eq!(menu.problems.iter().map(|p| p.line).collect::<Vec<_>>(), [1, 2]);
     }
 }

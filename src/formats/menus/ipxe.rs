@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Entry, Loaded, MAX_ENTRIES, MAX_LINES, Menu, Named, Role};
+use super::{Continued, Entry, Handed, Loaded, MAX_ENTRIES, MAX_LINES, Menu, Named, Role};
 
 /// Forms a text may have; more than this no real script needs.
 const MAX_FORMS: usize = 16;
@@ -14,41 +14,73 @@ const MAX_FORMS: usize = 16;
 const MAX_TEXT: usize = 1 << 14;
 
 /// Settings that iPXE has by itself (ipxe.org/cfg), and those of each network card (`net0/…`).
-const BUILTIN: [&str; 34] = [
+const BUILTIN: [&str; 66] = [
     "asset",
     "base-url",
     "board-serial",
     "boot-file",
     "buildarch",
     "busid",
+    "busloc",
+    "bustype",
+    "cert",
     "chip",
     "cpumodel",
     "cpuvendor",
+    "crosscert",
+    "crypto",
     "cwduri",
     "cwuri",
+    "dhcp-server",
     "dns",
+    "dns6",
+    "dnssl",
     "domain",
     "errno",
     "filename",
     "gateway",
+    "gateway6",
     "hostname",
+    "hwaddr",
     "initiator-iqn",
     "ip",
+    "ip6",
+    "keep-san",
+    "key",
+    "keymap",
+    "len6",
+    "linktype",
     "mac",
     "manufacturer",
     "memsize",
+    "mtu",
     "netmask",
     "next-server",
+    "no-pxedhcp",
+    "ntp-server",
     "password",
     "platform",
     "priority",
+    "privkey",
     "product",
+    "proxydhcp",
+    "reverse-password",
+    "reverse-username",
     "root-path",
+    "san-filename",
+    "scriptlet",
     "serial",
+    "skip-san-boot",
+    "ssid",
     "syslog",
+    "syslogs",
+    "trust",
     "unixtime",
+    "use-cached",
     "user-class",
     "username",
+    "uuid",
+    "version",
 ];
 
 /// Commands (ipxe.org/cmd); a script ends at one that is not there.
@@ -146,9 +178,10 @@ const MORE: [&str; 13] = [
     "wol",
 ];
 
-/// Reads a script.
-pub fn parse(text: &str) -> Menu {
-    let mut script = Script::default();
+/// Reads a script; `handed` are the variables that the script before it set.
+pub fn parse(text: &str, handed: &Handed) -> Menu {
+    let variables = handed.iter().map(|(name, value)| (name.clone(), vec![value.clone()])).collect();
+    let mut script = Script { variables, ..Script::default() };
     if !text.starts_with("#!ipxe") {
         script.menu.problem(1, "an iPXE script begins with \"#!ipxe\"");
     }
@@ -221,12 +254,7 @@ impl Script {
                 }
             }
             "kernel" => self.kernel(number, args),
-            "imgselect" | "imgload" | "imgexec" => {
-                self.select(number, args);
-                if *name == "imgexec" {
-                    self.boot();
-                }
-            }
+            "imgselect" | "imgload" => self.select(number, args),
             "initrd" | "module" | "imgfetch" | "imgget" => self.initrd(number, args),
             "imgargs" => {
                 if let [_, args @ ..] = args {
@@ -243,20 +271,15 @@ impl Script {
                     self.menu.others.push(Named { line: number, forms, role: Role::Signature });
                 }
             }
-            "chain" => {
-                if let Some(file) = self.plain(args).first() {
-                    let forms = self.expand(number, file);
-                    self.menu.others.push(Named { line: number, forms, role: Role::Next });
-                }
-            }
-            "boot" => self.boot(),
+            "chain" | "imgexec" => self.chain(number, args),
+            "boot" => self.boot_image(number, args),
             "imgfree" => {
                 self.kernel = None;
                 self.initrds.clear();
             }
             "echo" | "menu" => {}
             other if !COMMANDS.contains(&other) && !MORE.contains(&other) && !other.contains("${") => {
-                self.menu.problem(number, format!("iPXE has no command {other}"));
+                self.menu.guess(number, format!("{other} is not a command of iPXE that is known here"));
             }
             _ => {
                 for word in args {
@@ -264,6 +287,29 @@ impl Script {
                 }
             }
         }
+    }
+
+    /// Takes in `chain`, which is also called `imgexec`: it starts an image that was loaded, or fetches one: a script goes on
+    /// with the variables of this one.
+    fn chain(&mut self, number: usize, args: &[&str]) {
+        let plain = self.plain(args);
+        let Some(file) = plain.first() else { return self.boot() };
+        let is_loaded = |loaded: &Loaded| {
+            loaded.called.as_deref() == Some(*file)
+                || loaded.file.forms.iter().any(|form| form.rsplit('/').next() == Some(*file))
+        };
+        if self.initrds.iter().any(is_loaded) {
+            self.select(number, args);
+            return self.boot();
+        }
+        let forms = self.expand(number, file);
+        let only = |(name, values): (&String, &Vec<String>)| match &values[..] {
+            [value] => Some((name.clone(), value.clone())),
+            _ => None,
+        };
+        let handed = self.variables.iter().filter_map(only).collect();
+        let file = Named { line: number, forms, role: Role::Next };
+        self.menu.continued.push(Continued { file, handed });
     }
 
     fn set(&mut self, number: usize, args: &[&str], guard: Option<&[&str]>) {
@@ -400,6 +446,24 @@ impl Script {
         }
     }
 
+    /// Takes in `boot`, which may name the image, and then the whole command line.
+    fn boot_image(&mut self, number: usize, args: &[&str]) {
+        if let [name, words @ ..] = &self.plain(args)[..] {
+            let is_kernel = self.kernel.as_ref().is_some_and(|kernel| {
+                kernel.kernel.forms.iter().any(|form| form.rsplit('/').next() == Some(*name))
+            });
+            if !is_kernel {
+                self.select(number, args);
+            } else if !words.is_empty() {
+                let words = self.words(number, words);
+                if let Some(kernel) = &mut self.kernel {
+                    (kernel.words, kernel.line) = (words, number);
+                }
+            }
+        }
+        self.boot();
+    }
+
     fn boot(&mut self) {
         let Some(mut entry) = self.kernel.take() else { return };
         entry.initrds = std::mem::take(&mut self.initrds);
@@ -420,7 +484,8 @@ impl Script {
                 None => {
                     let known = BUILTIN.contains(&plain) || plain.contains('/');
                     if !known && self.unset.insert(plain.to_owned()) {
-                        self.menu.problem(number, format!("nothing sets the variable {plain}"));
+                        // A later iPXE, or a script before this one, may know it.
+                        self.menu.guess(number, format!("nothing here sets the variable {plain}"));
                     }
                     vec![if known { format!("${{{plain}}}") } else { String::new() }]
                 }
@@ -467,7 +532,7 @@ mod tests {
 
     #[test]
     fn a_script_is_read_with_its_variables_and_initrds() {
-        let menu = parse(SCRIPT);
+        let menu = parse(SCRIPT, &Handed::new());
         assert!(menu.problems.is_empty(), "{menu:?}");
         let [entry] = &menu.entries[..] else { panic!("{menu:?}") };
         assert_eq!(entry.kernel.forms, ["http://host/x/gentoo"]);
@@ -481,22 +546,23 @@ mod tests {
         let menu = parse(
             "#!ipxe\niseq ${platform} efi && set arch x64 || set arch x86\nkernel k-${arch} a\ninitrd i\nboot\n\
              iseq ${platform} efi && chain combined.ipxe || chain inject.ipxe || goto failed\n:failed\nshell\n",
+            &Handed::new(),
         );
         assert_eq!(menu.entries[0].kernel.forms, ["k-x64", "k-x86"]);
-        assert_eq!(menu.others.len(), 2);
+        assert_eq!(menu.continued.len(), 2);
         assert!(menu.problems.is_empty(), "{menu:?}");
     }
 
     #[test]
     fn unset_variables_missing_labels_and_a_missing_first_line_are_named() {
-        let menu = parse("kernel ${bse}/k\ngoto nowhere\nboot\n");
+        let menu = parse("kernel ${bse}/k\ngoto nowhere\nboot\n", &Handed::new());
         let lines: Vec<_> =
             menu.problems.iter().map(|problem| (problem.line, problem.what.as_str())).collect();
         assert_eq!(
             lines,
             [
                 (1, "an iPXE script begins with \"#!ipxe\""),
-                (1, "nothing sets the variable bse"),
+                (1, "nothing here sets the variable bse"),
                 (2, "goto nowhere: there is no such label")
             ]
         );
@@ -508,18 +574,22 @@ mod tests {
             "#!ipxe\nset space:hex 20\nmenu Live\nitem --gap Systems\nitem --key g gentoo Gentoo ${space:string}\nitem -k x exit Leave\n\
              choose --default gentoo os && goto ${os}\n:gentoo\nimgfetch --name kernel files/gentoo\ninitrd --name initrd.img files/gentoo.igz\n\
              imgexec kernel initrd=initrd.img a\n:exit\nexit 0\n",
+            &Handed::new(),
         );
         assert!(menu.problems.is_empty(), "{menu:?}");
         assert_eq!(menu.entries[0].kernel.forms, ["files/gentoo"]);
         assert_eq!(menu.entries[0].initrds[0].called.as_deref(), Some("initrd.img"));
         assert_eq!(menu.entries[0].words, ["initrd=initrd.img", "a"]);
-        assert_eq!(parse("#!ipxe\nkernell x\n").problems[0].what, "iPXE has no command kernell");
+        assert_eq!(
+            parse("#!ipxe\nkernell x\n", &Handed::new()).problems[0].what,
+            "kernell is not a command of iPXE that is known here"
+        );
     }
 
     #[test]
     fn variables_that_grow_without_end_are_cut() {
         let mut text = "#!ipxe\nset a x\n".to_owned();
         (0..64).for_each(|_| text.push_str("set a ${a}${a}\n"));
-        parse(&text);
+        parse(&text, &Handed::new());
     }
 }

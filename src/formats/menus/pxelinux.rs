@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Entry, Loaded, MAX_ENTRIES, MAX_LINES, Menu, Named, Role};
+use super::{Continued, Entry, Handed, Loaded, MAX_ENTRIES, MAX_LINES, Menu, Named, Role};
 
 #[derive(Default)]
 struct Label {
@@ -18,9 +18,13 @@ struct Label {
     does_else: bool,
 }
 
-/// Reads a menu.
-pub fn parse(text: &str) -> Menu {
-    let mut script = Script::default();
+/// What is handed over for the line in front of all labels.
+const GLOBALS: &str = "APPEND";
+
+/// Reads a menu; `handed` is what the menu that includes it has in front of all labels.
+pub fn parse(text: &str, handed: &Handed) -> Menu {
+    let globals = handed.get(GLOBALS).cloned().unwrap_or_default();
+    let mut script = Script { globals, ..Script::default() };
     for (index, line) in text.lines().take(MAX_LINES).enumerate() {
         script.line(index + 1, line.trim());
     }
@@ -57,7 +61,7 @@ impl Script {
                 }
             }
             "TEXT" if rest.eq_ignore_ascii_case("help") => self.in_help = true,
-            "MENU" => self.menu_command(rest),
+            "MENU" => self.menu_command(number, rest),
             "KERNEL" | "LINUX" => match &mut self.label {
                 Some(label) => label.kernel = Some((number, rest.to_owned())),
                 None => self.menu.problem(number, format!("{keyword} stands before any LABEL")),
@@ -72,10 +76,18 @@ impl Script {
                 }
             }
             "LOCALBOOT" | "BOOT" | "PXE" | "BSS" | "FDIMAGE" | "COMBOOT" => self.does_else(),
-            "UI" | "COM32" | "INCLUDE" | "CONFIG" => {
+            "INCLUDE" | "CONFIG" => {
                 self.does_else();
-                let file = rest.split_whitespace().next().unwrap_or_default();
+                self.go_on(number, rest);
+            }
+            "UI" | "COM32" => {
+                self.does_else();
+                let (file, menu) = rest.split_once(|c: char| c.is_ascii_whitespace()).unwrap_or((rest, ""));
                 self.next_file(number, file);
+                // The menu programs take the menu's file as their argument.
+                if file.rsplit('/').next().is_some_and(|name| name.contains("menu.c32")) {
+                    self.go_on(number, menu);
+                }
             }
             _ => {}
         }
@@ -89,9 +101,20 @@ impl Script {
         self.label = Some(Label { name: name.to_owned(), line: number, ..Label::default() });
     }
 
+    /// Takes in a menu in another file.
+    fn go_on(&mut self, line: usize, rest: &str) {
+        let Some(file) = rest.split_ascii_whitespace().next() else { return };
+        let file = Named { line, forms: vec![file.to_owned()], role: Role::Next };
+        let handed = Handed::from([(GLOBALS.to_owned(), self.globals.clone())]);
+        self.menu.continued.push(Continued { file, handed });
+    }
+
     /// Takes in `MENU …`.
-    fn menu_command(&mut self, rest: &str) {
+    fn menu_command(&mut self, number: usize, rest: &str) {
         let (what, title) = rest.split_once(|c: char| c.is_ascii_whitespace()).unwrap_or((rest, ""));
+        if what.eq_ignore_ascii_case("include") {
+            return self.go_on(number, title);
+        }
         let Some(label) = &mut self.label else { return };
         let goes_on = ["exit", "quit", "goto", "separator", "begin", "end", "disable", "hide"];
         if goes_on.iter().any(|word| what.eq_ignore_ascii_case(word)) {
@@ -115,12 +138,11 @@ impl Script {
     /// Ends the label that is open, if one is.
     fn end(&mut self) {
         let Some(label) = self.label.take() else { return };
-        let Some((line, kernel)) = label.kernel else {
-            if !label.does_else {
-                self.menu.problem(label.line, format!("the label {} boots nothing", label.name));
-            }
+        if label.kernel.is_none() && label.does_else {
             return;
-        };
+        }
+        // Without KERNEL, the label's name is the kernel's.
+        let (line, kernel) = label.kernel.unwrap_or_else(|| (label.line, label.name.clone()));
         if kernel.to_ascii_lowercase().ends_with(".c32") {
             return self.next_file(line, &kernel);
         }
@@ -157,7 +179,8 @@ impl Script {
     fn finish(mut self) -> Menu {
         self.end();
         for (line, name) in self.wanted {
-            if !self.labels.contains(&name) {
+            // It may be in a menu that this one goes on to; and what is no label is a kernel's file.
+            if !self.labels.contains(&name) && self.menu.continued.is_empty() {
                 self.menu.problem(line, format!("there is no label {name}"));
             }
         }
@@ -173,7 +196,7 @@ mod tests {
     fn labels_their_kernels_initrds_and_words_are_read() {
         let text = "UI menu.c32\nLABEL a\n  MENU LABEL ^1 Live\n  TEXT HELP\n  KERNEL is no keyword here\n  ENDTEXT\n  \
                     KERNEL gentoo\n  APPEND initrd=combined.igz root=live:/x.img quiet\nlabel b\nlinux other\ninitrd a,b\nlabel c\nkernel chain.c32\n";
-        let menu = parse(text);
+        let menu = parse(text, &Handed::new());
         assert_eq!(menu.entries.len(), 2, "{menu:?}");
         let [first, second] = &menu.entries[..] else { unreachable!() };
         assert_eq!((first.title.as_str(), first.line), ("1 Live", 7));
@@ -186,13 +209,28 @@ mod tests {
 
     #[test]
     fn a_label_that_is_there_twice_is_named() {
-        assert_eq!(parse("LABEL a\nKERNEL k\nLABEL a\nKERNEL k\n").problems[0].line, 3);
+        assert_eq!(parse("LABEL a\nKERNEL k\nLABEL a\nKERNEL k\n", &Handed::new()).problems[0].line, 3);
     }
 
     #[test]
-    fn labels_that_boot_nothing_and_defaults_that_are_not_there_are_named() {
-        let menu = parse("DEFAULT live\nLABEL gentoo\nKERNAL k\nLABEL disk\nLOCALBOOT 0\n");
+    fn a_label_without_a_kernel_is_one_and_a_default_that_is_not_there_is_named() {
+        let menu = parse("DEFAULT live\nLABEL gentoo\nKERNAL k\nLABEL disk\nLOCALBOOT 0\n", &Handed::new());
         let lines: Vec<_> = menu.problems.iter().map(|problem| problem.line).collect();
-        assert_eq!(lines, [2, 1], "{menu:?}");
+        assert_eq!(lines, [1], "{menu:?}");
+        // A label without a kernel boots the file of its own name.
+        assert_eq!((menu.entries.len(), &menu.entries[0].kernel.forms[..]), (1, &["gentoo".to_owned()][..]));
+    }
+
+    #[test]
+    fn menus_go_on_in_other_files_with_the_line_in_front_of_all_labels() {
+        let menu = parse(
+            "APPEND quiet\nINCLUDE live.cfg\nUI vesamenu.c32 /menus/other\nMENU INCLUDE more.cfg Title\nDEFAULT elsewhere\n",
+            &Handed::new(),
+        );
+        let files: Vec<_> = menu.continued.iter().map(|next| next.file.forms[0].as_str()).collect();
+        assert_eq!(files, ["live.cfg", "/menus/other", "more.cfg"]);
+        assert!(menu.problems.is_empty(), "{menu:?}");
+        let next = parse("LABEL a\nKERNEL k\nLABEL b\nKERNEL k\nAPPEND -\n", &menu.continued[0].handed);
+        assert_eq!((&next.entries[0].words[..], next.entries[1].words.len()), (&["quiet".to_owned()][..], 0));
     }
 }
