@@ -92,7 +92,7 @@ impl Image {
         for name in kinds {
             let Value::Table(table) = &mut merged.value else { break };
             if let Some(own) = table.remove(*name) {
-                merged = errors.check(own.overlaid_on(merged))?;
+                merged = errors.check(own.set_in(merged))?;
             }
         }
         let fields = errors.check(Fields::of(&merged, "[image]"))?;
@@ -107,7 +107,9 @@ impl Image {
         let timestamp = timestamp.unwrap_or_default();
         let filled = |key, check: fn(&str) -> Option<(String, &'static str)>| {
             let item = fields.get(key)?;
-            let text = timestamp.fill(fields.check(item.as_text())?);
+            // What is there and no text is not missing.
+            let Some(text) = fields.check(item.as_text()) else { return Some(String::new()) };
+            let text = timestamp.fill(text);
             if let Some((why, label)) = check(&text) {
                 fields.wrong(SpecError::at(&item.origin, why).label(label));
             }

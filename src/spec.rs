@@ -127,14 +127,16 @@ impl<'a> Reader<'a> {
 
     /// Finds out which kind of step each node runs.
     fn read_kinds(&mut self, nodes: &'a Item) -> Result<(), SpecErrors> {
-        let fields = Fields::of(nodes, "the nodes of a spec")?;
-        for (key, item) in fields.tables() {
+        for (key, item) in nodes.entries()? {
             let Some(node) = NodeName::new(key) else {
                 let error = SpecError::at(&item.origin, format!("{key:?} is not a node's name"));
                 self.errors.push(error.label("lower-case letters, digits and dashes"));
                 continue;
             };
             self.items.insert(node.clone(), item);
+            if self.errors.check(item.entries().map(drop)).is_none() {
+                continue;
+            }
             match self.kind(&node, item) {
                 Ok(kind) => drop(self.kinds.insert(node, kind)),
                 Err(error) => self.errors.push(error),
@@ -323,7 +325,7 @@ fn check_inputs(
         }
     }
     for name in required.iter().filter(|name| !inputs.contains_key(**name)) {
-        if item.get("input").is_some_and(|inputs| inputs.get(name).is_some()) {
+        if item.get("input").is_some_and(|inputs| inputs.entries().is_err() || inputs.get(name).is_some()) {
             // It is there and could not be read, which is told.
             continue;
         }

@@ -62,9 +62,11 @@ impl SpecError {
         (name, self.span.map_or(0, |span| span.offset()))
     }
 
-    /// Tells whether another error says the same of the same place.
+    /// Tells whether another error says the same of the same place. (Settings of a command line have one name, but
+    /// texts of their own.)
     fn is_same(&self, other: &Self) -> bool {
-        self.message == other.message && self.place() == other.place()
+        let text = |error: &Self| error.source_code.as_ref().map(|source| source.inner().clone());
+        self.message == other.message && self.place() == other.place() && text(self) == text(other)
     }
 }
 

@@ -40,8 +40,9 @@ impl<'a> Fields<'a> {
     }
 
     /// Says where the inputs of a node are published.
-    pub(crate) fn with_published(self, published: BTreeMap<String, String>) -> Self {
-        Self { published, ..self }
+    pub(crate) fn with_published(mut self, published: BTreeMap<String, String>) -> Self {
+        self.published = published;
+        self
     }
 
     /// Returns the inputs of the node that are published, and the folder each goes to: empty for the top, else with
@@ -139,23 +140,24 @@ impl<'a> Fields<'a> {
         self.check(item.entries().map(|_| item))
     }
 
-    /// Returns all entries that are tables; notes those that are not.
-    pub fn tables(&self) -> Vec<(&'a str, &'a Item)> {
-        let is_table = |item: &&'a Item| self.check(item.entries().map(drop)).is_some();
-        self.table.iter().map(|(key, item)| (key.as_str(), item)).filter(|(_, item)| is_table(item)).collect()
-    }
-
     /// Ends the reading.
     ///
     /// # Errors
     /// All that was noted, and every key that nobody asked for.
     pub fn finish(self) -> Result<(), SpecErrors> {
-        let asked = self.asked.into_inner();
-        let mut errors = self.errors.into_inner();
+        let asked = self.asked.take();
+        let mut errors = self.errors.take();
         for (key, item) in self.table.iter().filter(|(key, _)| !asked.contains(key.as_str())) {
             errors.push(unknown(&self.what, key, item, &asked));
         }
         errors.or(())
+    }
+}
+
+impl Drop for Fields<'_> {
+    fn drop(&mut self) {
+        let is_lost = !self.errors.get_mut().is_empty() && !std::thread::panicking();
+        debug_assert!(!is_lost, "what is wrong with {} was noted and never told", self.what);
     }
 }
 

@@ -139,25 +139,38 @@ impl Item {
         }
     }
 
-    /// Lays this value over `base`: tables are merged key by key, anything else replaces.
+    /// Lays this value over `base`: tables are merged key by key, anything else replaces. A merged table was written where
+    /// this one was.
     ///
     /// # Errors
     /// A table would replace something that is none, or the other way round.
     pub fn overlaid_on(self, base: Item) -> Result<Item, Box<SpecError>> {
+        self.overlaid(base, |own, _| own)
+    }
+
+    /// As [`Item::overlaid_on`], for settings of a whole: a merged table was written where `base` was.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn set_in(self, base: Item) -> Result<Item, Box<SpecError>> {
+        self.overlaid(base, |_, base| base)
+    }
+
+    fn overlaid(self, base: Item, origin: fn(Origin, Origin) -> Origin) -> Result<Item, Box<SpecError>> {
         match (self.value, base.value) {
             (Value::Table(own), Value::Table(mut merged)) => {
                 for (key, item) in own {
                     let item = match merged.remove(&key) {
-                        Some(below) => item.overlaid_on(below)?,
+                        Some(below) => item.overlaid(below, origin)?,
                         None => item,
                     };
                     merged.insert(key, item);
                 }
-                Ok(Item { value: Value::Table(merged), origin: self.origin })
+                Ok(Item { value: Value::Table(merged), origin: origin(self.origin, base.origin) })
             }
             (own @ Value::Table(_), below) | (own, below @ Value::Table(_)) => {
                 let item = Item { value: own, origin: self.origin };
-                Err(item.wrong(below.kind()).hint("the spec it extends has it as that"))
+                Err(item.wrong(below.kind()).hint("where it was set before, it is that"))
             }
             (own, _) => Ok(Item { value: own, origin: self.origin }),
         }

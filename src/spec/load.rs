@@ -84,21 +84,18 @@ impl Finder {
         } else {
             item = self.extended(Item::parse(&source)?, &source, 0, &mut errors)?;
             if let Some(epoch) = &overrides.epoch {
-                item = laid_over(
-                    item,
-                    &format!("image.timestamp={}", from_epoch(epoch)?.text()),
-                    "SOURCE_DATE_EPOCH",
-                )?;
+                let text = format!("image.timestamp={}", from_epoch(epoch)?.text());
+                errors.check(lay_over(&mut item, &text, "SOURCE_DATE_EPOCH"));
             }
             for (name, text) in &fill {
-                item = put_in(item, name, text)?;
+                errors.check(put_in(&mut item, name, text));
             }
         }
         for text in &own {
-            item = laid_over(item, text, "livecd/stagegraph_set")?;
+            errors.check(lay_over(&mut item, text, "livecd/stagegraph_set"));
         }
         for text in set {
-            item = laid_over(item, text, "--set")?;
+            errors.check(lay_over(&mut item, text, "--set"));
         }
         Ok(Loaded { name: stem, item, refused, errors })
     }
@@ -200,13 +197,11 @@ fn drop_step_tables(own: &Item, base: &mut Item) {
 /// Refuses tables in `[image]` for steps that no node can run: they would count for nothing. (Of a node, such a table is a
 /// key that the node's step does not know.)
 fn check_image_tables(own: &Item, merged: &Item, errors: &mut SpecErrors) {
-    let nodes: Vec<&str> = merged
-        .get("node")
-        .and_then(|nodes| nodes.entries().ok())
-        .into_iter()
-        .flatten()
-        .filter_map(|(node, _)| step_of(merged, node))
-        .collect();
+    let nodes = merged.get("node").and_then(|nodes| nodes.entries().ok()).into_iter().flatten();
+    let steps: Option<Vec<&str>> = nodes.map(|(node, _)| step_of(merged, node)).collect();
+    // Where the step of a node cannot be read, which is told, it may be any.
+    let is_known = |step: &&str| **step == *steps::AUTO || steps::kind(step).is_some();
+    let Some(nodes) = steps.filter(|steps| steps.iter().all(is_known)) else { return };
     // A spec without nodes leaves them to those that extend it.
     if nodes.is_empty() {
         return;
@@ -231,13 +226,13 @@ fn from_epoch(epoch: &str) -> Result<Timestamp, Box<SpecError>> {
 }
 
 /// Puts a text in for a placeholder, `@NAME@`, wherever it stands.
-fn put_in(mut item: Item, name: &str, text: &str) -> Result<Item, Box<SpecError>> {
+fn put_in(item: &mut Item, name: &str, text: &str) -> Result<(), Box<SpecError>> {
     if name == "TIMESTAMP" {
         // The dates of an image follow from its own.
-        return laid_over(item, &format!("image.timestamp={text}"), "--set");
+        return lay_over(item, &format!("image.timestamp={text}"), "--set");
     }
-    if replace(&mut item, &format!("@{name}@"), text) {
-        return Ok(item);
+    if replace(item, &format!("@{name}@"), text) {
+        return Ok(());
     }
     Err(SpecError::nowhere(format!("--set {name}: nothing in the spec says @{name}@"))
         .hint("a name in capitals stands for a placeholder; settings are image.KEY and NODE.KEY"))
@@ -257,8 +252,8 @@ fn replace(item: &mut Item, from: &str, to: &str) -> bool {
     }
 }
 
-/// Lays one `KEY=VALUE` over a spec: `image.KEY`, or `NODE.KEY` for a setting of a node.
-fn laid_over(item: Item, text: &str, option: &str) -> Result<Item, Box<SpecError>> {
+/// Lays one `KEY=VALUE` over a spec: `image.KEY`, or `NODE.KEY` for a setting of a node. On an error the spec is as it was.
+fn lay_over(item: &mut Item, text: &str, option: &str) -> Result<(), Box<SpecError>> {
     let source = Arc::new(Source { name: option.to_owned(), text: text.to_owned() });
     let origin = |span| Origin { source: Arc::clone(&source), span };
     let Some((key, value)) = text.split_once('=') else {
@@ -288,9 +283,9 @@ fn laid_over(item: Item, text: &str, option: &str) -> Result<Item, Box<SpecError
         value: Value::Table(Table::from([((*key).to_owned(), item)])),
         origin: origin(0..start - 1),
     });
-    let mut item = item;
-    drop_step_tables(&nested, &mut item);
-    let mut item = nested.overlaid_on(item)?;
+    let mut below = item.clone();
+    drop_step_tables(&nested, &mut below);
+    *item = nested.set_in(below)?;
     // What the command line says of the image overrides what a step's own table says.
     if let (["image", key], Value::Table(top)) = (&path[..], &mut item.value)
         && let Some(Value::Table(image)) = top.get_mut("image").map(|image| &mut image.value)
@@ -301,7 +296,7 @@ fn laid_over(item: Item, text: &str, option: &str) -> Result<Item, Box<SpecError
             }
         }
     }
-    Ok(item)
+    Ok(())
 }
 
 /// Reads a value as TOML; what is no TOML is a text.

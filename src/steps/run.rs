@@ -40,7 +40,8 @@ fn make(fields: &Fields<'_>, image: &Image) -> Option<Made> {
     let argv = fields.required("argv").and_then(|item| {
         let words = fields.texts("argv");
         let argv: Vec<String> = words.into_iter().map(|(word, _)| word.to_owned()).collect();
-        if argv.first().is_none_or(|program| program.is_empty() || program.contains('/')) {
+        let is_read = item.as_list().is_ok_and(|list| list.len() == argv.len());
+        if is_read && argv.first().is_none_or(|program| program.is_empty() || program.contains('/')) {
             fields.wrong(
                 SpecError::at(&item.origin, "argv must begin with a program's name")
                     .label("a name without slashes, found along the search path"),

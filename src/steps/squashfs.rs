@@ -45,9 +45,14 @@ fn make(fields: &Fields<'_>, image: &Image) -> Option<Made> {
                 .label("expected gzip, xz, lz4 or zstd")
         })
     });
+    // Which levels there are is not known where the compressor is not.
+    let is_known = kind.is_some() || fields.get("compressor").is_none();
     let kind = kind.unwrap_or(CompressorKind::Zstd);
     let (levels, default) = kind.levels();
-    let levels = i64::from(*levels.start())..=i64::from(*levels.end());
+    let levels = match is_known {
+        true => i64::from(*levels.start())..=i64::from(*levels.end()),
+        false => 0..=i64::from(i32::MAX),
+    };
     let level = fields.integer("level", levels).map_or(default, |level| level as i32);
     let block_size = fields.integer("block_size", BLOCK_SIZES).unwrap_or(1 << 17) as u32;
     if let Some(item) = fields.get("block_size").filter(|_| !block_size.is_power_of_two()) {

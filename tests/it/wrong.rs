@@ -319,6 +319,36 @@ fn all_mistakes_of_a_spec_are_told_at_once() {
 }
 
 #[test]
+fn one_mistake_is_one_error_and_two_are_two() {
+    let live = Live::new();
+    let spec = live.spec();
+    for (set, expected) in [
+        (&["node.more=5"][..], &["expected a table, found a number"][..]),
+        (&["image.title=1"], &["expected a text, found a number"]),
+        (&["image.title=1", "image.label=1"], &["expected a text, found a number"; 2]),
+        (&["squashfs.input=5"], &["expected a table, found a number"]),
+        (&["squashfs.compressor=xzz", "squashfs.level=0"], &["no such compressor"]),
+        (
+            &["a.b=1", "image.volume_id=two words", "c.d=2"],
+            &["\"a.b\" is neither", "found by an initramfs", "\"c.d\" is neither"],
+        ),
+        (&["iso.step=ios"], &["there is no step \"ios\""]),
+        (&["image.iso=5"], &["expected a table, found a number"]),
+    ] {
+        let sets = set.iter().flat_map(|set| ["--set", set]);
+        let output = live.stagegraph(&["plan", &spec].into_iter().chain(sets).collect::<Vec<_>>());
+        check(&output, 2, expected);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(text.matches(" × ").count(), expected.len(), "{set:?}: {text}");
+    }
+    // What is missing in a table is missing where that stands, not where something else in it was set.
+    fs::write(live.world.path("bare.toml"), "extends = \"./tiny.toml\"\n[node.more]\nstep = \"run\"\n")
+        .unwrap();
+    let output = live.stagegraph(&["plan", "./bare.toml", "--set", "more.tools=[]"]);
+    check(&output, 2, &["the step run needs \"argv\"", "bare.toml:2"]);
+}
+
+#[test]
 fn a_table_named_after_a_step_counts_where_that_step_can_run_and_is_refused_elsewhere() {
     let live = Live::new();
     for (import, more, expected) in [
