@@ -4,6 +4,7 @@
 //! names as they were written. Only what live media have is read: folders, files, symbolic links' names.
 
 mod eltorito;
+mod volume;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -13,16 +14,8 @@ use std::path::{Path, PathBuf};
 use cache::name::{FileName, RelPath};
 
 pub use self::eltorito::{BootImage, Platform};
+use self::volume::{FIRST_DESCRIPTOR, MAX_DESCRIPTORS, SECTOR};
 use super::ReadAt;
-
-/// Bytes of a sector; volumes with other block sizes are not live media.
-const SECTOR: u64 = 2048;
-
-/// The sector of the first volume descriptor.
-const FIRST_DESCRIPTOR: u64 = 16;
-
-/// Descriptors that are looked at.
-const MAX_DESCRIPTORS: u64 = 64;
 
 /// Entries and folder bytes that are read before the image counts as hostile.
 const MAX_ENTRIES: usize = 1_000_000;
@@ -129,7 +122,7 @@ impl Iso {
         let descriptor = iso.primary_descriptor()?;
         let blocks = descriptor[80..84].try_into().map(u32::from_le_bytes).unwrap_or_default();
         iso.volume_size = u64::from(blocks) * SECTOR;
-        iso.boot_images = iso.read_boot_images()?;
+        iso.boot_images = eltorito::read(iso.size, |at, length| iso.bytes(at, length))?;
         let volume_id = &descriptor[40..72];
         iso.volume_id = String::from_utf8_lossy(volume_id).trim_end_matches([' ', '\0']).to_owned();
         let Some(root) = iso.record(&descriptor[156..190])? else {

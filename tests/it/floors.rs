@@ -1,7 +1,8 @@
 //! The plan of the code: in every crate files stand on floors, and use files of lower floors alone.
 //!
 //! An arrow goes from a file to each file that defines a name it uses; a name that a module only passes on (`pub use`)
-//! belongs to the file it comes from. Tests may use what they like.
+//! belongs to the file it comes from. Tests may use what they like. Not seen: methods of one type whose `impl` blocks stand
+//! in several files (`Objects`), and what stands in the words of a macro.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -152,7 +153,21 @@ fn leaves(tree: &syn::UseTree, path: &mut Vec<String>, found: &mut Vec<(Vec<Stri
 
 /// Collects every path that a file names, but for its tests and for what it only passes on.
 #[derive(Default)]
-struct Named(Vec<Vec<String>>);
+struct Named {
+    paths: Vec<Vec<String>>,
+    /// What it passes on, and under which name: it counts where the file uses that name as well.
+    passed_on: Vec<(Vec<String>, String)>,
+    words: BTreeSet<String>,
+}
+
+impl Named {
+    fn of(file: &syn::File) -> Vec<Vec<String>> {
+        let mut named = Self::default();
+        named.visit_file(file);
+        let used = named.passed_on.into_iter().filter(|(_, name)| named.words.contains(name));
+        named.paths.into_iter().chain(used.map(|(path, _)| path)).collect()
+    }
+}
 
 fn is_of_tests(attributes: &[syn::Attribute]) -> bool {
     attributes.iter().any(|attribute| {
@@ -169,10 +184,14 @@ impl<'a> Visit<'a> for Named {
     }
 
     fn visit_item_use(&mut self, item: &'a syn::ItemUse) {
-        if matches!(item.vis, syn::Visibility::Inherited) && !is_of_tests(&item.attrs) {
-            let mut paths = Vec::new();
-            leaves(&item.tree, &mut Vec::new(), &mut paths);
-            self.0.extend(paths.into_iter().map(|(path, _)| path));
+        if is_of_tests(&item.attrs) {
+            return;
+        }
+        let mut paths = Vec::new();
+        leaves(&item.tree, &mut Vec::new(), &mut paths);
+        match item.vis {
+            syn::Visibility::Inherited => self.paths.extend(paths.into_iter().map(|(path, _)| path)),
+            _ => self.passed_on.extend(paths),
         }
     }
 
@@ -180,8 +199,9 @@ impl<'a> Visit<'a> for Named {
     fn visit_visibility(&mut self, _: &'a syn::Visibility) {}
 
     fn visit_path(&mut self, path: &'a syn::Path) {
+        self.words.extend(path.segments.first().map(|first| first.ident.to_string()));
         if path.segments.len() > 1 {
-            self.0.push(path.segments.iter().map(|segment| segment.ident.to_string()).collect());
+            self.paths.push(path.segments.iter().map(|segment| segment.ident.to_string()).collect());
         }
         visit::visit_path(self, path);
     }
@@ -191,9 +211,7 @@ impl<'a> Visit<'a> for Named {
 fn arrows(house: &Crate) -> BTreeSet<(&Module, &Module)> {
     let mut arrows = BTreeSet::new();
     for (module, (_, file)) in &house.files {
-        let mut named = Named::default();
-        named.visit_file(file);
-        for path in named.0 {
+        for path in Named::of(file) {
             let Some(definer) = house.definer(module, &path) else { continue };
             let (definer, _) = house.files.get_key_value(&definer).unwrap();
             if definer != module && !definer.is_empty() {

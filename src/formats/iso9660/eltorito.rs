@@ -2,7 +2,7 @@
 //!
 //! "El Torito" Bootable CD-ROM Format Specification 1.0, and UEFI's platform number (UEFI 2.10, 13.3.2.1).
 
-use super::{FIRST_DESCRIPTOR, Iso, IsoError, MAX_DESCRIPTORS, SECTOR};
+use super::volume::{FIRST_DESCRIPTOR, MAX_DESCRIPTORS, SECTOR};
 
 /// Boot images that are looked at: real catalogs have two.
 const MAX_IMAGES: usize = 32;
@@ -39,25 +39,27 @@ pub struct BootImage {
     pub bootable: bool,
 }
 
-impl Iso {
-    /// Reads the boot catalog; the inner error says what is wrong with it.
-    pub(super) fn read_boot_images(&self) -> Result<Result<Vec<BootImage>, &'static str>, IsoError> {
-        for sector in FIRST_DESCRIPTOR..FIRST_DESCRIPTOR + MAX_DESCRIPTORS {
-            let Ok(descriptor) = self.bytes(sector * SECTOR, SECTOR) else { break };
-            if &descriptor[1..6] != b"CD001" || descriptor[0] == 255 {
-                break;
-            }
-            if descriptor[0] == 0 && descriptor[7..].starts_with(b"EL TORITO SPECIFICATION") {
-                let place = descriptor[0x47..0x4b].try_into().map(u32::from_le_bytes).unwrap_or_default();
-                let place = u64::from(place) * SECTOR;
-                if place + SECTOR > self.size {
-                    return Ok(Err("its boot catalog lies beyond its end"));
-                }
-                return Ok(parse(&self.bytes(place, SECTOR)?));
-            }
+/// Reads the boot catalog of an image of `size` bytes; `bytes` reads so many from a place of it. The inner error says what
+/// is wrong with the catalog.
+pub(super) fn read<E>(
+    size: u64,
+    bytes: impl Fn(u64, u64) -> Result<Vec<u8>, E>,
+) -> Result<Result<Vec<BootImage>, &'static str>, E> {
+    for sector in FIRST_DESCRIPTOR..FIRST_DESCRIPTOR + MAX_DESCRIPTORS {
+        let Ok(descriptor) = bytes(sector * SECTOR, SECTOR) else { break };
+        if &descriptor[1..6] != b"CD001" || descriptor[0] == 255 {
+            break;
         }
-        Ok(Ok(Vec::new()))
+        if descriptor[0] == 0 && descriptor[7..].starts_with(b"EL TORITO SPECIFICATION") {
+            let place = descriptor[0x47..0x4b].try_into().map(u32::from_le_bytes).unwrap_or_default();
+            let place = u64::from(place) * SECTOR;
+            if place + SECTOR > size {
+                return Ok(Err("its boot catalog lies beyond its end"));
+            }
+            return Ok(parse(&bytes(place, SECTOR)?));
+        }
     }
+    Ok(Ok(Vec::new()))
 }
 
 /// Reads a catalog: a validation entry, the default entry, sections.
