@@ -118,7 +118,7 @@ impl Digests {
     }
 }
 
-/// Lists an ISO's files, sorted, gzipped without a date.
+/// Lists an ISO's files, sorted, gzipped.
 fn contents(job: &Job<'_>, iso: &Blob) -> Result<Vec<u8>, StepError> {
     let iso = Iso::open(&job.objects.verified(&iso.digest)?).map_err(StepError::action)?;
     let mut listing = Vec::new();
@@ -127,8 +127,13 @@ fn contents(job: &Job<'_>, iso: &Blob) -> Result<Vec<u8>, StepError> {
         listing.extend_from_slice(path.as_bytes());
         listing.push(b'\n');
     }
+    Ok(gzipped(&listing))
+}
+
+/// Gzips a listing, without a date. An update of the library may give other bytes: `pins.rs` notices.
+pub(super) fn gzipped(listing: &[u8]) -> Vec<u8> {
     let mut gzip = GzBuilder::new().mtime(0).write(Vec::new(), Compression::best());
-    Ok(gzip.write_all(&listing).and_then(|()| gzip.finish()).expect("memory takes all that is written"))
+    gzip.write_all(listing).and_then(|()| gzip.finish()).expect("memory takes all that is written")
 }
 
 impl Step for Digests {

@@ -173,6 +173,16 @@ fn the_netboot_set_and_its_combined_initrd() {
         &joined(&bench, &ran, "folder"),
         (2, "766258fe25ba4ec07c3ac35e132e6d8b82faf7ffb9f2910975a8e815f5ca849c"),
     );
+    // GRUB's menu is there where one of its images is.
+    let mut with_grub = inputs.clone();
+    with_grub.push(("net-bios", bench.blob(b"no image")));
+    let ran = run(&bench, &netboot::KIND, "loaders = false", &with_grub);
+    assert_pinned(
+        "GRUB's menu for the network",
+        netboot::VERSION,
+        &bench.read_files(&ran, "folder")["grub/grub.cfg"],
+        (2, "42053d2a32437612185c08d751c8ef53034a926127508c7cb5954f6cb4907a4b"),
+    );
     let (before, behind) = crate::formats::cpio::around("image.squashfs.img", 7).expect("it is small");
     let archive = [before, b"content".to_vec(), behind].concat();
     assert_pinned(
@@ -233,6 +243,18 @@ fn lists_of_checksums() {
         digests::VERSION,
         &joined(&bench, &ran, "files"),
         (2, "929eb99760c5b1e27ad905f71a71338254381ade7d00e5cbac55feec17886cf0"),
+    );
+}
+
+#[test]
+fn the_listing_of_an_iso() {
+    let listing =
+        (0..3000).map(|number| format!("/a/folder/{}/file-{number}\n", number / 7)).collect::<String>();
+    assert_pinned(
+        "a .CONTENTS.gz",
+        digests::VERSION,
+        &digests::gzipped(listing.as_bytes()),
+        (2, "a54728bf5dd2c65ecdc84e769a81bc4338c76c1f837a5d66d928f20687a80865"),
     );
 }
 
