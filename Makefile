@@ -24,7 +24,7 @@ BENCH_PACKAGES := squashfs-tools squashfs-tools-ng ninja-build cpio python3-mini
 
 help:
 	@echo "make image              build $(SPEC): an ISO and a netboot set, under $(OUT)/"
-	@echo "make check              what a contributor runs before a commit: two minutes, once everything is compiled"
+	@echo "make check              what a contributor runs before a commit: a minute or two"
 	@echo "make test               run all tests: style, units, images, documents, boots in QEMU"
 	@echo "make test-boot          boot the images in every way there is"
 	@echo "make test-fast          all tests but the boots"

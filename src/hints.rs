@@ -22,7 +22,8 @@ pub fn of(error: &(dyn Error + 'static)) -> Option<String> {
             .and_then(|error| error.hint.clone())
             .or_else(|| error.downcast_ref().and_then(of_tool))
             .or_else(|| error.downcast_ref().and_then(of_sandbox))
-            .or_else(|| error.downcast_ref().and_then(of_store));
+            .or_else(|| error.downcast_ref().and_then(of_store))
+            .or_else(|| error.downcast_ref().and_then(of_system));
         if hint.is_some() {
             return hint;
         }
@@ -75,12 +76,14 @@ fn of_store(error: &StoreError) -> Option<String> {
             "use the version of stagegraph that wrote it, or another folder: --store DIR"
         }
         StoreError::Damaged(_) | StoreError::Changed { .. } | StoreError::NotATree { .. } => "build again",
-        StoreError::File(error) if error.source.kind() == io::ErrorKind::StorageFull => {
-            "make room: `stagegraph store gc` removes what no published folder needs"
-        }
         _ => return None,
     };
     Some(text.to_owned())
+}
+
+fn of_system(error: &io::Error) -> Option<String> {
+    let is_full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+    is_full.then(|| "make room: `stagegraph store gc` removes what no published folder needs".to_owned())
 }
 
 #[cfg(test)]
@@ -108,5 +111,8 @@ mod tests {
         let source = io::Error::from(io::ErrorKind::StorageFull);
         let full = StoreError::from(FileError { what: "write", path: "/x".into(), source });
         assert!(of(&full).unwrap().contains("store gc"));
+        let source = io::Error::from(io::ErrorKind::StorageFull);
+        let full = StepError::from(FileError { what: "write", path: "/x".into(), source });
+        assert!(of_step(&full).unwrap().contains("store gc"));
     }
 }

@@ -1,5 +1,6 @@
 //! What went wrong with which file: the one way to keep the path beside what the system said.
 
+use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -45,4 +46,19 @@ impl<T> OnFile<T> for rustix::io::Result<T> {
     fn on_file(self, what: &'static str, path: impl AsRef<Path>) -> Result<T, FileError> {
         self.map_err(io::Error::from).on_file(what, path)
     }
+}
+
+/// Returns the message of an error and of each of its causes, each after the one it explains; a cause that only repeats
+/// what is said already is left out.
+pub fn causes(error: &dyn Error) -> Vec<String> {
+    let mut causes = vec![error.to_string()];
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        if causes.last().is_some_and(|last| !last.ends_with(&text)) {
+            causes.push(text);
+        }
+        next = cause.source();
+    }
+    causes
 }

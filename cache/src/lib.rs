@@ -42,7 +42,7 @@ pub mod verify;
 
 pub use actions::{ActionResult, Object, Output, Outputs};
 pub use digest::{ActionDigest, BlobDigest, Sha256, TreeDigest};
-pub use file::FileError;
+pub use file::{FileError, causes};
 pub use look::Look;
 pub use name::{FileName, RelPath};
 pub use objects::{Blob, Objects, StoreError};

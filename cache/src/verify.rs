@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use rusqlite::params;
 
 use crate::digest::{ActionDigest, BlobDigest, BlobHasher};
+use crate::file::causes;
 use crate::objects::StoreError;
 use crate::objects::files::object_files;
 use crate::store::Store;
@@ -82,7 +83,7 @@ impl Store {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                     return self.look_at_composition(digest);
                 }
-                Err(error) => return Some(Damage::Unreadable(*digest, error.to_string())),
+                Err(error) => return Some(Damage::Unreadable(*digest, causes(&error).join(": "))),
             };
             progress(found);
             if found != *size {
@@ -91,7 +92,7 @@ impl Store {
             match BlobHasher::file(&path) {
                 Ok(hashed) if hashed == *digest => None,
                 Ok(_) => Some(Damage::Bytes(*digest)),
-                Err(error) => Some(Damage::Unreadable(*digest, error.to_string())),
+                Err(error) => Some(Damage::Unreadable(*digest, causes(&error).join(": "))),
             }
         };
         let mut damages: Vec<Damage> = rows.par_iter().filter_map(look).collect();
@@ -127,12 +128,12 @@ impl Store {
         let is_whole = self.is_composed(digest).map(|whole| whole.then(|| self.pieces(digest)));
         let pieces = match is_whole.and_then(Option::transpose) {
             Ok(pieces) => pieces.flatten(),
-            Err(error) => return Some(Damage::Unreadable(*digest, error.to_string())),
+            Err(error) => return Some(Damage::Unreadable(*digest, causes(&error).join(": "))),
         };
         let Some(pieces) = pieces else { return Some(Damage::Missing(*digest)) };
         match self.composed_digest(&pieces) {
             Ok(hashed) => (hashed != *digest).then_some(Damage::Bytes(*digest)),
-            Err(error) => Some(Damage::Unreadable(*digest, error.to_string())),
+            Err(error) => Some(Damage::Unreadable(*digest, causes(&error).join(": "))),
         }
     }
 

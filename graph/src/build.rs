@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cache::store::Owner;
-use cache::{ActionDigest, ActionResult, RollWriter, StoreError};
+use cache::{ActionDigest, ActionResult, RollWriter, StoreError, causes};
 
 pub use self::backend::{Backend, Options};
 pub use self::outcome::{Built, Done, Outcome};
@@ -24,7 +24,7 @@ use self::table::Table;
 use self::worker::{Message, Ran, RunTask, Task, Workshop, relocated, work};
 use crate::action::Action;
 use crate::dag::Dag;
-use crate::error::{StepError, causes};
+use crate::error::StepError;
 use crate::event::Event;
 use crate::explain::{self, Last, Reason};
 use crate::name::NodeName;

@@ -106,24 +106,11 @@ impl From<SandboxError> for StepError {
     }
 }
 
-/// Returns the message of an error and of each of its causes, each after the one it explains; a cause that only repeats
-/// what is said already is left out.
-pub fn causes(error: &dyn Error) -> Vec<String> {
-    let mut causes = vec![error.to_string()];
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let text = cause.to_string();
-        if causes.last().is_some_and(|last| !last.ends_with(&text)) {
-            causes.push(text);
-        }
-        next = cause.source();
-    }
-    causes
-}
-
 #[cfg(test)]
 mod tests {
     use std::io;
+
+    use cache::causes;
 
     use super::*;
 

@@ -2,9 +2,9 @@
 
 use std::error::Error;
 
+use cache::causes;
 use cache::{FileError, StoreError};
 use graph::Fault;
-use graph::error::causes;
 
 use crate::config::SpecErrors;
 use crate::hints;
