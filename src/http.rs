@@ -66,13 +66,21 @@ pub enum HttpError {
         /// Its answer.
         status: StatusCode,
     },
+    /// The server packs what it sends, though it was asked not to: sizes and places are of no use then.
+    #[error("{url}: the server sends it packed ({encoding}); expected the file as it is")]
+    Encoded {
+        /// The address.
+        url: Url,
+        /// How it is packed.
+        encoding: String,
+    },
 }
 
 impl HttpError {
-    /// Tells whether there is no such file.
+    /// Tells whether there is no such file. Storage services say "forbidden" of what is not there: nobody can boot either.
     pub fn is_missing(&self) -> bool {
         let HttpError::Status { status, .. } = self else { return false };
-        matches!(*status, StatusCode::NOT_FOUND | StatusCode::GONE)
+        matches!(*status, StatusCode::NOT_FOUND | StatusCode::GONE | StatusCode::FORBIDDEN)
     }
 }
 
@@ -116,12 +124,26 @@ impl Client {
     /// [`HttpError`].
     pub fn find(&self, url: &Url) -> Result<HttpFile, HttpError> {
         let transport = |source| HttpError::Transport { url: url.clone(), source: Box::new(source) };
-        let response = self.agent.head(url.as_str()).call().map_err(transport)?;
+        let head = self.agent.head(url.as_str()).header(header::ACCEPT_ENCODING, "identity");
+        let mut response = head.call().map_err(transport)?;
+        // Some servers answer no HEAD, or forbid it: what counts is what they say to a reader. One byte is asked for.
+        if !response.status().is_success()
+            && !matches!(response.status(), StatusCode::NOT_FOUND | StatusCode::GONE)
+        {
+            let get = self.agent.get(url.as_str()).header(header::ACCEPT_ENCODING, "identity");
+            response = get.header(header::RANGE, "bytes=0-0").call().map_err(transport)?;
+        }
         let status = response.status();
-        if !status.is_success() {
+        // There is no first byte of an empty file.
+        let is_empty = status == StatusCode::RANGE_NOT_SATISFIABLE && total(&response) == Some(0);
+        if !status.is_success() && !is_empty {
             return Err(HttpError::Status { url: url.clone(), status });
         }
-        let size = header_text(&response, header::CONTENT_LENGTH).and_then(|text| text.parse().ok());
+        not_packed(&response, url)?;
+        let size = match status {
+            StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE => total(&response),
+            _ => header_text(&response, header::CONTENT_LENGTH).and_then(|text| text.parse().ok()),
+        };
         let validator = validator(&response);
         Ok(HttpFile { agent: self.agent.clone(), stall: self.stall, url: url.clone(), size, validator })
     }
@@ -129,6 +151,18 @@ impl Client {
 
 fn header_text<T>(response: &Response<T>, name: header::HeaderName) -> Option<&str> {
     response.headers().get(name)?.to_str().ok()
+}
+
+/// Returns the size of the whole file, as an answer to a request for a part says it.
+fn total<T>(response: &Response<T>) -> Option<u64> {
+    header_text(response, header::CONTENT_RANGE)?.rsplit_once('/')?.1.parse().ok()
+}
+
+fn not_packed<T>(response: &Response<T>, url: &Url) -> Result<(), HttpError> {
+    match header_text(response, header::CONTENT_ENCODING) {
+        None | Some("" | "identity") => Ok(()),
+        Some(encoding) => Err(HttpError::Encoded { url: url.clone(), encoding: encoding.to_owned() }),
+    }
 }
 
 fn validator<T>(response: &Response<T>) -> Option<String> {
@@ -163,6 +197,18 @@ impl HttpFile {
         let status = response.status();
         if self.validator.is_some() && validator(&response) != self.validator && status.is_success() {
             return Err(io::Error::other(format!("{} changed while it was read", self.url)));
+        }
+        not_packed(&response, &self.url).map_err(io::Error::other)?;
+        let said = match status {
+            StatusCode::PARTIAL_CONTENT => total(&response),
+            _ => header_text(&response, header::CONTENT_LENGTH).and_then(|text| text.parse().ok()),
+        };
+        if let (Some(size), Some(said)) = (self.size, said)
+            && size != said
+            && status.is_success()
+        {
+            let problem = format!("{}: the server said {size} bytes, and says {said} now", self.url);
+            return Err(io::Error::other(problem));
         }
         let skip = match status {
             StatusCode::PARTIAL_CONTENT => {
@@ -283,6 +329,20 @@ impl HttpReader {
     }
 }
 
+impl HttpReader {
+    /// Refuses a file that goes on where the server said that it ends.
+    fn end_is_the_end(&mut self) -> io::Result<()> {
+        let Some(body) = self.body.as_mut().filter(|_| self.end == self.file.size) else { return Ok(()) };
+        match body.read(&mut [0])? {
+            0 => Ok(()),
+            _ => {
+                let (url, at) = (&self.file.url, self.at);
+                Err(io::Error::other(format!("{url}: the server said {at} bytes, and sends more")))
+            }
+        }
+    }
+}
+
 impl Read for HttpReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let room = match self.end {
@@ -290,7 +350,7 @@ impl Read for HttpReader {
             None => buffer.len(),
         };
         if room == 0 {
-            return Ok(0);
+            return self.end_is_the_end().map(|()| 0);
         }
         loop {
             match self.try_read(&mut buffer[..room]) {

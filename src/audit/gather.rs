@@ -95,7 +95,7 @@ pub fn gather(iso_name: &str, iso_place: &Place, mut set: Set) -> Result<Facts, 
         checksums: lists,
         manifests,
         beside: beside.names,
-        unreadable: gatherer.unreadable,
+        unreadable: gatherer.unreadable.into_iter().chain(set.unread).collect(),
     })
 }
 

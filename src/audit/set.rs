@@ -80,6 +80,8 @@ pub struct Set {
     pub escapes: Vec<(String, PathBuf)>,
     /// What is neither file nor folder, or has a name that is no text.
     pub odd: Vec<String>,
+    /// What a server would not give, and what it said.
+    pub unread: Vec<(String, String)>,
     top: Top,
 }
 
@@ -116,6 +118,7 @@ impl Set {
             script: Some(name),
             escapes: Vec::new(),
             odd: Vec::new(),
+            unread: Vec::new(),
             top: Top::Folder(folder),
         })
     }
@@ -129,6 +132,7 @@ impl Set {
             script: None,
             escapes: Vec::new(),
             odd: Vec::new(),
+            unread: Vec::new(),
             top: Top::Given,
         }
     }
@@ -145,6 +149,7 @@ impl Set {
             script: None,
             escapes: Vec::new(),
             odd: Vec::new(),
+            unread: Vec::new(),
             top: Top::Folder(top.clone()),
         };
         // Each folder with the folders it was reached by: a link to one of them would go round in a circle.
@@ -208,6 +213,7 @@ impl Set {
             script: None,
             escapes: Vec::new(),
             odd: Vec::new(),
+            unread: Vec::new(),
             top: Top::Server(client.clone(), url.clone()),
         };
         let name = url.path_segments().and_then(|mut parts| parts.next_back()).unwrap_or_default().to_owned();
@@ -233,8 +239,15 @@ impl Set {
         }
         for name in names {
             set.find(&name)?;
+            // Some servers have a page for every name.
+            let is_guess = USUAL.contains(&name.as_str());
+            if is_guess
+                && set.files.get(&name).is_some_and(|place| place.head(512).is_ok_and(|head| is_page(&head)))
+            {
+                set.files.remove(&name);
+            }
         }
-        if set.files.is_empty() {
+        if set.files.is_empty() && set.unread.is_empty() {
             return Err(SetError::Empty(base));
         }
         Ok(set)
@@ -269,6 +282,13 @@ impl Set {
                         Ok(true)
                     }
                     Err(error) if error.is_missing() => Ok(false),
+                    // It may be there: the others are looked at.
+                    Err(error @ (HttpError::Status { .. } | HttpError::Encoded { .. })) => {
+                        if !self.unread.iter().any(|(known, _)| known == name) {
+                            self.unread.push((name.to_owned(), error.to_string()));
+                        }
+                        Ok(true)
+                    }
                     Err(error) => Err(error.into()),
                 }
             }
@@ -378,6 +398,14 @@ pub(super) fn names_in_set(form: &str, folder: &str) -> Result<Vec<String>, ()> 
         return Ok(names);
     }
     Ok(vec![parts.join("/")])
+}
+
+/// Tells whether a file is a page for people.
+fn is_page(head: &[u8]) -> bool {
+    let head = String::from_utf8_lossy(head)
+        .trim_start_matches(['\u{feff}', ' ', '\t', '\r', '\n'])
+        .to_ascii_lowercase();
+    ["<!doctype html", "<html", "<?xml"].iter().any(|start| head.starts_with(start))
 }
 
 #[cfg(test)]

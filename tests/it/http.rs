@@ -138,6 +138,119 @@ fn sets_behind_a_real_server_are_audited_by_every_address() {
     assert!(format!("{findings:?}").contains("is not /boot/gentoo.igz of the ISO"), "{findings:?}");
 }
 
+/// What a server answers where others serve files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    /// "Forbidden", for what is not there and to every HEAD, as storage services do.
+    Forbids,
+    /// No HEAD at all.
+    RefusesHead,
+    /// A page for every name that it does not know.
+    PageForAll,
+    /// An error of its own for one file.
+    FailsAt(&'static str),
+    /// Another length to HEAD than to GET.
+    LiesToHead(&'static str),
+    /// Packs one file, though nobody asked for it.
+    Packs(&'static str),
+    /// Sends more of one file than it said, piece by piece.
+    SendsMore(&'static str),
+}
+
+/// Serves a folder in such a manner; returns the address.
+fn serve_folder(folder: &Path, manner: Manner) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let folder = folder.to_owned();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let folder = folder.clone();
+            std::thread::spawn(move || answer_as(stream, &folder, manner));
+        }
+    });
+    format!("http://127.0.0.1:{port}/")
+}
+
+fn answer_as(mut stream: TcpStream, folder: &Path, manner: Manner) -> io::Result<()> {
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let (mut request, mut range) = (String::new(), None);
+    reader.read_line(&mut request)?;
+    loop {
+        let mut header = String::new();
+        if reader.read_line(&mut header)? <= 2 {
+            break;
+        }
+        if let Some(asked) = header.to_lowercase().trim().strip_prefix("range: bytes=") {
+            let (start, end) = asked.split_once('-').unwrap();
+            range = Some((start.parse::<usize>().unwrap(), end.parse::<usize>().ok()));
+        }
+    }
+    let mut words = request.split(' ');
+    let (is_head, path) =
+        (words.next() == Some("HEAD"), words.next().unwrap().trim_start_matches('/').to_owned());
+    let found = fs::read(folder.join(&path)).ok();
+    let refusal = match (manner, &found) {
+        (Manner::Forbids, _) if is_head => Some("403 Forbidden"),
+        (Manner::Forbids, None) => Some("403 Forbidden"),
+        (Manner::RefusesHead, _) if is_head => Some("405 Method Not Allowed"),
+        (Manner::FailsAt(name), _) if name == path => Some("500 Internal Server Error"),
+        (Manner::PageForAll, None) => None,
+        (_, None) => Some("404 Not Found"),
+        _ => None,
+    };
+    if let Some(status) = refusal {
+        return write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    }
+    let bytes = found.unwrap_or_else(|| b"\n<!DOCTYPE html><html>Welcome</html>".to_vec());
+    let (start, end) =
+        range.map_or((0, bytes.len()), |(start, end)| (start, end.map_or(bytes.len(), |end| end + 1)));
+    let status = if range.is_some() { "206 Partial Content" } else { "200 OK" };
+    write!(stream, "HTTP/1.1 {status}\r\nConnection: close\r\n")?;
+    if range.is_some() {
+        write!(stream, "Content-Range: bytes {start}-{}/{}\r\n", end - 1, bytes.len())?;
+    }
+    let mut length = end - start;
+    match manner {
+        Manner::SendsMore(name) if name == path && !is_head => {
+            write!(stream, "Transfer-Encoding: chunked\r\n\r\n{length:x}\r\n")?;
+            stream.write_all(&bytes[start..end])?;
+            return write!(stream, "\r\n4\r\nmore\r\n0\r\n\r\n");
+        }
+        Manner::LiesToHead(name) if name == path && is_head => length -= 1,
+        Manner::Packs(name) if name == path => write!(stream, "Content-Encoding: gzip\r\n")?,
+        _ => {}
+    }
+    write!(stream, "Content-Length: {length}\r\n\r\n")?;
+    if is_head { Ok(()) } else { stream.write_all(&bytes[start..end]) }
+}
+
+#[test]
+fn servers_as_they_are_are_audited_and_what_they_keep_back_is_named() {
+    let live = Live::new();
+    live.build(&[]);
+    let iso = live.iso().display().to_string();
+    let folder = live.published("netboot");
+    for (manner, code, says) in [
+        (Manner::Forbids, 0, ""),
+        (Manner::RefusesHead, 0, ""),
+        (Manner::PageForAll, 0, ""),
+        (Manner::FailsAt("gentoo.initrd"), 3, "gentoo.initrd: the server says 500"),
+        (Manner::FailsAt("autoexec.ipxe"), 3, "autoexec.ipxe: the server says 500"),
+        (Manner::LiesToHead("gentoo.combined"), 3, "bytes, and says"),
+        (Manner::Packs("image.squashfs"), 3, "sends it packed (gzip)"),
+        (Manner::SendsMore("gentoo.vmlinuz"), 3, "and sends more"),
+    ] {
+        let address = serve_folder(&folder, manner);
+        let output = live.stagegraph(&["audit", &iso, &address]);
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&text).split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(output.status.code(), Some(code), "{manner:?}: {text}");
+        assert!(text.contains(says), "{manner:?}: {text}");
+        // The rest of the set was read, and nothing that is there is called missing.
+        assert!(!text.contains("FAIL") && !text.contains("is not there"), "{manner:?}: {text}");
+    }
+}
+
 /// What a misbehaving server does with a file of these bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Vice {
