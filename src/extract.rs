@@ -10,7 +10,7 @@ use cache::{FileError, Store, StoreError};
 use graph::Fault;
 
 pub use self::spec::MenuError;
-use crate::audit::{self, GatherError, Place, Report, Set, SetError};
+use crate::audit::{self, GatherError, Place, Report, Set, SetError, Verdict};
 use crate::config::SpecErrors;
 use crate::http::{Client, Patience};
 use crate::machine::{Ended, Machine};
@@ -52,23 +52,39 @@ pub enum ExtractError {
 pub enum Extracted {
     /// The set is written; this is what an audit found.
     Written(Box<Report>),
+    /// An audit found that it does not match the ISO or does not boot, or could not read something; nothing was written.
+    Refused(Box<Report>),
     /// A node failed, which was reported; nothing was written.
     Failed(Fault),
     /// The machine was told to stop; nothing was written.
     Stopped,
 }
 
-/// Writes the netboot set of the ISO at `iso` into `dir`: new, empty, or written by this program before.
+/// What is to be extracted.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// The ISO.
+    pub iso: &'a Path,
+    /// The folder to write.
+    pub dir: &'a Path,
+    /// Checks of the audit whose differences are warnings.
+    pub allow: &'a [String],
+}
+
+/// Whether the ISO itself boots is of no weight for its netboot set.
+const ALWAYS_ALLOWED: &str = "iso-boot";
+
+/// Writes the netboot set of an ISO into a folder: new, empty, or written by this program before. It is audited against the ISO first.
 ///
 /// # Errors
-/// [`ExtractError`]; `dir` is what it was.
+/// [`ExtractError`]; the folder is what it was.
 pub fn extract(
-    iso: &Path,
-    dir: &Path,
+    wanted: Wanted<'_>,
     finder: &Finder,
     machine: &Machine,
     reporter: &Reporter,
 ) -> Result<Extracted, ExtractError> {
+    let Wanted { iso, dir, allow } = wanted;
     publish::check(dir)?;
     let made = spec::spec(iso)?;
     for remark in &made.remarks {
@@ -87,10 +103,17 @@ pub fn extract(
         Ended::Failed(fault) => return Ok(Extracted::Failed(fault)),
         Ended::Stopped => return Ok(Extracted::Stopped),
     };
+    let draft = work.0.join("set");
+    publish::publish(&store, &spec, &built, &draft)?;
+    let mut set = Set::open(&draft.to_string_lossy(), &Client::new(Patience::default()))?;
+    set.shown = dir.to_string_lossy().into_owned();
+    let mut report = audit::audit(&iso.to_string_lossy(), &Place::Local(iso.to_owned()), set)?;
+    report.allow(&[allow, &[ALWAYS_ALLOWED.to_owned()]].concat());
+    if matches!(report.verdict, Verdict::Different | Verdict::Unreadable) {
+        return Ok(Extracted::Refused(Box::new(report)));
+    }
     let published = publish::publish(&store, &spec, &built, dir)?;
     reporter.published(dir, &published);
-    let set = Set::open(&dir.to_string_lossy(), &Client::new(Patience::default()))?;
-    let report = audit::audit(&iso.to_string_lossy(), &Place::Local(iso.to_owned()), set)?;
     Ok(Extracted::Written(Box::new(report)))
 }
 

@@ -201,6 +201,8 @@ pub struct IsoFacts {
     pub boot_images: Result<Vec<BootImage>, &'static str>,
     /// Kernels, initrds and the squashfs, by path.
     pub parts: BTreeMap<String, Part>,
+    /// Images of other file systems, by path: where a squashfs is missing, one of them stands for it.
+    pub other_images: Vec<(String, &'static str)>,
     /// The path of the squashfs.
     pub squashfs: Option<String>,
     /// Hashes of the whole file.

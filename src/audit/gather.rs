@@ -82,6 +82,7 @@ pub fn gather(iso_name: &str, iso_place: &Place, mut set: Set) -> Result<Facts, 
             size: iso.size(),
             boot_images: iso.boot_images.clone(),
             parts: gatherer.iso_parts,
+            other_images: gatherer.other_images,
             squashfs,
             own_checksums: own.map(|own| own.map(|lines| plan::own_hashes(lines, &iso_learnt))),
             hashes: iso_learnt.whole,
@@ -145,10 +146,17 @@ struct Gatherer<'a> {
     unreadable: Vec<(String, String)>,
     menus: Vec<MenuFacts>,
     iso_parts: BTreeMap<String, Part>,
+    other_images: Vec<(String, &'static str)>,
 }
 
 impl<'a> Gatherer<'a> {
     fn new(iso: &'a Iso) -> Self {
-        Self { iso, unreadable: Vec::new(), menus: Vec::new(), iso_parts: BTreeMap::new() }
+        Self {
+            iso,
+            unreadable: Vec::new(),
+            menus: Vec::new(),
+            iso_parts: BTreeMap::new(),
+            other_images: Vec::new(),
+        }
     }
 }

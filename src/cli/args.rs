@@ -7,6 +7,7 @@ use graph::sandbox::Mode;
 use graph::tool::Tools;
 
 use super::failure::Failure;
+use crate::audit;
 use crate::machine::Machine;
 use crate::spec::{Finder, Overrides};
 
@@ -26,6 +27,13 @@ impl SpecArgs {
             epoch: std::env::var("SOURCE_DATE_EPOCH").ok().filter(|e| !e.is_empty()),
         }
     }
+}
+
+/// Refuses names that are no check's of the audit.
+pub(super) fn known_checks(names: &[String]) -> Result<(), Failure> {
+    let Some(unknown) = names.iter().find(|id| !audit::is_check(id)) else { return Ok(()) };
+    let known: Vec<&str> = audit::CHECKS.iter().map(|check| check.id).collect();
+    Err(Failure::wrong(format!("there is no check {unknown:?}; there are {}", known.join(", "))))
 }
 
 /// Where the store is.

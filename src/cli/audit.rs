@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::args::known_checks;
 use super::failure::{DONE, ENVIRONMENT, FAILED, Failure, WRONG, print};
 use crate::audit::{self, Place, Report, Set, SetError, Verdict};
 use crate::http::{Client, Patience};
@@ -40,11 +41,7 @@ const WIDTH: usize = 80;
 
 impl Audit {
     pub(super) fn run(self) -> Result<u8, Failure> {
-        if let Some(unknown) = self.allow.iter().find(|id| !audit::is_check(id)) {
-            let known: Vec<&str> = audit::CHECKS.iter().map(|check| check.id).collect();
-            let message = format!("there is no check {unknown:?}; there are {}", known.join(", "));
-            return Err(Failure::wrong(message));
-        }
+        known_checks(&self.allow)?;
         let client = Client::new(Patience::default());
         let (iso, netboot) = match &self.netboot {
             Some(netboot) => (self.first.clone(), netboot.clone()),

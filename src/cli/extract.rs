@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use clap::Args;
 use graph::sandbox::Mode;
 
-use super::args::{finder, machine};
+use super::args::{finder, known_checks, machine};
 use super::failure::{DONE, ENVIRONMENT, FAILED, Failure, WRONG, code_of, print, stopped};
 use crate::audit::Verdict;
-use crate::extract::{self, ExtractError, Extracted, MenuError};
+use crate::extract::{self, ExtractError, Extracted, MenuError, Wanted};
 use crate::formats::iso9660::IsoError;
 use crate::report::{Reporter, Style};
 
@@ -16,14 +16,17 @@ use crate::report::{Reporter, Style};
 ///
 /// Kernel, initrd and squashfs are those of the ISO, byte for byte; the combined initrd, scripts for iPXE and a list of
 /// checksums are made for them, with the arguments of the ISO's own menu. There are no boot loaders and no menus of
-/// PXELINUX or GRUB in the set. It is then audited against the ISO. No store is used; while it runs, it needs room for the
-/// set beside DIR.
+/// PXELINUX or GRUB in the set. It is audited against the ISO before anything is written to DIR; whether the ISO itself boots
+/// is of no weight there. No store is used; while it runs, it needs room for the set beside DIR.
 #[derive(Debug, Args)]
 pub(super) struct Extract {
     /// The ISO
     iso: PathBuf,
     /// The folder to write: new, empty, or written by stagegraph before
     dir: PathBuf,
+    /// Take differences of this check of the audit for warnings; may be repeated
+    #[arg(long, value_name = "CHECK")]
+    allow: Vec<String>,
 }
 
 impl Extract {
@@ -32,25 +35,25 @@ impl Extract {
             let message = format!("{} is an address; fetch the ISO first", self.iso.display());
             return Err(Failure::wrong(message));
         }
+        known_checks(&self.allow)?;
         // Without a slash at its end, which would show in what is printed.
         let dir: PathBuf = self.dir.components().collect();
         let reporter = Reporter::new(Style { json: false, verbose: false });
         let machine = machine(Mode::Off)?;
-        let report = match extract::extract(&self.iso, &dir, &finder(), &machine, &reporter) {
+        let wanted = Wanted { iso: &self.iso, dir: &dir, allow: &self.allow };
+        let report = match extract::extract(wanted, &finder(), &machine, &reporter) {
             Ok(Extracted::Written(report)) => report,
+            Ok(Extracted::Refused(report)) => {
+                print(report.text(80).as_bytes())?;
+                reporter.say("nothing was written");
+                return Ok(if report.verdict == Verdict::Different { FAILED } else { ENVIRONMENT });
+            }
             Ok(Extracted::Failed(fault)) => return Ok(code_of(fault)),
             Ok(Extracted::Stopped) => {
                 return Ok(stopped(machine.signal().unwrap_or(0), "nothing was written"));
             }
             Err(error) => return Err(failure(error)),
         };
-        match report.verdict {
-            Verdict::None | Verdict::Ok | Verdict::Warning => {}
-            Verdict::Different | Verdict::Unreadable => {
-                print(report.text(80).as_bytes())?;
-                return Ok(if report.verdict == Verdict::Different { FAILED } else { ENVIRONMENT });
-            }
-        }
         reporter.say("audit: the ISO and the netboot set match");
         for (check, finding) in report.findings() {
             reporter.say(&format!("note: {check}: {}: {}", finding.subject, finding.what));

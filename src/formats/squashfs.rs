@@ -42,6 +42,22 @@ fn u64_at(bytes: &[u8; SUPERBLOCK], at: usize) -> u64 {
     u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
 }
 
+/// Tells which other file system's image a file is, by its first bytes: those that live media have where a squashfs was.
+///
+/// The places are those of the kernel's `erofs_fs.h`, `ext4.h`, `cramfs_fs.h` and `btrfs_tree.h`.
+pub fn other_image(start: &[u8]) -> Option<&'static str> {
+    let has = |at: usize, magic: &[u8]| start.get(at..).is_some_and(|rest| rest.starts_with(magic));
+    let known: [(&str, usize, &[u8]); 6] = [
+        ("EROFS", 1024, &[0xe2, 0xe1, 0xf5, 0xe0]),
+        ("ext2, ext3 or ext4", 1080, &[0x53, 0xef]),
+        ("cramfs", 0, &[0x45, 0x3d, 0xcd, 0x28]),
+        ("big-endian squashfs", 0, b"sqsh"),
+        ("Btrfs", 0x10040, b"_BHRfS_M"),
+        ("XFS", 0, b"XFSB"),
+    ];
+    known.iter().find(|(_, at, magic)| has(*at, magic)).map(|(name, ..)| *name)
+}
+
 /// Reads the start of an image of `size` bytes; the error says what is wrong with it.
 ///
 /// # Errors
@@ -51,7 +67,10 @@ pub fn superblock(start: &[u8], size: u64) -> Result<Superblock, String> {
         return Err(format!("it is shorter than a superblock: {size} bytes"));
     };
     if !bytes.starts_with(MAGIC) {
-        return Err("it does not begin with \"hsqs\"".to_owned());
+        return Err(match other_image(start) {
+            Some(other) => format!("it is an image of {other}, not a squashfs"),
+            None => "it does not begin with \"hsqs\"".to_owned(),
+        });
     }
     let version = (u16_at(bytes, 28), u16_at(bytes, 30));
     if version != (4, 0) {

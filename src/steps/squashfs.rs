@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::Read;
 
 use cache::file::OnFile;
 use cache::name::RelPath;
@@ -12,12 +13,16 @@ use serde::Serialize;
 
 use super::kind::{Inputs, Kind, Made, identity};
 use crate::config::{Fields, SpecError};
+use crate::formats::squashfs::superblock;
 use crate::image::Image;
 use crate::squashfs::{self, Compressor, CompressorKind, Options, WriteError};
 
 /// Gives `image`. A root that already is a squashfs image is taken as it is.
 pub(super) const KIND: Kind =
     Kind { name: "squashfs", inputs: Inputs::Named { required: &["root"], optional: &[] }, make };
+
+/// How much of an image is looked at: the magic numbers of other file systems are in it.
+const HEAD: u64 = 128 << 10;
 
 /// The block sizes squashfs has.
 const BLOCK_SIZES: std::ops::RangeInclusive<i64> = 4096..=1 << 20;
@@ -97,6 +102,16 @@ impl Step for Squashfs {
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
         let input = job.input("root")?;
         if let Object::Blob(image) = input.object {
+            let path = job.objects.verified(&image.digest)?;
+            let mut head = Vec::new();
+            let read = File::open(&path).and_then(|file| file.take(HEAD).read_to_end(&mut head));
+            read.on_file("read", &path)?;
+            if let Err(why) = superblock(&head, image.size) {
+                return Err(StepError::action(format!("the root is one image, which cannot be used: {why}"))
+                    .with_hint(
+                        "give a squashfs 4.0 image that is whole, or the root itself as a folder or a tar",
+                    ));
+            }
             job.remark("the squashfs is taken as it is, not packed again");
             return Ok(BTreeMap::from([("image".to_owned(), image.into())]));
         }

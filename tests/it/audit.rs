@@ -1233,6 +1233,82 @@ fn an_iso_of_catalyst_and_a_set_unpacked_by_hand_match_and_its_own_checksums_cou
 }
 
 #[test]
+fn what_extract_would_write_is_audited_first() {
+    let live = Live::new();
+    live.build(&[]);
+    let tree = live.world.path("tree");
+    for folder in ["boot/grub", "LiveOS", "a"] {
+        fs::create_dir_all(tree.join(folder)).unwrap();
+    }
+    for (from, to) in
+        [("netboot/gentoo.vmlinuz", "boot/gentoo"), ("netboot/gentoo.initrd", "boot/gentoo.igz")]
+    {
+        fs::copy(live.published(from), tree.join(to)).unwrap();
+    }
+    // More small files in front, by name, than are looked at.
+    for number in 0..600 {
+        fs::write(tree.join(format!("a/{number}")), [b'x'; 600]).unwrap();
+    }
+    let image = fs::read(live.published("netboot/image.squashfs")).unwrap();
+    let mut erofs = vec![0; 1 << 16];
+    erofs[1024..1028].copy_from_slice(&0xe0f5_e1e2_u32.to_le_bytes());
+    let extract = |image: &[u8], label: &str, words: &str, args: &[&str]| {
+        fs::write(tree.join("LiveOS/squashfs.img"), image).unwrap();
+        let menu = format!(
+            "menuentry 'Live' {{\n linux /boot/gentoo root=live:CDLABEL={label} rd.live.image cdroot dokeymap {words}\n initrd /boot/gentoo.igz\n}}\n"
+        );
+        fs::write(tree.join("boot/grub/grub.cfg"), menu).unwrap();
+        let (iso, root) = (live.world.path("live.iso").display().to_string(), tree.display().to_string());
+        run(
+            "xorriso",
+            &["-as", "mkisofs", "-quiet", "-r", "-J", "-iso-level", "3", "-V", "Live-1", "-o", &iso, &root],
+        );
+        let output = live.stagegraph(&[&["extract", &iso, "set"], args].concat());
+        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        (output.status.code(), text.split_whitespace().collect::<Vec<_>>().join(" "))
+    };
+    for (image, label, args, says) in [
+        (&erofs[..], "Live-1", &[][..], "it is an image of EROFS, not a squashfs"),
+        (&image[..image.len() / 2], "Live-1", &[], "it is cut off"),
+        (&image, "Live-2", &[], "it looks for the volume \"Live-2\""),
+    ] {
+        let (code, text) = extract(image, label, "", args);
+        assert_eq!(code, Some(1), "{says}: {text}");
+        assert!(text.contains(says), "{says}: {text}");
+        assert!(!live.world.path("set").exists(), "{says}: {text}");
+    }
+    // The audit of such an ISO says what lies there.
+    fs::write(tree.join("LiveOS/squashfs.img"), &erofs).unwrap();
+    let (_, report) = audit(
+        &live,
+        &[
+            &{
+                let iso = live.world.path("erofs.iso").display().to_string();
+                run(
+                    "xorriso",
+                    &["-as", "mkisofs", "-quiet", "-r", "-V", "Live-1", "-o", &iso, tree.to_str().unwrap()],
+                );
+                iso
+            },
+            &live.published("netboot").display().to_string(),
+        ],
+    );
+    assert!(
+        format!("{:?}", findings(&report)).contains("/LiveOS/squashfs.img is an image of EROFS"),
+        "{report}"
+    );
+
+    // What is known may pass; and what no other boot loader could be told is left out.
+    let (code, text) =
+        extract(&image, "Live-2", "a='$(x)'", &["--allow", "volume-id", "--allow", "iso-menu"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("grub.cfg:2: left out: \"a=$(x)\""), "{text}");
+    let script = fs::read_to_string(live.world.path("set/boot.ipxe")).unwrap();
+    assert!(!script.contains("$(x)"), "{script}");
+    assert_eq!(live.stagegraph(&["extract", "x.iso", "y", "--allow", "volume"]).status.code(), Some(2));
+}
+
+#[test]
 fn what_people_really_write_is_no_difference() {
     let live = Live::new();
     live.build(&[]);

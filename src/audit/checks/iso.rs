@@ -111,7 +111,17 @@ pub(super) fn contents(check: &Check, facts: &Facts) -> Outcome {
     for (kind, name) in
         [(Kind::Kernel, "kernel"), (Kind::Initramfs, "initrd"), (Kind::Squashfs, "squashfs image")]
     {
-        if iso.of_kind(kind).next().is_none() {
+        if iso.of_kind(kind).next().is_some() {
+            continue;
+        }
+        let other = iso.other_images.iter().find(|_| kind == Kind::Squashfs);
+        if let Some((path, other)) = other {
+            outcome.differs(
+                &iso.name,
+                format!("there is no {name} on it; {path} is an image of {other}"),
+                "pack the root as a squashfs: nothing else is read here",
+            );
+        } else {
             outcome.differs(
                 &iso.name,
                 format!("there is no {name} on it"),

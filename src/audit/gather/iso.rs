@@ -10,8 +10,8 @@ use super::super::{place, walk};
 use super::Gatherer;
 use super::menus::{Context, resolve};
 use super::plan::OwnLines;
-use crate::formats::checksums;
 use crate::formats::menus::Handed;
+use crate::formats::{checksums, squashfs};
 
 /// Files of an ISO whose first bytes are looked at.
 const MAX_LOOKS: usize = 512;
@@ -85,7 +85,10 @@ impl<'a> Gatherer<'a> {
             .cloned()
             .collect();
         let mut looks = 0;
-        for (path, file) in &self.iso.files {
+        // The largest ones first: kernels, initrds and images are no small files.
+        let mut files: Vec<_> = self.iso.files.iter().collect();
+        files.sort_by_key(|(_, file)| std::cmp::Reverse(file.size()));
+        for (path, file) in files {
             let (path, depth) = (path.to_string(), path.names().count());
             let is_loaders = path.contains("grub/") || path.to_ascii_lowercase().contains("efi/");
             let name = format!("/{path}");
@@ -104,6 +107,8 @@ impl<'a> Gatherer<'a> {
             if matches!(kind, Kind::Kernel | Kind::Initramfs | Kind::Squashfs) {
                 let part = look(Part::new(name.clone(), kind, file.size()), &head);
                 self.iso_parts.insert(name, part);
+            } else if let Some(other) = squashfs::other_image(&head) {
+                self.other_images.push((name, other));
             }
         }
         // What a menu says is an initrd, is one, whatever it begins with.
