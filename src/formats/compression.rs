@@ -32,12 +32,13 @@ const MAGICS: [(&[u8], Compression); 9] = [
     (b"\x28\xb5\x2f\xfd", Compression::Zstd),
     (b"BZh", Compression::Bzip2),
     (LZ4_LEGACY, Compression::Lz4),
-    (b"\x04\x22\x4d\x18", Compression::Lz4),
+    (LZ4_FRAME, Compression::Lz4),
     (b"\x89LZO", Compression::Lzo),
     (b"\x1f\x9e", Compression::Gzip),
 ];
 
 const LZ4_LEGACY: &[u8] = b"\x02\x21\x4c\x18";
+const LZ4_FRAME: &[u8] = b"\x04\x22\x4d\x18";
 
 /// Memory that unpacking xz and lzma may take: `xz -9` needs 65 MiB, a hostile header asks for gigabytes.
 const XZ_MEMORY: u64 = 256 << 20;
@@ -113,6 +114,35 @@ impl Compression {
             Compression::Lzma | Compression::Lz4 | Compression::Lzo => self.decoder(input)?,
         })
     }
+}
+
+/// Returns why the kernel does not unpack a stream that begins so, though others do; `None` where it does.
+///
+/// The kernel has its own unpackers: `lib/decompress.c` lists the magic numbers (of LZ4, the legacy format's alone);
+/// `lib/decompress_unxz.c` takes CRC32 or no check, and of the filters (xz file format 1.2.0, 5.3) LZMA2 and those for
+/// programs, but not the delta filter.
+pub fn kernels_refusal(start: &[u8]) -> Option<String> {
+    if start.starts_with(LZ4_FRAME) {
+        return Some("it is an LZ4 frame; the kernel takes the legacy format: lz4 -l".to_owned());
+    }
+    let [0xfd, b'7', b'z', b'X', b'Z', 0, _, flags, _, _, _, _, block @ ..] = start else { return None };
+    let check = match flags & 0xf {
+        0 | 1 => None,
+        4 => Some("CRC64".to_owned()),
+        10 => Some("SHA-256".to_owned()),
+        other => Some(format!("number {other}")),
+    };
+    if let Some(check) = check {
+        return Some(format!("its xz check is {check}; the kernel takes CRC32 or none: xz --check=crc32"));
+    }
+    // Sizes may stand in front of the filters, seven bits in each byte.
+    let [_, flags, rest @ ..] = block else { return None };
+    let sizes = usize::from(flags & 0x40 != 0) + usize::from(flags & 0x80 != 0);
+    let mut rest = rest.iter();
+    for _ in 0..sizes {
+        rest.find(|byte| **byte & 0x80 == 0)?;
+    }
+    (rest.next() == Some(&0x03)).then(|| "it uses the delta filter of xz, which the kernel lacks".to_owned())
 }
 
 /// The legacy LZ4 format: a magic number, then blocks with their packed length in front.

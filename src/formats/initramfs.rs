@@ -10,7 +10,7 @@ use std::io::{self, BufRead, Read};
 use cpio::newc;
 use serde::{Deserialize, Serialize};
 
-use super::compression::Compression;
+use super::compression::{Compression, kernels_refusal};
 
 /// Entries that are looked at before the file counts as hostile.
 const MAX_ENTRIES: usize = 4_000_000;
@@ -154,6 +154,9 @@ pub fn read_with(input: impl Read, visit: &mut Visitor<'_>) -> io::Result<Initra
                 "at byte {offset}: {what} is neither a cpio archive nor compressed in a known way"
             )));
         };
+        if let Some(why) = kernels_refusal(start) {
+            return Err(io::Error::other(format!("at byte {offset}: {why}")));
+        }
         let mut segment = Segment {
             offset,
             compression: Some(compression.name().to_owned()),
@@ -212,6 +215,10 @@ fn read_archive<R: BufRead>(
     let mut entries = 0;
     let mut microcode = true;
     loop {
+        // To the kernel, the end of the file is the end of the archive as well.
+        if entries > 0 && input.fill_buf()?.is_empty() {
+            return Ok((entries, microcode));
+        }
         check_header(input)?;
         let mut reader = newc::Reader::new(&mut *input)?;
         if reader.entry().is_trailer() {
@@ -355,7 +362,8 @@ mod tests {
                 encoder.finish().unwrap()
             }
             Compression::Xz => {
-                let mut encoder = xz2::write::XzEncoder::new(Vec::new(), 1);
+                let stream = xz2::stream::Stream::new_easy_encoder(1, xz2::stream::Check::Crc32).unwrap();
+                let mut encoder = xz2::write::XzEncoder::new_stream(Vec::new(), stream);
                 encoder.write_all(bytes).unwrap();
                 encoder.finish().unwrap()
             }
@@ -403,6 +411,42 @@ mod tests {
             assert!(found.segments[0].microcode && !found.segments[1].microcode);
             assert_eq!(found.segments[1].offset, main);
             assert_eq!(found.segments[1].compression.as_deref(), Some(compression.name()));
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_does_not_unpack_is_refused_and_what_it_does_is_not() {
+        use xz2::stream::{Check, Filters, LzmaOptions, Stream};
+        let bytes = archive(DRACUT);
+        let xz = |stream: Stream| {
+            let mut encoder = xz2::write::XzEncoder::new_stream(Vec::new(), stream);
+            encoder.write_all(&bytes).unwrap();
+            encoder.finish().unwrap()
+        };
+        let easy = |check| xz(Stream::new_easy_encoder(1, check).unwrap());
+        let options = LzmaOptions::new_preset(1).unwrap();
+        let mut delta = easy(Check::Crc32);
+        // The filter's number stands behind the header of the stream, and the size and the flags of the block.
+        assert_eq!(delta[14], 0x21);
+        delta[14] = 0x03;
+        let frame = [b"\x04\x22\x4d\x18", &bytes[..]].concat();
+        for (file, why) in [
+            (easy(Check::Crc64), "CRC64"),
+            (easy(Check::Sha256), "SHA-256"),
+            (delta, "delta"),
+            (frame, "lz4 -l"),
+            ([archive(&[("a", "b")]), easy(Check::Crc64)].concat(), "CRC64"),
+        ] {
+            let error = read(&file[..]).unwrap_err().to_string();
+            assert!(error.contains(why), "{why}: {error}");
+        }
+        let mut x86 = Filters::new();
+        x86.x86().lzma2(&options);
+        let x86 = xz(Stream::new_stream_encoder(&x86, Check::Crc32).unwrap());
+        // Up to its trailer: a header of 110 bytes, the name, padding.
+        let open = bytes[..bytes.len() - 124].to_vec();
+        for file in [easy(Check::Crc32), easy(Check::None), x86, open] {
+            assert_eq!(read(&file[..]).unwrap().family, Some(Family::Dracut));
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
@@ -441,6 +442,16 @@ const DAMAGES: &[Damage] = &[
             set.write("netboot/gentoo.initrd", &bytes[..bytes.len() - 9]);
         },
         "cannot be unpacked",
+    ),
+    damage(
+        "initramfs",
+        "the initrd is packed by plain xz, whose check the kernel lacks",
+        |set| {
+            let mut xz = xz2::write::XzEncoder::new(Vec::new(), 1);
+            xz.write_all(&initrd_of_nobody()).unwrap();
+            set.write("netboot/gentoo.initrd", xz.finish().unwrap());
+        },
+        "its xz check is CRC64; the kernel takes CRC32 or none",
     ),
     damage(
         "initramfs",
