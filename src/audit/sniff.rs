@@ -4,7 +4,7 @@ use std::io::Read;
 
 use super::facts::{Kind, Loader, Part};
 use super::place::Place;
-use crate::formats::checksums::is_named_like_checksums;
+use crate::formats::checksums::{is_named_like_checksums, is_signature};
 use crate::formats::compression::Compression;
 use crate::formats::menus::{self, Handed, Menu};
 use crate::formats::{kernel, squashfs};
@@ -20,7 +20,7 @@ pub(super) fn kind_of(name: &str, head: &[u8]) -> Kind {
     if loader_of(name, head).is_some() {
         return Kind::Menu;
     }
-    if is_named_like_checksums(name) {
+    if is_named_like_checksums(name) && !is_signature(head) {
         return Kind::Checksums;
     }
     if file.ends_with(".manifest.json") {

@@ -1,4 +1,5 @@
-//! Files of checksums: those of Gentoo's mirrors, of `sha256sum` and its relatives, of `sha256 -r` on BSD.
+//! Files of checksums: those of Gentoo's and Fedora's mirrors, of `sha256sum` and its relatives (`-z` too), of `sha256` on BSD,
+//! with `-r` or without, of `openssl dgst`.
 //!
 //! Bare or clear-signed (RFC 9580, 7), in any order. A signature is not checked here; that is `gpg --verify`'s.
 
@@ -26,8 +27,8 @@ impl Algorithm {
     fn named(name: &str) -> Option<Self> {
         let plain: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
         match plain.to_ascii_lowercase().as_str() {
-            "sha256" => Some(Algorithm::Sha256),
-            "sha512" => Some(Algorithm::Sha512),
+            "sha256" | "sha2256" => Some(Algorithm::Sha256),
+            "sha512" | "sha2512" => Some(Algorithm::Sha512),
             "blake2b" | "blake2b512" | "b2" | "b2sum" => Some(Algorithm::Blake2b),
             "blake3" | "b3" | "b3sum" => Some(Algorithm::Blake3),
             _ => None,
@@ -89,13 +90,23 @@ pub fn is_named_like_checksums(name: &str) -> bool {
     let name = name.rsplit('/').next().unwrap_or(name).to_ascii_lowercase();
     let name = name.strip_suffix(".asc").or(name.strip_suffix(".txt")).unwrap_or(&name);
     let ends = [".sha256", ".sha512", ".b2", ".b3", ".b2sum", ".b3sum", ".blake2b", ".blake3", ".digests"];
-    let hash = ["sha1", "sha256", "sha512", "md5", "b2", "b3", "blake2b", "blake3"];
+    let hash = ["sha1", "sha224", "sha384", "sha256", "sha512", "md5", "b2", "b3", "blake2b", "blake3"];
     name == "digests"
+        || name.ends_with("checksum")
         || hash.contains(&name)
         || name.ends_with("sums")
         || ends.iter().any(|end| name.ends_with(end))
         || name.ends_with("sum") && hash.iter().any(|hash| name.contains(hash))
 }
+
+/// Tells whether a text is a signature of another file, and no list: `SHA256SUMS.asc`.
+pub fn is_signature(start: &[u8]) -> bool {
+    let start = start.strip_prefix(BOM).unwrap_or(start).trim_ascii_start();
+    start.starts_with(b"-----BEGIN PGP SIGNATURE-----") || start.starts_with(b"untrusted comment:")
+}
+
+/// A byte order mark, which editors on Windows put in front.
+const BOM: &[u8] = "\u{feff}".as_bytes();
 
 /// Reads a file of checksums; `name` is its name, which may tell the algorithm.
 ///
@@ -118,7 +129,11 @@ pub fn parse(name: &str, text: &str) -> Result<Checksums, String> {
     let file = name.rsplit('/').next().unwrap_or(name);
     let own = file.rsplit_once('.').map(|(own, _)| own).filter(|own| !own.is_empty());
     let mut state = State::Bare;
-    for (index, line) in text.lines().enumerate() {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    // sha256sum -z ends lines with a zero.
+    let end = if text.contains('\0') && !text.contains('\n') { '\0' } else { '\n' };
+    let mut in_front = None;
+    for (index, line) in text.split_terminator(end).enumerate() {
         let number = index + 1;
         if number > MAX_LINES {
             return Err(format!("it has more than {MAX_LINES} lines"));
@@ -126,11 +141,16 @@ pub fn parse(name: &str, text: &str) -> Result<Checksums, String> {
         let mut line = line.trim_end();
         match state {
             State::Bare if line == "-----BEGIN PGP SIGNED MESSAGE-----" => {
+                if let Some(line) = in_front {
+                    return Err(format!(
+                        "line {line}: there is text in front of the signed one, which the signature does not cover"
+                    ));
+                }
                 found.signed = true;
                 state = State::Headers;
                 continue;
             }
-            State::Bare => {}
+            State::Bare => in_front = in_front.or((!line.is_empty()).then_some(number)),
             State::Headers => {
                 if line.is_empty() {
                     state = State::Signed;
@@ -201,10 +221,16 @@ fn checksum(
 ) -> Result<Option<Checksum>, String> {
     let wrong = || format!("line {line} is no checksum: {}", shortened(text));
     let is_hex = |hex: &str| hex.len() >= 32 && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
-    // BSD: SHA512 (name) = hex
-    if let Some((kind, rest)) = text.split_once(" (")
-        && let Some((name, hex)) = rest.rsplit_once(") = ")
+    // BSD: SHA512 (name) = hex. OpenSSL: SHA2-512(name)= hex.
+    if let Some((kind, rest)) = text.split_once('(')
+        && let Some((name, hex)) = rest.rsplit_once(") = ").or_else(|| rest.rsplit_once(")= "))
+        && let kind = kind.trim_end()
+        && kind.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_/".contains(&byte))
     {
+        if matches!(hex.len(), 44 | 88) && hex.ends_with('=') {
+            unknown.push(format!("{kind} in base64"));
+            return Ok(None);
+        }
         if !is_hex(hex) {
             return Err(wrong());
         }
@@ -306,6 +332,42 @@ mod tests {
     }
 
     #[test]
+    fn other_tools_lists_are_read_as_they_write_them() {
+        let long = format!("{A}{A}");
+        for (name, text, algorithm) in [
+            ("sums", format!("SHA2-256(a b (1).iso)= {A}\n"), Algorithm::Sha256),
+            ("sums", format!("SHA512(a b (1).iso)= {long}\n"), Algorithm::Sha512),
+            ("sums", format!("BLAKE2B-512(a b (1).iso)= {long}\n"), Algorithm::Blake2b),
+            ("SHA256SUMS", format!("\u{feff}{A}  a b (1).iso\r\n"), Algorithm::Sha256),
+            ("SHA256SUMS", format!("{A}  a b (1).iso\0"), Algorithm::Sha256),
+            ("SHA256SUMS", format!("{A} a b (1).iso\n"), Algorithm::Sha256),
+            (
+                "X-CHECKSUM",
+                format!("# a b (1).iso: 7 bytes\nSHA256 (a b (1).iso) = {A}\n"),
+                Algorithm::Sha256,
+            ),
+        ] {
+            let found = parse(name, &text).unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!((found.files.len(), found.unknown.len()), (1, 0), "{text}");
+            assert_eq!((&found.files[0].name[..], found.files[0].algorithms[0]), ("a b (1).iso", algorithm));
+        }
+        let base64 = parse("sums", &format!("SHA256 (x) = {}=\n", "A".repeat(43))).unwrap();
+        assert_eq!(base64.unknown, ["SHA256 in base64"]);
+    }
+
+    #[test]
+    fn what_a_signature_does_not_cover_is_refused_and_a_signature_is_no_list() {
+        let signed = format!(
+            "-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n\n{A}  x\n-----BEGIN PGP SIGNATURE-----\n\niQ\n-----END PGP SIGNATURE-----\n"
+        );
+        assert!(parse("SHA256SUMS.asc", &format!("\u{feff}\n{signed}")).unwrap().signed);
+        let more = parse("SHA256SUMS.asc", &format!("{A}  y\n{signed}")).unwrap_err();
+        assert!(more.contains("line 1: there is text in front"), "{more}");
+        assert!(is_signature("\u{feff}-----BEGIN PGP SIGNATURE-----\n".as_bytes()));
+        assert!(!is_signature(signed.as_bytes()));
+    }
+
+    #[test]
     fn files_of_checksums_are_told_by_name() {
         for name in [
             "a/DIGESTS",
@@ -317,6 +379,7 @@ mod tests {
             "sha512sum.txt",
             "sha256.txt",
             "MD5SUMS",
+            "Fedora-Live-1-CHECKSUM",
         ] {
             assert!(is_named_like_checksums(name), "{name}");
         }

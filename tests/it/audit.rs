@@ -1427,6 +1427,14 @@ fn what_people_really_write_is_no_difference() {
             .unwrap();
             fs::write(set.join("systems.txt"), "LABEL live\nKERNEL gentoo\n").unwrap();
         }),
+        ("lists of other tools, from Windows, with detached signatures", &|set| {
+            let script = "openssl dgst -sha512 gentoo gentoo.igz > openssl.sha512; sha256sum -z gentoo gentoo.igz > SHA256SUMS
+                printf '\\357\\273\\277' > B2SUMS; b2sum gentoo gentoo.igz | sed 's/$/\\r/' >> B2SUMS
+                (echo '# gentoo: 1 bytes'; sha256sum --tag gentoo) > Live-1-CHECKSUM
+                for list in SHA256SUMS B2SUMS; do
+                printf -- '-----BEGIN PGP SIGNATURE-----\\n\\niHU=\\n-----END PGP SIGNATURE-----\\n' > $list.asc; done; printf '\\1\\0x' > SHA256SUMS.gpg";
+            run_in(set, "sh", &["-ec", script]);
+        }),
         ("lists in other forms", &|set| {
             fs::write(set.join("boot.ipxe"), script("set space:hex 20\necho a${space:string}b")).unwrap();
             let script = "sha512sum gentoo | cut -d' ' -f1 > gentoo.sha512; sha256sum --tag gentoo gentoo.igz image.squashfs > SHA256SUMS

@@ -122,7 +122,7 @@ fn uncovered(facts: &Facts) -> BTreeMap<String, BTreeSet<String>> {
         let Some(folder) = folders.iter().filter(in_folder).max_by_key(|folder| folder.len()) else {
             continue;
         };
-        let is_signature = [".asc", ".sig"].iter().any(|end| name.ends_with(end));
+        let is_signature = [".asc", ".sig", ".gpg", ".minisig"].iter().any(|end| name.ends_with(end));
         if !covered.contains(name) && !is_signature {
             let folder = if folder.is_empty() { facts.set.clone() } else { (*folder).to_owned() };
             uncovered.entry(folder).or_default().insert(part.name.clone());
