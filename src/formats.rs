@@ -10,8 +10,8 @@ pub mod menus;
 pub mod squashfs;
 
 use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
+use std::io::{self, Seek, SeekFrom};
+use std::os::unix::fs::{FileExt, FileTypeExt};
 
 /// Bytes that can be read at any place: a file, or one behind an HTTP server.
 pub trait ReadAt: std::fmt::Debug + Send + Sync {
@@ -28,9 +28,18 @@ pub trait ReadAt: std::fmt::Debug + Send + Sync {
     fn read_exact_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()>;
 }
 
+/// A file, or a block device: a burned disc, a stick.
 impl ReadAt for File {
     fn size(&self) -> io::Result<u64> {
-        Ok(self.metadata()?.len())
+        let found = self.metadata()?;
+        if !found.file_type().is_block_device() {
+            return Ok(found.len());
+        }
+        // A device has no length of its own, but an end. Nothing here depends on where the file is read next.
+        let mut device = self;
+        let size = device.seek(SeekFrom::End(0))?;
+        device.rewind()?;
+        Ok(size)
     }
 
     fn read_exact_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {

@@ -24,7 +24,7 @@ impl Place {
     /// Returns the number of bytes, where it is known before reading.
     pub fn size(&self) -> io::Result<Option<u64>> {
         match self {
-            Place::Local(path) => Ok(Some(std::fs::metadata(path)?.len())),
+            Place::Local(path) => Ok(Some(ReadAt::size(&File::open(path)?)?)),
             Place::Remote(file) => Ok(file.size),
         }
     }

@@ -1,5 +1,6 @@
 //! `stagegraph audit`.
 
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -116,9 +117,10 @@ pub(super) fn place(iso: &str, client: &Client) -> Result<Place, Failure> {
     if !iso.starts_with("http://") && !iso.starts_with("https://") {
         let path = PathBuf::from(iso);
         match std::fs::metadata(&path) {
-            Ok(found) if found.is_file() => {}
+            Ok(found) if found.is_file() || found.file_type().is_block_device() => {}
             Ok(_) => {
-                return Err(Failure::wrong(format!("{iso} is not a file")).with_hint("name an ISO"));
+                return Err(Failure::wrong(format!("{iso} is neither a file nor a block device"))
+                    .with_hint("name an ISO"));
             }
             Err(error) => return Err(Failure::environment(format!("read {iso}: {error}"))),
         }

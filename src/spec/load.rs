@@ -139,6 +139,8 @@ impl Finder {
                 .map_err(|why| error(format!("cannot read the spec {}: {why}", path.display())))?;
             let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
             let name = path.display().to_string();
+            // Editors on Windows put a byte order mark in front.
+            let text = text.strip_prefix('\u{feff}').unwrap_or(&text).to_owned();
             Ok((stem, Arc::new(Source { name, text })))
         };
         if name.contains('/') || name.ends_with(".toml") || is_release_spec(name) {

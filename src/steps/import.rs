@@ -42,6 +42,12 @@ fn make(fields: &Fields<'_>, image: &Image) -> Option<Made> {
         fields.read(key, |item| {
             // Relative to the spec file; to the current folder where it was set on the command line.
             let text = item.as_text()?;
+            if text.is_empty() {
+                // Joined to the spec's folder it would be that folder.
+                return Err(SpecError::at(&item.origin, "the path is empty")
+                    .label("expected a folder, a tar or an ISO")
+                    .hint("a variable that was not set, perhaps; the spec's own folder is \".\""));
+            }
             let folder = Path::new(&item.origin.source.name).parent().unwrap_or(Path::new(""));
             let path = folder.join(text);
             if !path.exists() {
@@ -108,11 +114,14 @@ impl Import {
 
     fn read_tar(&self, objects: &Objects, compression: Option<Compression>) -> Result<KnownTar, StepError> {
         let failed = |error: io::Error| StepError::spec(format!("{}: {error}", self.path.display()));
-        let stat = Stat::of(&std::fs::metadata(&self.path).map_err(failed)?);
+        let found = std::fs::metadata(&self.path).map_err(failed)?;
+        let stat = Stat::of(&found);
         let path = self.path.canonicalize().map_err(failed)?;
         let key = format!("{} {stat:?}", path.display());
-        if let Some(known) =
-            objects.memo("tars", &key)?.and_then(|text| serde_json::from_str::<KnownTar>(&text).ok())
+        // The stat data of a device say nothing about the medium in it.
+        if found.is_file()
+            && let Some(known) =
+                objects.memo("tars", &key)?.and_then(|text| serde_json::from_str::<KnownTar>(&text).ok())
             && let Ok(root) = objects.open_tree(&known.tree, &known.bytes)
         {
             drop(root);
@@ -140,7 +149,7 @@ impl Import {
                 KnownTar { tree: objects.put_tree(&tree)?, bytes: Bytes::Pack { pack, index } }
             }
         };
-        if stat.is_settled(now) {
+        if found.is_file() && stat.is_settled(now) {
             let text =
                 serde_json::to_string(&known).map_err(io::Error::from).on_file("remember", &self.path)?;
             objects.set_memo("tars", &key, &text)?;

@@ -349,6 +349,30 @@ fn one_mistake_is_one_error_and_two_are_two() {
 }
 
 #[test]
+fn an_empty_path_is_no_folder_and_a_byte_order_mark_is_no_key() {
+    let live = Live::new();
+    live.write_spec("path = \"\"\n", "");
+    check(
+        &live.stagegraph(&["plan", &live.spec()]),
+        2,
+        &["the path is empty", "the spec's own folder is \".\""],
+    );
+    // Catalyst's specs and our own say the same with and without the mark.
+    for (name, text) in
+        [("a.spec", "subarch: amd64\nversion_stamp: 1\n"), ("a.toml", "extends = \"livecd\"\nnmae = 1\n")]
+    {
+        let plan = |text: String| {
+            fs::write(live.world.path(name), text).unwrap();
+            let output = live.stagegraph(&["plan", &format!("./{name}")]);
+            (output.status.code(), String::from_utf8(output.stderr).unwrap())
+        };
+        let plain = plan(text.to_owned());
+        assert_eq!(plain.0, Some(2), "{}", plain.1);
+        assert_eq!(plan(format!("\u{feff}{text}")), plain);
+    }
+}
+
+#[test]
 fn a_table_named_after_a_step_counts_where_that_step_can_run_and_is_refused_elsewhere() {
     let live = Live::new();
     for (import, more, expected) in [
