@@ -193,6 +193,9 @@ pub struct IsoFacts {
     pub name: String,
     /// The volume id.
     pub volume_id: String,
+    /// Whether a system of Gentoo is on it: catalyst's mark `/livecd` is there, its squashfs has catalyst's name, or the
+    /// volume is called so.
+    pub is_gentoos: bool,
     /// Bytes of the volume by its descriptor, and of the file.
     pub volume_size: u64,
     /// Bytes of the file.

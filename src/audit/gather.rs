@@ -74,10 +74,14 @@ pub fn gather(iso_name: &str, iso_place: &Place, mut set: Set) -> Result<Facts, 
 
     let squashfs = gatherer.iso_parts.values().find(|part| part.kind == Kind::Squashfs);
     let squashfs = squashfs.map(|part| part.name.clone());
+    let is_gentoos = iso.file("livecd").is_some()
+        || squashfs.as_deref() == Some("/image.squashfs")
+        || iso.volume_id.to_ascii_lowercase().contains("gentoo");
     Ok(Facts {
         iso: IsoFacts {
             name: file_name,
             volume_id: iso.volume_id.clone(),
+            is_gentoos,
             volume_size: iso.volume_size,
             size: iso.size(),
             boot_images: iso.boot_images.clone(),

@@ -14,6 +14,8 @@ pub enum Squashfs<'a> {
         volume_id: &'a str,
         /// The path, without a slash in front.
         path: &'a str,
+        /// Whether the system is Gentoo's, whose scripts look for `cdroot`.
+        is_gentoos: bool,
     },
     /// In the initramfs, at this path.
     InInitrd {
@@ -113,7 +115,7 @@ fn dracut(initramfs: &Initramfs, squashfs: &Squashfs<'_>, line: &mut Line<'_>, f
     let directory = line.take("rd.live.dir").last().and_then(|(_, value)| *value).unwrap_or("LiveOS");
     let image = line.take("rd.live.squashimg").last().and_then(|(_, value)| *value).unwrap_or("squashfs.img");
     match squashfs {
-        Squashfs::Iso { volume_id, path } => {
+        Squashfs::Iso { volume_id, path, is_gentoos } => {
             let right = format!("root=live:CDLABEL={volume_id}");
             root(&roots, &right, found, |value| {
                 let label = value.strip_prefix("live:")?;
@@ -129,7 +131,7 @@ fn dracut(initramfs: &Initramfs, squashfs: &Squashfs<'_>, line: &mut Line<'_>, f
                     format!("the squashfs is at /{path}: rd.live.dir=/{folder} rd.live.squashimg={file}"),
                 );
             }
-            if line.take("cdroot").is_empty() {
+            if line.take("cdroot").is_empty() && *is_gentoos {
                 found.missing("cdroot", "Gentoo's live system looks for it");
             }
         }
@@ -253,11 +255,24 @@ mod tests {
     }
 
     #[test]
+    fn words_of_gentoos_own_are_asked_for_where_the_system_is_gentoos() {
+        let words = words("root=live:CDLABEL=Live-1 rd.live.image");
+        for (is_gentoos, missing) in [(true, 1), (false, 0)] {
+            let iso = Squashfs::Iso { volume_id: "Live-1", path: "LiveOS/squashfs.img", is_gentoos };
+            let found = compare(&initramfs(&[]), Family::Dracut, &iso, &words);
+            assert_eq!((found.missing.len(), found.contradicting.len()), (missing, 0), "{found:?}");
+        }
+    }
+
+    #[test]
     fn every_line_of_the_model_is_right() {
         let live = initramfs(&["livenet"]);
         let inside = format!("/{SQUASHFS_IN_INITRD}");
         let media = [
-            (Medium::Iso { volume_id: "X-1".to_owned() }, Squashfs::Iso { volume_id: "X-1", path: SQUASHFS }),
+            (
+                Medium::Iso { volume_id: "X-1".to_owned() },
+                Squashfs::Iso { volume_id: "X-1", path: SQUASHFS, is_gentoos: true },
+            ),
             (Medium::InInitrd, Squashfs::InInitrd { path: &inside }),
             (Medium::Http { url: "http://host/image.squashfs".to_owned() }, Squashfs::Fetched),
         ];
@@ -278,7 +293,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named() {
-        let iso = Squashfs::Iso { volume_id: "X-1", path: "image.squashfs" };
+        let iso = Squashfs::Iso { volume_id: "X-1", path: "image.squashfs", is_gentoos: true };
         let inside = Squashfs::InInitrd { path: "/image.squashfs.img" };
         let bare = Squashfs::InInitrd { path: "/image.squashfs" };
         use Family::{Dracut, Genkernel};

@@ -6,6 +6,7 @@ use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
+use cache::testing::{Need, needs};
 use serde_json::Value;
 use stagegraph::formats::{cpio, iso9660::Iso};
 
@@ -1266,7 +1267,7 @@ fn what_extract_would_write_is_audited_first() {
     let extract = |image: &[u8], label: &str, words: &str, args: &[&str]| {
         fs::write(tree.join("LiveOS/squashfs.img"), image).unwrap();
         let menu = format!(
-            "menuentry 'Live' {{\n linux /boot/gentoo root=live:CDLABEL={label} rd.live.image cdroot dokeymap {words}\n initrd /boot/gentoo.igz\n}}\n"
+            "menuentry 'Live' {{\n linux /boot/gentoo root=live:CDLABEL={label} rd.live.image dokeymap {words}\n initrd /boot/gentoo.igz\n}}\n"
         );
         fs::write(tree.join("boot/grub/grub.cfg"), menu).unwrap();
         let (iso, root) = (live.world.path("live.iso").display().to_string(), tree.display().to_string());
@@ -1317,6 +1318,48 @@ fn what_extract_would_write_is_audited_first() {
     let script = fs::read_to_string(live.world.path("set/boot.ipxe")).unwrap();
     assert!(!script.contains("$(x)"), "{script}");
     assert_eq!(live.stagegraph(&["extract", "x.iso", "y", "--allow", "volume"]).status.code(), Some(2));
+}
+
+/// A loop device, as a stick or a burned disc is one.
+struct Loop(String);
+
+impl Loop {
+    fn over(file: &Path) -> Self {
+        let output =
+            std::process::Command::new("losetup").args(["-r", "-f", "--show"]).arg(file).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Self(String::from_utf8(output.stdout).unwrap().trim().to_owned())
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("losetup").args(["-d", &self.0]).status();
+    }
+}
+
+#[test]
+fn a_stick_or_a_disc_is_read_as_a_file_is() {
+    if !needs(Need::Root) {
+        return;
+    }
+    let live = Live::new();
+    live.build(&[]);
+    // Sticks are larger than what is written to them.
+    let stick = live.world.path("stick");
+    let mut bytes = fs::read(live.iso()).unwrap();
+    bytes.resize(bytes.len() + (3 << 20), 0xff);
+    fs::write(&stick, bytes).unwrap();
+    let device = Loop::over(&stick);
+    let set = live.published("netboot").display().to_string();
+    let (code, report) = audit(&live, &[&device.0, &set]);
+    assert_eq!((code, findings(&report)), (0, Vec::new()));
+    let output = live.stagegraph(&["extract", &device.0, "from-stick"]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        fs::read(live.world.path("from-stick/image.squashfs")).unwrap()
+            == fs::read(live.published("netboot/image.squashfs")).unwrap()
+    );
 }
 
 #[test]

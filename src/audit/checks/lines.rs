@@ -58,7 +58,7 @@ fn place<'a>(
 ) -> Squashfs<'a> {
     if menu.on_iso {
         *path = facts.iso.squashfs.as_deref().unwrap_or("image.squashfs").trim_start_matches('/').to_owned();
-        return Squashfs::Iso { volume_id: &facts.iso.volume_id, path };
+        return Squashfs::Iso { volume_id: &facts.iso.volume_id, path, is_gentoos: facts.iso.is_gentoos };
     }
     let injected = entry.initrds.iter().filter_map(|loaded| {
         let part = loaded.part.as_ref().and_then(|name| facts.parts.get(name));
