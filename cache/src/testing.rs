@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use crate::actions::{ActionResult, Output};
 use crate::digest::{ActionDigest, BlobDigest};
@@ -69,10 +69,11 @@ pub fn damage(store: &Objects, digest: &BlobDigest, bytes: &[u8]) {
     fs::write(&path, bytes).unwrap();
 }
 
-/// Waits until the store's clock shows a later time, for files as well: file systems keep the time of the last tick.
+/// Waits until the store's clock shows a later time, for files as well: file systems keep the time of the kernel's last
+/// tick, which a busy machine may be late with.
 pub fn tick() {
-    let before = now();
-    while now() < before + 5 {
+    let before = UNIX_EPOCH + Duration::from_millis(u64::try_from(now()).unwrap() + 1);
+    while tempfile::tempfile().unwrap().metadata().unwrap().modified().unwrap() < before {
         std::thread::sleep(Duration::from_millis(1));
     }
 }

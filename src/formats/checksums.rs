@@ -128,58 +128,9 @@ pub fn parse(name: &str, text: &str) -> Result<Checksums, String> {
     // X.sha512 may hold the hash of X alone.
     let file = name.rsplit('/').next().unwrap_or(name);
     let own = file.rsplit_once('.').map(|(own, _)| own).filter(|own| !own.is_empty());
-    let mut state = State::Bare;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    // sha256sum -z ends lines with a zero.
-    let end = if text.contains('\0') && !text.contains('\n') { '\0' } else { '\n' };
-    let mut in_front = None;
-    for (index, line) in text.split_terminator(end).enumerate() {
-        let number = index + 1;
-        if number > MAX_LINES {
-            return Err(format!("it has more than {MAX_LINES} lines"));
-        }
-        let mut line = line.trim_end();
-        match state {
-            State::Bare if line == "-----BEGIN PGP SIGNED MESSAGE-----" => {
-                if let Some(line) = in_front {
-                    return Err(format!(
-                        "line {line}: there is text in front of the signed one, which the signature does not cover"
-                    ));
-                }
-                found.signed = true;
-                state = State::Headers;
-                continue;
-            }
-            State::Bare => in_front = in_front.or((!line.is_empty()).then_some(number)),
-            State::Headers => {
-                if line.is_empty() {
-                    state = State::Signed;
-                }
-                continue;
-            }
-            State::Signed if line == "-----BEGIN PGP SIGNATURE-----" => {
-                state = State::Signature;
-                continue;
-            }
-            State::Signed => line = line.strip_prefix("- ").unwrap_or(line),
-            State::Signature => {
-                if line == "-----END PGP SIGNATURE-----" {
-                    state = State::Done;
-                }
-                continue;
-            }
-            State::Done => {
-                if !line.is_empty() {
-                    return Err(format!(
-                        "line {number}: there is text behind the signature, which does not cover it"
-                    ));
-                }
-                continue;
-            }
-        }
-        if line.is_empty() {
-            continue;
-        }
+    let lines = lines(text)?;
+    found.signed = lines.is_signed;
+    for (number, line) in lines.lines {
         if let Some(comment) = line.strip_prefix('#') {
             // "# BLAKE2B HASH": what the lines below are.
             if let Some(name) = comment.trim().strip_suffix(" HASH") {
@@ -192,6 +143,52 @@ pub fn parse(name: &str, text: &str) -> Result<Checksums, String> {
         }
         if let Some(checksum) = checksum(number, line, named, own, &mut found.unknown)? {
             found.files.push(checksum);
+        }
+    }
+    Ok(found)
+}
+
+/// The lines of a list with their numbers, without what a signature puts around them.
+struct Lines<'a> {
+    lines: Vec<(usize, &'a str)>,
+    is_signed: bool,
+}
+
+/// Splits a list into lines, and takes them out of a clear-signed message (RFC 9580, 7).
+fn lines(text: &str) -> Result<Lines<'_>, String> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    // sha256sum -z ends lines with a zero.
+    let end = if text.contains('\0') && !text.contains('\n') { '\0' } else { '\n' };
+    let mut found = Lines { lines: Vec::new(), is_signed: false };
+    let mut state = State::Bare;
+    for (index, line) in text.split_terminator(end).enumerate() {
+        let number = index + 1;
+        if number > MAX_LINES {
+            return Err(format!("it has more than {MAX_LINES} lines"));
+        }
+        let line = line.trim_end();
+        match state {
+            State::Bare if line == "-----BEGIN PGP SIGNED MESSAGE-----" => {
+                if let Some((line, _)) = found.lines.first() {
+                    return Err(format!(
+                        "line {line}: there is text in front of the signed one, which the signature does not cover"
+                    ));
+                }
+                found.is_signed = true;
+                state = State::Headers;
+            }
+            State::Headers if line.is_empty() => state = State::Signed,
+            State::Signed if line == "-----BEGIN PGP SIGNATURE-----" => state = State::Signature,
+            State::Signature if line == "-----END PGP SIGNATURE-----" => state = State::Done,
+            State::Headers | State::Signature => {}
+            _ if line.is_empty() => {}
+            State::Bare => found.lines.push((number, line)),
+            State::Signed => found.lines.push((number, line.strip_prefix("- ").unwrap_or(line))),
+            State::Done => {
+                return Err(format!(
+                    "line {number}: there is text behind the signature, which does not cover it"
+                ));
+            }
         }
     }
     match state {
