@@ -249,6 +249,28 @@ fn no_files_use_each_other_in_a_circle() {
     assert!(circles.is_empty(), "files that use each other:\n{}", circles.join("\n"));
 }
 
+/// Clippy sees to the length of functions.
+#[test]
+fn no_file_has_more_than_500_lines_without_its_tests() {
+    let mut long = Vec::new();
+    for (house, _) in FLOORS {
+        let mut folders = vec![root().join(house)];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else {
+                    let text = fs::read_to_string(&path).unwrap();
+                    let lines = text.lines().take_while(|line| *line != "#[cfg(test)]").count();
+                    long.extend((lines > 500).then(|| format!("{}: {lines}", path.display())));
+                }
+            }
+        }
+    }
+    assert!(long.is_empty(), "{}", long.join("\n"));
+}
+
 #[test]
 fn modules_use_lower_floors_alone_and_are_on_the_map() {
     let map = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
