@@ -1245,10 +1245,8 @@ fn an_iso_of_catalyst_and_a_set_unpacked_by_hand_match_and_its_own_checksums_cou
     );
 }
 
-#[test]
-fn what_extract_would_write_is_audited_first() {
-    let live = Live::new();
-    live.build(&[]);
+/// A folder for an ISO whose squashfs lies where most distributions have it: without menu and image.
+fn foreign_tree(live: &Live) -> PathBuf {
     let tree = live.world.path("tree");
     for folder in ["boot/grub", "LiveOS", "a"] {
         fs::create_dir_all(tree.join(folder)).unwrap();
@@ -1258,6 +1256,40 @@ fn what_extract_would_write_is_audited_first() {
     {
         fs::copy(live.published(from), tree.join(to)).unwrap();
     }
+    tree
+}
+
+#[test]
+fn what_only_the_machine_knows_is_not_judged_and_what_stands_there_is() {
+    let live = Live::new();
+    live.build(&[]);
+    let tree = foreign_tree(&live);
+    fs::copy(live.published("netboot/image.squashfs"), tree.join("LiveOS/squashfs.img")).unwrap();
+    for (line, code) in [("$kernelopts", 0), ("root=/dev/sda9 $kernelopts", 1)] {
+        let menu =
+            format!("load_env\nmenuentry x {{\n linux /boot/gentoo {line}\n initrd /boot/gentoo.igz\n}}\n");
+        fs::write(tree.join("boot/grub/grub.cfg"), menu).unwrap();
+        let iso = live.world.path("open.iso").display().to_string();
+        run(
+            "xorriso",
+            &["-as", "mkisofs", "-quiet", "-r", "-V", "Live-1", "-o", &iso, tree.to_str().unwrap()],
+        );
+        let set = live.published("netboot").display().to_string();
+        let (found, report) = audit(&live, &["--allow", "iso-boot", &iso, &set]);
+        assert_eq!(found, code, "{line}: {report}");
+        let found = findings(&report);
+        let of_menu: Vec<_> =
+            found.iter().filter(|(check, ..)| check == "iso-menu" || check == "drift").collect();
+        assert!(of_menu[0].2.contains("is not judged: only the machine knows ${kernelopts}"), "{of_menu:?}");
+        assert_eq!(of_menu.len(), 1 + usize::try_from(code).unwrap(), "{of_menu:?}");
+    }
+}
+
+#[test]
+fn what_extract_would_write_is_audited_first() {
+    let live = Live::new();
+    live.build(&[]);
+    let tree = foreign_tree(&live);
     // More small files in front, by name, than are looked at.
     for number in 0..600 {
         fs::write(tree.join(format!("a/{number}")), [b'x'; 600]).unwrap();

@@ -118,7 +118,11 @@ fn judge_entry(facts: &Facts, menu: &MenuFacts, entry: &EntryFacts, outcome: &mu
     let (words, is_whole) = decided(menu, entry, &subject, outcome);
     let mut comparison = compare(&walk.initramfs, family, &squashfs, &words);
     if !is_whole {
+        // What is wrong because of a word that is not there, or of a default, may be right.
         comparison.missing.clear();
+        comparison
+            .contradicting
+            .retain(|what| words.iter().any(|word| what.starts_with(&format!("{word}: "))));
     }
     if squashfs == Squashfs::Fetched {
         judge_address(facts, menu, entry, &subject, outcome);
@@ -139,6 +143,11 @@ fn judge_entry(facts: &Facts, menu: &MenuFacts, entry: &EntryFacts, outcome: &mu
     }
 }
 
+/// Tells whether only the machine knows what a word is.
+fn is_open(menu: &MenuFacts, word: &str) -> bool {
+    menu.loader == Loader::Grub && word.contains("${")
+}
+
 /// Returns the words whose text is known, and whether nothing of importance can be among the others: GRUB's variables
 /// may come from the machine or from a menu elsewhere.
 fn decided(
@@ -147,8 +156,7 @@ fn decided(
     subject: &str,
     outcome: &mut Outcome,
 ) -> (Vec<String>, bool) {
-    let is_open = |word: &&String| menu.loader == Loader::Grub && word.contains("${");
-    let (open, words): (Vec<_>, Vec<_>) = entry.words.iter().partition(is_open);
+    let (open, words): (Vec<_>, Vec<_>) = entry.words.iter().partition(|word| is_open(menu, word));
     // A variable by itself may be any number of words.
     let important: Vec<&str> = open
         .into_iter()
@@ -244,26 +252,30 @@ pub fn is_of_the_way(word: &str) -> bool {
 
 pub(super) fn drift(check: &Check, facts: &Facts) -> Outcome {
     let mut outcome = Outcome::new(check);
-    let own = |entry: &EntryFacts| -> BTreeSet<String> {
-        entry.words.iter().filter(|word| !is_of_the_way(word)).cloned().collect()
+    // The words that are known, and whether they are all.
+    let own = |menu: &MenuFacts, entry: &EntryFacts| -> (BTreeSet<String>, bool) {
+        let (open, known): (Vec<_>, Vec<_>) = entry.words.iter().partition(|word| is_open(menu, word));
+        (known.into_iter().filter(|word| !is_of_the_way(word)).cloned().collect(), open.is_empty())
     };
-    let iso = facts.menus.iter().filter(|menu| menu.on_iso).flat_map(linux).next().map(own);
-    let Some(iso) = iso else { return outcome.says("", "the ISO has no menu") };
+    let on_iso = facts.menus.iter().filter(|menu| menu.on_iso);
+    let first = on_iso.flat_map(|menu| linux(menu).map(move |entry| (menu, entry))).next();
+    let Some((menu, entry)) = first else { return outcome.says("", "the ISO has no menu") };
+    let (iso, is_isos_whole) = own(menu, entry);
     for menu in set_menus(facts) {
         let Some(entry) = linux(menu).next() else { continue };
         outcome.looked();
-        let here = own(entry);
+        let (here, is_whole) = own(menu, entry);
         let lacks: Vec<&str> = iso.difference(&here).map(String::as_str).collect();
         let more: Vec<&str> = here.difference(&iso).map(String::as_str).collect();
         let subject = format!("{}:{}", menu.file, entry.line);
-        if !lacks.is_empty() {
+        if !lacks.is_empty() && is_whole {
             outcome.warns(
                 &subject,
                 format!("lacks {}, which the ISO's first entry has", listed(lacks.iter().copied())),
                 "add it, unless it was left out for a reason",
             );
         }
-        if !more.is_empty() {
+        if !more.is_empty() && is_isos_whole {
             outcome.warns(
                 &subject,
                 format!("has {}, which the ISO's first entry lacks", listed(more.iter().copied())),
