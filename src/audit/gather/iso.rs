@@ -8,9 +8,8 @@ use super::super::set::names_in_set;
 use super::super::sniff::{HEAD, kind_of, loader_of, look, parse};
 use super::super::{place, walk};
 use super::Gatherer;
-use super::menus::{Context, resolve};
+use super::menus::{Context, Reading, resolve};
 use super::plan::OwnLines;
-use crate::formats::menus::Handed;
 use crate::formats::{checksums, squashfs};
 
 /// Files of an ISO whose first bytes are looked at.
@@ -30,23 +29,15 @@ impl<'a> Gatherer<'a> {
     }
 
     pub(super) fn read_iso_menus(&mut self) {
-        let mut contexts: BTreeMap<String, Context> = BTreeMap::new();
-        for path in self.iso.files.keys().map(ToString::to_string) {
-            if let Some(loader) = loader_of(&path, b"") {
-                // On a medium, a relative path begins at the menu's own folder.
-                let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder).to_owned();
-                contexts.insert(path, Context { loader, folder, handed: Handed::new() });
-            }
-        }
-        let mut waiting: Vec<String> = contexts.keys().rev().cloned().collect();
-        let mut gone_on: BTreeSet<String> = BTreeSet::new();
-        while let Some(path) = waiting.pop() {
-            let Some(context) = contexts.get(&path).cloned() else { continue };
+        let names = self.iso.files.keys().rev().map(ToString::to_string);
+        let mut reading = Reading::of(names.filter(|path| loader_of(path, b"").is_some()));
+        while let Some(path) = reading.next() {
+            let alone = || Some(Context::on_medium(&path, loader_of(&path, b"")?));
+            let Some(context) = reading.given(&path).or_else(alone) else { continue };
             let Some(text) = self.iso_text(&path).filter(|text| context.takes(text.as_bytes())) else {
                 continue;
             };
             let menu = parse(context.loader, &text, &context.handed);
-            let continued = menu.continued.clone();
             let iso = self.iso;
             let mut find = |form: &str| {
                 // On a medium, a path with a slash in front is whole.
@@ -56,17 +47,9 @@ impl<'a> Gatherer<'a> {
                 };
                 Ok(iso.file(&path).is_some().then(|| format!("/{path}")))
             };
-            let facts = resolve(&format!("/{path}"), context.loader, true, menu, &mut find);
-            for next in continued {
-                let found = next.file.forms.iter().find_map(|form| find(form).ok().flatten());
-                let Some(found) = found.map(|found| found.trim_start_matches('/').to_owned()) else {
-                    continue;
-                };
-                // The first menu that goes on to another one decides how that is read.
-                if gone_on.insert(found.clone()) {
-                    contexts.insert(found.clone(), context.goes_on(&found, next.handed));
-                    waiting.push(found);
-                }
+            let (facts, goes_on) = resolve(&format!("/{path}"), context.loader, true, menu, &mut find);
+            for (next, handed) in goes_on {
+                reading.go_on(next.trim_start_matches('/').to_owned(), &context, handed);
             }
             self.menus.retain(|known| known.file != facts.file);
             if !facts.entries.is_empty() || !facts.searched.is_empty() {

@@ -14,7 +14,7 @@ impl Gatherer<'_> {
     pub(super) fn read_set_menus(&mut self, set: &mut Set) -> Result<BTreeMap<String, Part>, SetError> {
         let mut parts: BTreeMap<String, Part> = BTreeMap::new();
         let mut roles: BTreeMap<String, Role> = BTreeMap::new();
-        let mut reading = Reading { waiting: set.files.keys().cloned().collect(), ..Reading::default() };
+        let mut reading = Reading::of(set.files.keys().cloned());
         while let Some(name) = reading.next() {
             let Some(place) = set.files.get(&name).cloned() else { continue };
             let head = match parts.get(&name) {
@@ -39,7 +39,6 @@ impl Gatherer<'_> {
             };
             part.kind = Kind::Menu;
             let menu = parse(context.loader, &text, &context.handed);
-            let continued = menu.continued.clone();
             let mut failure = None;
             let mut find = |form: &str| {
                 for candidate in names_in_set(form, &context.folder)? {
@@ -51,12 +50,9 @@ impl Gatherer<'_> {
                 }
                 Ok(None)
             };
-            let menu = resolve(&name, context.loader, false, menu, &mut find);
-            for next in continued {
-                let found = next.file.forms.iter().find_map(|form| find(form).ok().flatten());
-                if let Some(found) = found {
-                    reading.go_on(found, &context, next.handed);
-                }
+            let (menu, goes_on) = resolve(&name, context.loader, false, menu, &mut find);
+            for (next, handed) in goes_on {
+                reading.go_on(next, &context, handed);
             }
             if let Some(error) = failure {
                 return Err(error);
@@ -113,7 +109,7 @@ pub(super) struct Context {
 
 impl Context {
     /// Of a menu that is told by its name or its first bytes.
-    pub(super) fn alone(name: &str, loader: Loader) -> Self {
+    fn alone(name: &str, loader: Loader) -> Self {
         let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
         // PXELINUX and GRUB look from the folder above their own.
         let folder = match loader {
@@ -122,6 +118,12 @@ impl Context {
             Loader::Grub => folder.strip_suffix("grub").unwrap_or(folder).trim_end_matches('/'),
         };
         Self { loader, folder: folder.to_owned(), handed: Handed::new() }
+    }
+
+    /// Of one on a medium, where a relative path begins at the menu's own folder.
+    pub(super) fn on_medium(path: &str, loader: Loader) -> Self {
+        let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder).to_owned();
+        Self { loader, folder, handed: Handed::new() }
     }
 
     /// Of a menu in another file that this one goes on to.
@@ -145,7 +147,7 @@ impl Context {
 
 /// What is still to be read, and how.
 #[derive(Default)]
-struct Reading {
+pub(super) struct Reading {
     waiting: Vec<String>,
     /// Menus that another one goes on to.
     contexts: BTreeMap<String, Context>,
@@ -154,8 +156,13 @@ struct Reading {
 }
 
 impl Reading {
+    /// Begins with these files; the last of them goes first.
+    pub(super) fn of(files: impl Iterator<Item = String>) -> Self {
+        Self { waiting: files.collect(), ..Self::default() }
+    }
+
     /// Returns the next file that was not read in the way it is to be read in.
-    fn next(&mut self) -> Option<String> {
+    pub(super) fn next(&mut self) -> Option<String> {
         while let Some(name) = self.waiting.pop() {
             if self.read.insert((name.clone(), self.contexts.contains_key(&name))) {
                 return Some(name);
@@ -166,14 +173,19 @@ impl Reading {
 
     /// Returns how a file is read, if it is a menu.
     fn context(&self, name: &str, is_menu: bool, head: &[u8]) -> Option<Context> {
-        if let Some(context) = self.contexts.get(name) {
-            return context.takes(head).then(|| context.clone());
+        if let Some(context) = self.given(name) {
+            return Some(context).filter(|context| context.takes(head));
         }
         loader_of(name, head).filter(|_| is_menu).map(|loader| Context::alone(name, loader))
     }
 
+    /// Returns how a menu is read that another one goes on to.
+    pub(super) fn given(&self, name: &str) -> Option<Context> {
+        self.contexts.get(name).cloned()
+    }
+
     /// Has a file read as a menu that another one goes on to. The first one that does decides how.
-    fn go_on(&mut self, name: String, from: &Context, handed: Handed) {
+    pub(super) fn go_on(&mut self, name: String, from: &Context, handed: Handed) {
         if !self.contexts.contains_key(&name) {
             self.contexts.insert(name.clone(), from.goes_on(&name, handed));
             self.waiting.push(name);
@@ -181,14 +193,14 @@ impl Reading {
     }
 }
 
-/// Finds the files a menu names.
+/// Finds the files a menu names; returns those menus too that it goes on to, and what it hands to them.
 pub(super) fn resolve(
     file: &str,
     loader: Loader,
     on_iso: bool,
     menu: Menu,
     find: &mut dyn FnMut(&str) -> Result<Option<String>, ()>,
-) -> MenuFacts {
+) -> (MenuFacts, Vec<(String, Handed)>) {
     let mut missing = Vec::new();
     let mut problems = menu.problems;
     let mut found = |named: &Named| -> Option<String> {
@@ -235,9 +247,11 @@ pub(super) fn resolve(
             initrd_words: initrd_words.iter().map(|word| word["initrd=".len()..].to_owned()).collect(),
         });
     }
-    for other in menu.others.iter().chain(menu.continued.iter().map(|next| &next.file)) {
+    for other in &menu.others {
         found(other);
     }
+    let goes_on =
+        menu.continued.into_iter().filter_map(|next| Some((found(&next.file)?, next.handed))).collect();
     let searched = menu.searched;
-    MenuFacts { file: file.to_owned(), loader, on_iso, entries, missing, problems, searched }
+    (MenuFacts { file: file.to_owned(), loader, on_iso, entries, missing, problems, searched }, goes_on)
 }

@@ -7,7 +7,7 @@ mod names;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use self::names::{BUILTIN, COMMANDS, MORE};
+use self::names::{BUILTIN, COMMANDS};
 use super::{Continued, Entry, Handed, Loaded, MAX_ENTRIES, MAX_LINES, Menu, Named, Role};
 
 /// Forms a text may have; more than this no real script needs.
@@ -116,7 +116,7 @@ impl Script {
                 self.initrds.clear();
             }
             "echo" | "menu" => {}
-            other if !COMMANDS.contains(&other) && !MORE.contains(&other) && !other.contains("${") => {
+            other if !COMMANDS.contains(&other) && !other.contains("${") => {
                 self.menu.guess(number, format!("{other} is not a command of iPXE that is known here"));
             }
             _ => {

@@ -71,7 +71,7 @@ pub(super) const BUILTIN: [&str; 66] = [
 ];
 
 /// Commands (ipxe.org/cmd); a script ends at one that is not there.
-pub(super) const COMMANDS: [&str; 74] = [
+pub(super) const COMMANDS: [&str; 87] = [
     "autoboot",
     "boot",
     "cert",
@@ -146,10 +146,6 @@ pub(super) const COMMANDS: [&str; 74] = [
     "reboot",
     "route",
     "sanboot",
-];
-
-/// More of them: those that disks, and shells, are for.
-pub(super) const MORE: [&str; 13] = [
     "sanhook",
     "sanunhook",
     "set",
