@@ -6,6 +6,7 @@
 mod checks;
 mod facts;
 mod gather;
+mod loaders;
 mod pass;
 mod place;
 mod report;
@@ -17,7 +18,8 @@ use std::io;
 
 pub use self::checks::{CHECKS, is_check, is_of_the_way};
 pub use self::facts::{EntryFacts, Facts, Kind, MenuFacts};
-pub use self::gather::{GatherError, gather, iso_menus};
+pub use self::gather::{GatherError, folder_menus, gather, iso_menus, may_be_menu};
+pub use self::loaders::{Firmware, LoaderFacts};
 pub use self::place::Place;
 pub use self::report::{Check, FileLine, Finding, Memory, Outcome, Report, SCHEMA, Verdict};
 pub use self::set::{Set, SetError};

@@ -4,6 +4,7 @@
 //! files. This crate knows what live media are; `graph` knows what runs when; `cache` keeps the bytes.
 //! ARCHITECTURE.md has the map.
 
+pub mod arch;
 pub mod audit;
 pub mod boot;
 pub mod catalyst;

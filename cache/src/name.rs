@@ -81,6 +81,38 @@ impl fmt::Debug for FileName {
     }
 }
 
+/// Links that are followed for one path: Linux gives up at this number too.
+const MAX_LINKS: usize = 40;
+
+/// Returns where `path` leads inside a root whose links are those that `link` knows: a link's target is as if the root
+/// were the whole system, and `..` at the top stays there. `None` for links in a circle, and for what is no path.
+pub fn follow(path: &[u8], link: impl Fn(&RelPath) -> Option<Vec<u8>>) -> Option<RelPath> {
+    let mut rest: Vec<Vec<u8>> = path.split(|byte| *byte == b'/').rev().map(<[u8]>::to_vec).collect();
+    let mut at: Vec<Vec<u8>> = Vec::new();
+    let mut links = 0;
+    while let Some(name) = rest.pop() {
+        match &name[..] {
+            b"" | b"." => continue,
+            b".." => {
+                at.pop();
+                continue;
+            }
+            _ => at.push(name),
+        }
+        let Some(target) = link(&RelPath::new(&at.join(&b'/')).ok()?) else { continue };
+        links += 1;
+        if links > MAX_LINKS {
+            return None;
+        }
+        at.pop();
+        if target.starts_with(b"/") {
+            at.clear();
+        }
+        rest.extend(target.split(|byte| *byte == b'/').rev().map(<[u8]>::to_vec));
+    }
+    RelPath::new(&at.join(&b'/')).ok()
+}
+
 /// A path below some folder: one or more [`FileName`]s with slashes between them.
 ///
 /// The order is that of a walk: a folder comes directly before what is in it, and its entries are

@@ -1,5 +1,7 @@
 //! The checks: each looks at the facts and says what it found.
 
+mod arch;
+mod initrds;
 mod iso;
 mod lines;
 mod lists;
@@ -25,10 +27,12 @@ const fn row(id: &'static str, what: &'static str, look: fn(&Check, &Facts) -> O
 }
 
 /// All checks, in the order of reports.
-const ROWS: [Row; 27] = [
+const ROWS: [Row; 29] = [
     row("readable", "everything could be read", readable),
     row("iso-structure", "the ISO is whole", iso::structure),
     row("iso-boot", "El Torito: what firmware is offered to start", iso::boot),
+    row("loaders", "boot loaders are programs, and whole", arch::loaders),
+    row("arch", "boot loaders, kernels and initrds are for one architecture", arch::arch),
     row("volume-id", "the volume id, and that menus look for it", iso::volume_id),
     row(
         "iso-contents",
@@ -37,17 +41,21 @@ const ROWS: [Row; 27] = [
     ),
     row("iso-checksums", "the checksums on the ISO itself (`livecd/verify`)", iso::own_checksums),
     row("kernel", "the netboot kernels are the ISO's, byte for byte", parts::kernel),
-    row("initrd", "the netboot initrds are the ISO's, byte for byte", parts::initrd),
+    row("initrd", "the netboot initrds are the ISO's, byte for byte", initrds::initrd),
     row("squashfs", "the netboot squashfs is the ISO's, byte for byte", parts::squashfs),
-    row("combined", "what is inside the combined initrds: the ISO's initrd and squashfs", parts::combined),
-    row("pairs", "each kernel is booted with the initrd that it has on the ISO", parts::pairs),
-    row("initramfs", "every archive of every initrd unpacks", parts::initramfs),
+    row("combined", "what is inside the combined initrds: the ISO's initrd and squashfs", initrds::combined),
+    row("pairs", "each kernel is booted with the initrd that it has on the ISO", initrds::pairs),
+    row("initramfs", "every archive of every initrd unpacks", initrds::initramfs),
     row("squashfs-image", "the superblock of every squashfs", parts::squashfs_image),
-    row("modules", "the initrd has the modules of the kernel it is booted with", parts::modules),
+    row("modules", "the initrd has the modules of the kernel it is booted with", initrds::modules),
     row("iso-menu", "the command lines of the ISO's menus", lines::iso_menu),
     row("ipxe", "the command lines and `initrd=` names of the iPXE scripts", lines::ipxe),
     row("pxelinux", "the command lines of PXELINUX's menus", lines::pxelinux),
-    row("grub-net", "the command lines of GRUB's network menus", lines::grub_net),
+    row(
+        "grub-net",
+        "the command lines of GRUB's network menus, and of entries of the Boot Loader Specification",
+        lines::grub_net,
+    ),
     row("drift", "the image's own arguments are the same on the ISO and in the set", lines::drift),
     row(
         "references",

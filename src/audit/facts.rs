@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use cache::BlobDigest;
 use serde::Serialize;
 
+use super::loaders::LoaderFacts;
 use super::pass::Span;
 use super::walk::Walk;
 use crate::formats::checksums::{Algorithm, Checksum};
+use crate::formats::cpio;
 use crate::formats::initramfs::Family;
 use crate::formats::iso9660::BootImage;
 use crate::formats::kernel::Kernel;
@@ -37,6 +39,16 @@ pub enum Kind {
     Other,
 }
 
+/// Says what a file of a kind is.
+pub(super) fn article(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Kernel => "a kernel",
+        Kind::Initramfs => "an initrd",
+        Kind::Squashfs => "a squashfs",
+        _ => "a file",
+    }
+}
+
 /// A file of the ISO or of the set.
 #[derive(Debug, Clone)]
 pub struct Part {
@@ -50,8 +62,8 @@ pub struct Part {
     pub identity: Option<(u64, u64)>,
     /// Hashes of the whole, in hex.
     pub hashes: BTreeMap<Algorithm, String>,
-    /// Digests of its first bytes, for the lengths that mattered.
-    pub prefixes: BTreeMap<u64, BlobDigest>,
+    /// Digests of parts of it, by their start and their length, where they mattered.
+    pub spans: BTreeMap<(u64, u64), BlobDigest>,
     /// What the kernel says of itself.
     pub kernel: Option<Kernel>,
     /// What is in the initramfs, or why that cannot be told.
@@ -71,7 +83,7 @@ impl Part {
             size,
             identity: None,
             hashes: BTreeMap::new(),
-            prefixes: BTreeMap::new(),
+            spans: BTreeMap::new(),
             kernel: None,
             walk: None,
             superblock: None,
@@ -104,6 +116,8 @@ impl Part {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Loader {
+    /// An entry of the Boot Loader Specification, which systemd-boot and GRUB read.
+    Bls,
     /// GRUB.
     Grub,
     /// iPXE.
@@ -181,6 +195,19 @@ pub struct MenuFacts {
     pub problems: Vec<Problem>,
     /// Labels it searches volumes by.
     pub searched: Vec<(usize, String)>,
+    /// The line that takes in the entries of the Boot Loader Specification.
+    pub takes_entries: Option<usize>,
+}
+
+/// A boot image that El Torito offers.
+#[derive(Debug, Clone)]
+pub struct BootFacts {
+    /// Whom it is for, and where it is.
+    pub image: BootImage,
+    /// The file that begins there.
+    pub file: Option<String>,
+    /// Why firmware cannot start it.
+    pub damage: Option<String>,
 }
 
 /// The checksums on an ISO: the line, and what the file hashes to.
@@ -200,8 +227,16 @@ pub struct IsoFacts {
     pub volume_size: u64,
     /// Bytes of the file.
     pub size: u64,
-    /// What it offers the firmware.
-    pub boot_images: Result<Vec<BootImage>, &'static str>,
+    /// What it offers the firmware by El Torito.
+    pub boot_images: Result<Vec<BootFacts>, &'static str>,
+    /// Whether BIOS is to start it from a stick as well, where nothing but zeros is.
+    pub has_empty_boot_code: bool,
+    /// Paths that several records of a folder have.
+    pub repeated: Vec<String>,
+    /// Links that lead to nothing.
+    pub dangling: Vec<String>,
+    /// What is wrong with the tables of its squashfs.
+    pub tables: Option<String>,
     /// Kernels, initrds and the squashfs, by path.
     pub parts: BTreeMap<String, Part>,
     /// Images of other file systems, by path: where a squashfs is missing, one of them stands for it.
@@ -280,6 +315,8 @@ pub struct Facts {
     pub is_listed: bool,
     /// The menus of both.
     pub menus: Vec<MenuFacts>,
+    /// The boot loaders of both.
+    pub loaders: Vec<LoaderFacts>,
     /// Lists of checksums.
     pub checksums: Vec<ChecksumFacts>,
     /// Manifests.
@@ -311,6 +348,38 @@ impl Facts {
     pub fn part(&self, menu: &MenuFacts, name: &str) -> Option<&Part> {
         if menu.on_iso { self.iso.parts.get(name) } else { self.parts.get(name) }
     }
+}
+
+/// Returns the initrds that the ISO's entries load, one behind the other, and each by itself.
+pub(super) fn sequences<'a>(
+    menus: &[MenuFacts],
+    iso_parts: &'a BTreeMap<String, Part>,
+) -> Vec<Vec<&'a Part>> {
+    let initrd = |name: &String| iso_parts.get(name).filter(|part| part.kind == Kind::Initramfs);
+    let entries = menus.iter().filter(|menu| menu.on_iso).flat_map(|menu| &menu.entries);
+    let loaded = entries.map(|entry| {
+        let own = entry.initrds.iter().filter(|loaded| loaded.inside.is_none());
+        own.filter_map(|loaded| initrd(loaded.part.as_ref()?)).collect::<Vec<_>>()
+    });
+    let singles = iso_parts.keys().filter_map(|name| Some(vec![initrd(name)?]));
+    let mut sequences: Vec<Vec<&Part>> =
+        loaded.chain(singles).filter(|sequence| !sequence.is_empty()).collect();
+    let names =
+        |sequence: &Vec<&Part>| sequence.iter().map(|part| part.name.clone()).collect::<Vec<String>>();
+    sequences.sort_by_key(names);
+    sequences.dedup_by_key(|sequence| names(sequence));
+    sequences
+}
+
+/// Returns where each of these initrds is when they are one file: boot loaders begin each on a multiple of four.
+pub(super) fn places(sequence: &[&Part]) -> Vec<(u64, u64)> {
+    let mut at: u64 = 0;
+    let place = |part: &&Part| {
+        let start = cpio::aligned(at);
+        at = start + part.size;
+        (start, part.size)
+    };
+    sequence.iter().map(place).collect()
 }
 
 /// Returns the span of a file of an ISO.

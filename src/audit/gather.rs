@@ -1,15 +1,21 @@
 //! Finds out everything about an ISO and a netboot set; judges nothing.
 
+mod esp;
 mod iso;
 mod lists;
+mod medium;
 mod menus;
 mod plan;
+mod reading;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use self::esp::Esp;
 use self::plan::Plan;
-use super::facts::{Facts, IsoFacts, Kind, MenuFacts, Part};
+pub use self::reading::{folder_menus, may_be_menu};
+use super::facts::{BootFacts, Facts, IsoFacts, Kind, MenuFacts, Part};
+use super::loaders::LoaderFacts;
 use super::pass::Learnt;
 use super::place::Place;
 use super::set::{Set, SetError};
@@ -48,6 +54,8 @@ pub fn gather(iso_name: &str, iso_place: &Place, mut set: Set) -> Result<Facts, 
     let iso = Iso::read(iso_place.open_at().map_err(failed)?, path)?;
     let file_name = iso_name.rsplit('/').next().unwrap_or(iso_name).to_owned();
     let mut gatherer = Gatherer::new(&iso);
+    gatherer.read_boot_images();
+    gatherer.read_iso_loaders();
     gatherer.read_iso_menus();
     gatherer.find_iso_parts();
     let beside = take_from_beside(iso_place, &file_name, &mut set);
@@ -57,7 +65,7 @@ pub fn gather(iso_name: &str, iso_place: &Place, mut set: Set) -> Result<Facts, 
     let own = gatherer.read_own_checksums();
 
     let mut plan = Plan::new(&iso);
-    plan.wants_parts(&parts, &gatherer.iso_parts);
+    plan.wants_parts(&parts, &gatherer.iso_parts, &gatherer.menus);
     plan.wants_listed(&lists, &manifests);
     plan.wants_own_checksums(&own);
     let mut learnt = plan.read_once(&set, iso_place);
@@ -71,6 +79,7 @@ pub fn gather(iso_name: &str, iso_place: &Place, mut set: Set) -> Result<Facts, 
     }
     plan.learn_iso_parts(&iso_learnt, &mut gatherer.iso_parts);
     gatherer.walk_iso_initrds(&parts);
+    gatherer.read_iso_releases(&parts);
 
     let squashfs = gatherer.iso_parts.values().find(|part| part.kind == Kind::Squashfs);
     let squashfs = squashfs.map(|part| part.name.clone());
@@ -84,7 +93,16 @@ pub fn gather(iso_name: &str, iso_place: &Place, mut set: Set) -> Result<Facts, 
             is_gentoos,
             volume_size: iso.volume_size,
             size: iso.size(),
-            boot_images: iso.boot_images.clone(),
+            has_empty_boot_code: gatherer.has_empty_boot_code(),
+            tables: gatherer.tables(squashfs.as_deref()),
+            boot_images: iso.boot_images.as_ref().map(|_| gatherer.boot_images).map_err(|why| *why),
+            repeated: iso.repeated.iter().map(|path| format!("/{path}")).collect(),
+            dangling: iso
+                .links
+                .keys()
+                .filter(|link| iso.leads_nowhere(link))
+                .map(|link| format!("/{link}"))
+                .collect(),
             parts: gatherer.iso_parts,
             other_images: gatherer.other_images,
             squashfs,
@@ -97,6 +115,7 @@ pub fn gather(iso_name: &str, iso_place: &Place, mut set: Set) -> Result<Facts, 
         is_listed: set.is_listed(),
         parts,
         menus: gatherer.menus,
+        loaders: gatherer.loaders,
         checksums: lists,
         manifests,
         beside: beside.names,
@@ -141,6 +160,7 @@ fn take_from_beside(iso_place: &Place, iso_name: &str, set: &mut Set) -> BesideI
 /// Reads the menus of an ISO.
 pub fn iso_menus(iso: &Iso) -> Vec<MenuFacts> {
     let mut gatherer = Gatherer::new(iso);
+    gatherer.read_boot_images();
     gatherer.read_iso_menus();
     gatherer.menus
 }
@@ -151,6 +171,9 @@ struct Gatherer<'a> {
     menus: Vec<MenuFacts>,
     iso_parts: BTreeMap<String, Part>,
     other_images: Vec<(String, &'static str)>,
+    boot_images: Vec<BootFacts>,
+    esps: Vec<Esp>,
+    loaders: Vec<LoaderFacts>,
 }
 
 impl<'a> Gatherer<'a> {
@@ -161,6 +184,9 @@ impl<'a> Gatherer<'a> {
             menus: Vec::new(),
             iso_parts: BTreeMap::new(),
             other_images: Vec::new(),
+            boot_images: Vec::new(),
+            esps: Vec::new(),
+            loaders: Vec::new(),
         }
     }
 }

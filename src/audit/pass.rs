@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256, Sha512};
 use super::place::Place;
 use super::walk::{self, Walk};
 use crate::formats::checksums::{Algorithm, hex};
+use crate::formats::kernel::Kernel;
 
 /// Bytes of a piece.
 const PIECE: usize = 1 << 20;
@@ -26,13 +27,6 @@ const WAITING: usize = 4;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Span(pub(super) Vec<(u64, u64)>);
 
-impl Span {
-    /// The bytes from the start on.
-    pub(super) fn prefix(length: u64) -> Self {
-        Self(vec![(0, length)])
-    }
-}
-
 /// What is to be learnt of a file.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Wanted {
@@ -42,6 +36,8 @@ pub(super) struct Wanted {
     pub(super) spans: Vec<(Algorithm, Span)>,
     /// What is in it, if it is an initramfs.
     pub(super) walk: bool,
+    /// The release of this kernel, which its first bytes do not tell.
+    pub(super) release: Option<Kernel>,
 }
 
 /// What was learnt of a file.
@@ -55,6 +51,8 @@ pub(super) struct Learnt {
     pub(super) spans: BTreeMap<(Algorithm, Span), String>,
     /// What is in the initramfs, or why that cannot be told.
     pub(super) walk: Option<Result<Walk, String>>,
+    /// The release of the kernel.
+    pub(super) release: Option<String>,
 }
 
 /// Reads all files, as many at once as there are cores.
@@ -120,6 +118,11 @@ fn read_one(place: &Place, wanted: &Wanted) -> io::Result<Learnt> {
             senders.push(sender);
             scope.spawn(move || walk::walk(Pieces { pieces, piece: Arc::default(), at: 0 }))
         });
+        let releasing = wanted.release.as_ref().map(|kernel| {
+            let (sender, pieces) = mpsc::sync_channel::<Arc<Vec<u8>>>(WAITING);
+            senders.push(sender);
+            scope.spawn(move || kernel.read_release(Pieces { pieces, piece: Arc::default(), at: 0 }))
+        });
         let mut learnt = Learnt::default();
         loop {
             let mut piece = Vec::with_capacity(PIECE);
@@ -144,6 +147,9 @@ fn read_one(place: &Place, wanted: &Wanted) -> io::Result<Learnt> {
         }
         if let Some(thread) = walking {
             learnt.walk = Some(thread.join().map_err(lost)?.map_err(|error| error.to_string()));
+        }
+        if let Some(thread) = releasing {
+            learnt.release = thread.join().map_err(lost)??;
         }
         Ok(learnt)
     })
@@ -288,16 +294,17 @@ mod tests {
         let bytes: Vec<u8> = (0..(3u32 << 20) + 17).map(|n| (n % 251) as u8).collect();
         std::fs::write(&path, &bytes).unwrap();
         let spans = [
-            Span::prefix(5),
+            Span(vec![(0, 5)]),
             Span(vec![((1 << 20) - 3, 7)]),
             Span(vec![(0, 10), (2 << 20, 1 << 20)]),
             Span(vec![(100, 0)]),
-            Span::prefix(1 << 30),
+            Span(vec![(0, 1 << 30)]),
         ];
         let wanted = Wanted {
             whole: vec![Algorithm::Sha256, Algorithm::Blake3],
             spans: spans.iter().map(|span| (Algorithm::Blake3, span.clone())).collect(),
             walk: false,
+            release: None,
         };
         let learnt = read_all(&[(Place::Local(path), wanted)]).remove(0).unwrap();
         assert_eq!(learnt.size, bytes.len() as u64);

@@ -75,12 +75,16 @@ pub(super) fn loader_of(name: &str, head: &[u8]) -> Option<Loader> {
     {
         return Some(Loader::Pxelinux);
     }
+    if file.ends_with(".conf") && (folder == "loader/entries" || folder.ends_with("/loader/entries")) {
+        return Some(Loader::Bls);
+    }
     (file == "grub.cfg" || folder.rsplit('/').next() == Some("grub") && file.ends_with(".cfg"))
         .then_some(Loader::Grub)
 }
 
 pub(super) fn parse(loader: Loader, text: &str, handed: &Handed) -> Menu {
     match loader {
+        Loader::Bls => menus::parse_bls(text, handed),
         Loader::Grub => menus::parse_grub(text, handed),
         Loader::Ipxe => menus::parse_ipxe(text, handed),
         Loader::Pxelinux => menus::parse_pxelinux(text, handed),

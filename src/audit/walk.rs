@@ -1,5 +1,6 @@
 //! Walks through an initramfs and finds the squashfs images in it.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 
 use cache::BlobDigest;
@@ -26,6 +27,8 @@ pub struct Walk {
 pub struct Inside {
     /// Its name in the archive, as it is written.
     pub name: String,
+    /// Where it is once the initramfs is unpacked.
+    pub path: String,
     /// Number of bytes.
     pub size: u64,
     /// Its digest.
@@ -36,29 +39,29 @@ pub struct Inside {
     pub damage: Option<String>,
 }
 
-impl Inside {
-    /// Returns where it is once the initramfs is unpacked.
-    pub fn path(&self) -> String {
-        format!("/{}", self.name.trim_start_matches("./").trim_start_matches('/'))
-    }
-}
-
 /// Reads a whole initramfs.
 ///
 /// # Errors
 /// It is none, is damaged, or is beyond any reason.
 pub(super) fn walk(input: impl Read) -> io::Result<Walk> {
-    let mut images = Vec::new();
+    // What is lost has its name for a path.
+    let mut images: BTreeMap<String, Inside> = BTreeMap::new();
     let initramfs = initramfs::read_with(input, &mut |entry, content| {
+        let written = format!("/{}", entry.name.trim_start_matches("./").trim_start_matches('/'));
+        let path = entry.path.map_or(written, |path| format!("/{path}"));
+        // Of several entries of one name, the last is what is there.
+        images.remove(&path);
+        if !entry.is_file {
+            return Ok(());
+        }
         let mut head = Vec::new();
         content.take(SUPERBLOCK as u64).read_to_end(&mut head)?;
         // A squashfs whose first bytes are damaged is known by its name, at the top of an appended archive.
-        let top = entry.name.trim_start_matches("./").trim_start_matches('/');
         let is_named = entry.size > 0
             && entry.bare
             && entry.segment > 0
-            && top.contains("squashfs")
-            && !top.contains('/');
+            && path.contains("squashfs")
+            && !path[1..].contains('/');
         if !(head.starts_with(squashfs::MAGIC) || is_named) || images.len() >= MAX_IMAGES {
             return Ok(());
         }
@@ -72,14 +75,18 @@ pub(super) fn walk(input: impl Read) -> io::Result<Walk> {
             }
             hasher.update(&buffer[..read]);
         }
-        images.push(Inside {
+        let lost = "no entry makes the folder that it lies in, so the kernel does not make it";
+        let damage = squashfs::superblock(&head, entry.size).err();
+        let image = Inside {
             name: entry.name.to_owned(),
+            path: path.clone(),
             size: entry.size,
             digest: hasher.finish(),
             segment: entry.segment,
-            damage: squashfs::superblock(&head, entry.size).err(),
-        });
+            damage: if entry.path.is_none() { Some(lost.to_owned()) } else { damage },
+        };
+        images.insert(path, image);
         Ok(())
     })?;
-    Ok(Walk { initramfs, images })
+    Ok(Walk { initramfs, images: images.into_values().collect() })
 }

@@ -235,10 +235,11 @@ fn genkernel(squashfs: &Squashfs<'_>, line: &mut Line<'_>, found: &mut Compariso
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
     use crate::cmdline::{Choice, CommandLine, Medium, SQUASHFS, SQUASHFS_IN_INITRD, Wanted};
+    use crate::formats::initramfs::Files;
 
     fn initramfs(modules: &[&str]) -> Initramfs {
         Initramfs {
@@ -247,6 +248,9 @@ mod tests {
             kernels: BTreeSet::new(),
             segments: Vec::new(),
             unpacked: 0,
+            program: None,
+            cmdline: BTreeMap::new(),
+            files: Files::default(),
         }
     }
 

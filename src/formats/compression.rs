@@ -47,6 +47,10 @@ const XZ_MEMORY: u64 = 256 << 20;
 const LZ4_LEGACY_BLOCK: usize = 8 << 20;
 
 impl Compression {
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::Gzip, Self::Xz, Self::Lzma, Self::Zstd, Self::Bzip2, Self::Lz4, Self::Lzo];
+
     /// Tells the compression by the first bytes; `None` for anything else.
     pub fn detect(start: &[u8]) -> Option<Self> {
         MAGICS.iter().find(|(magic, _)| start.starts_with(magic)).map(|(_, compression)| *compression)

@@ -41,6 +41,11 @@ pub fn padding(length: u64, header: u64) -> u64 {
     (length + header).next_multiple_of(CONTENT_ALIGNMENT) - header - length
 }
 
+/// Returns where an initrd begins that a boot loader puts behind `length` bytes of others: on a multiple of four.
+pub fn aligned(length: u64) -> u64 {
+    length.next_multiple_of(ALIGNMENT)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,22 +4,34 @@
 //! them (`init/initramfs.c`): early microcode in front, files a boot loader appended behind. All of them
 //! are walked.
 
-use std::collections::BTreeSet;
+mod files;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, Read};
 
+use cache::name::RelPath;
 use cpio::newc;
 use serde::{Deserialize, Serialize};
 
+pub use self::files::{Files, Made, Node};
 use super::compression::{Compression, kernels_refusal};
+use super::program;
+use crate::arch::Arch;
 
 /// Entries that are looked at before the file counts as hostile.
-const MAX_ENTRIES: usize = 4_000_000;
+const MAX_ENTRIES: usize = 1_000_000;
 
 /// Bytes an initramfs may unpack to.
 const MAX_UNPACKED: u64 = 16 << 30;
 
 /// The longest name an entry may have. dracut-cpio pads names to a block, and the kernel stops at a page.
 const MAX_NAME: u32 = 16 << 10;
+
+/// Bytes of all names.
+const MAX_NAMES: usize = 256 << 20;
+
+/// Texts in an initramfs, and targets of its links, are read up to here.
+const MAX_TEXT: u64 = 64 << 10;
 
 /// Padding is skipped in blocks of this.
 const ZEROS: [u8; 4096] = [0; 4096];
@@ -79,9 +91,40 @@ pub struct Initramfs {
     pub segments: Vec<Segment>,
     /// Bytes of all files in it: what it takes in memory when unpacked.
     pub unpacked: u64,
+    /// The first program in it, and whose it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<Program>,
+    /// Words of a command line that are in it, by the file they are in: dracut's `etc/cmdline.d/*.conf` and `etc/cmdline`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub cmdline: BTreeMap<String, Vec<String>>,
+    /// What is there once it is unpacked.
+    #[serde(skip)]
+    pub files: Files,
+}
+
+/// A program in an initramfs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Program {
+    /// Its path.
+    pub name: String,
+    /// Whose it is.
+    pub arch: Arch,
 }
 
 impl Initramfs {
+    /// Returns the words of a command line that are in it, in the order in which dracut reads them, before the kernel's.
+    pub fn baked(&self) -> impl Iterator<Item = (&str, &str)> {
+        let (last, first): (Vec<_>, Vec<_>) =
+            self.cmdline.iter().partition(|(file, _)| *file == "etc/cmdline");
+        let all = first.into_iter().chain(last);
+        all.flat_map(|(file, words)| words.iter().map(move |word| (file.as_str(), word.as_str())))
+    }
+
+    /// Tells whether it carries microcode for the processor and nothing else.
+    pub fn is_microcode(&self) -> bool {
+        self.segments.iter().all(|segment| segment.microcode)
+    }
+
     /// Tells whether it can fetch its root over HTTP.
     pub fn has_livenet(&self) -> bool {
         self.modules.contains("livenet")
@@ -104,6 +147,11 @@ pub struct Entry<'a> {
     pub segment: usize,
     /// Whether that archive is bare, as those that hold a squashfs are.
     pub bare: bool,
+    /// Whether it is a regular file.
+    pub is_file: bool,
+    /// Where it is once everything is unpacked, if a later entry does not take its place; nothing where the kernel does not
+    /// make it.
+    pub path: Option<&'a RelPath>,
 }
 
 /// Sees every entry and may read its content.
@@ -129,7 +177,11 @@ pub fn read_with(input: impl Read, visit: &mut Visitor<'_>) -> io::Result<Initra
         kernels: BTreeSet::new(),
         segments: Vec::new(),
         unpacked: 0,
+        program: None,
+        cmdline: BTreeMap::new(),
+        files: Files::default(),
     };
+    let mut names = 0;
     loop {
         skip_zeros(&mut input)?;
         let offset = input.at;
@@ -143,7 +195,7 @@ pub fn read_with(input: impl Read, visit: &mut Visitor<'_>) -> io::Result<Initra
                     "at byte {offset}: an archive must start on a multiple of four, or the kernel stops before it"
                 )));
             }
-            let place = Place { segment: found.segments.len(), bare: true };
+            let place = Place { segment: found.segments.len(), bare: true, names: &mut names };
             let (entries, microcode) = read_archive(&mut input, &mut found, place, visit)?;
             found.segments.push(Segment { offset, compression: None, entries, microcode });
             continue;
@@ -172,7 +224,7 @@ pub fn read_with(input: impl Read, visit: &mut Visitor<'_>) -> io::Result<Initra
             if inner.fill_buf()?.is_empty() {
                 break;
             }
-            let place = Place { segment: found.segments.len(), bare: false };
+            let place = Place { segment: found.segments.len(), bare: false, names: &mut names };
             let (entries, _) = read_archive(&mut inner, &mut found, place, visit)?;
             segment.entries += entries;
         }
@@ -185,11 +237,11 @@ pub fn read_with(input: impl Read, visit: &mut Visitor<'_>) -> io::Result<Initra
     Ok(found)
 }
 
-/// Which archive is being read.
-#[derive(Clone, Copy)]
-struct Place {
+/// Which archive is being read, and how many bytes of names there were so far.
+struct Place<'a> {
     segment: usize,
     bare: bool,
+    names: &'a mut usize,
 }
 
 /// Refuses a name that no kernel takes, before anybody makes room for it.
@@ -227,26 +279,66 @@ fn read_archive<R: BufRead>(
         }
         entries += 1;
         let written = reader.entry().name().to_owned();
-        let name = written.trim_start_matches("./").trim_start_matches('/').to_owned();
         found.unpacked += u64::from(reader.entry().file_size());
-        if entries > MAX_ENTRIES || found.unpacked > MAX_UNPACKED {
+        *place.names += written.len();
+        if entries > MAX_ENTRIES || *place.names > MAX_NAMES || found.unpacked > MAX_UNPACKED {
             return Err(io::Error::other(format!(
-                "it unpacks to more than {MAX_ENTRIES} entries or {} GiB",
+                "it unpacks to more than {MAX_ENTRIES} entries, {} MiB of names or {} GiB",
+                MAX_NAMES >> 20,
                 MAX_UNPACKED >> 30
             )));
         }
+        let name = written.trim_start_matches("./").trim_start_matches('/');
         let firmware = ["kernel", "kernel/x86", "early_cpio", "."];
-        microcode &= name.is_empty() || firmware.contains(&name.as_str()) || name.starts_with("kernel/x86/");
-        look_at(&name, &mut reader, found)?;
-        let entry = Entry {
-            name: &written,
-            size: reader.entry().file_size().into(),
-            segment: place.segment,
-            bare: place.bare,
-        };
-        visit(entry, &mut reader)?;
+        microcode &= name.is_empty() || firmware.contains(&name) || name.starts_with("kernel/x86/");
+        read_entry(&mut reader, &written, &place, found, visit)?;
         reader.finish()?;
     }
+}
+
+/// Makes one entry, takes from its name and its content what they tell, and shows it to `visit`.
+fn read_entry<R: BufRead>(
+    reader: &mut newc::Reader<R>,
+    written: &str,
+    place: &Place<'_>,
+    found: &mut Initramfs,
+    visit: &mut Visitor<'_>,
+) -> io::Result<()> {
+    let size = u64::from(reader.entry().file_size());
+    let mut node = Node::of_mode(reader.entry().mode());
+    if let Some(Node::Link(target)) = &mut node {
+        reader.by_ref().take(MAX_TEXT).read_to_end(target)?;
+    }
+    let is_file = node == Some(Node::File);
+    let path = node.and_then(|node| found.files.add(written, node, place.segment));
+    // What its first bytes tell is put in front of the others again.
+    let mut head = Vec::new();
+    reader.by_ref().take(program::ELF_HEAD as u64).read_to_end(&mut head)?;
+    let elf = program::elf(&head).filter(|elf| elf.is_program && is_file);
+    let mut content = head.chain(reader);
+    let name = written.trim_start_matches("./").trim_start_matches('/');
+    look_at(name, &mut content, found)?;
+    if let Some(path) = path.as_ref().map(ToString::to_string) {
+        // Firmware is for other processors than the one that boots.
+        let is_ours = !name.contains("lib/firmware/");
+        // What the kernel starts counts most.
+        if let Some(arch) = elf.and_then(|elf| elf.arch)
+            && is_ours
+            && (found.program.is_none() || path == "init")
+        {
+            found.program = Some(Program { name: path.clone(), arch });
+        }
+        let is_words = path.strip_prefix("etc/cmdline.d/").is_some_and(|file| file.ends_with(".conf"));
+        if is_words || path == "etc/cmdline" {
+            let mut text = Vec::new();
+            (&mut content).take(MAX_TEXT).read_to_end(&mut text)?;
+            let text = String::from_utf8_lossy(&text);
+            found.cmdline.insert(path, text.split_whitespace().map(str::to_owned).collect());
+        }
+    }
+    let entry =
+        Entry { name: written, size, segment: place.segment, bare: place.bare, is_file, path: path.as_ref() };
+    visit(entry, &mut content)
 }
 
 /// Takes from an entry's name, and for dracut's list from its content, what it tells.
@@ -255,7 +347,7 @@ fn look_at(name: &str, content: &mut impl Read, found: &mut Initramfs) -> io::Re
     if inner == "lib/dracut/modules.txt" {
         let mut text = String::new();
         content.take(MAX_MODULES).read_to_string(&mut text)?;
-        found.modules.extend(text.split_whitespace().map(str::to_owned));
+        found.modules = text.split_whitespace().map(str::to_owned).collect();
     }
     if inner == "lib/dracut" || inner.starts_with("lib/dracut/") || inner.starts_with("lib/dracut-") {
         found.family = Some(Family::Dracut);

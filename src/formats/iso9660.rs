@@ -1,21 +1,21 @@
 //! Reads ISO 9660 images with Rock Ridge names.
 //!
 //! ECMA-119 for the volume descriptor and directory records, IEEE P1281 and P1282 (SUSP and Rock Ridge) for the
-//! names as they were written. Only what live media have is read: folders, files, symbolic links' names.
+//! names as they were written, and symbolic links. Only what live media have is read: folders, files, links.
 
 mod eltorito;
 mod volume;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use cache::name::{FileName, RelPath};
+use cache::name::{FileName, RelPath, follow};
 
 pub use self::eltorito::{BootImage, Platform};
 use self::volume::{FIRST_DESCRIPTOR, MAX_DESCRIPTORS, SECTOR};
-use super::ReadAt;
+use super::{ReadAt, Window};
 
 /// Entries and folder bytes that are read before the image counts as hostile.
 const MAX_ENTRIES: usize = 1_000_000;
@@ -83,6 +83,10 @@ pub struct Iso {
     pub boot_images: Result<Vec<BootImage>, &'static str>,
     /// All files by path.
     pub files: BTreeMap<RelPath, IsoFile>,
+    /// All symbolic links by path, and what they lead to.
+    pub links: BTreeMap<RelPath, Vec<u8>>,
+    /// Paths that several records have: the first counts, to Linux and to GRUB.
+    pub repeated: Vec<RelPath>,
 }
 
 /// A directory record, as far as it is needed.
@@ -92,6 +96,7 @@ struct Record {
     is_folder: bool,
     continues: bool,
     name: Vec<u8>,
+    link: Option<Vec<u8>>,
 }
 
 impl Iso {
@@ -118,6 +123,8 @@ impl Iso {
             volume_size: 0,
             boot_images: Ok(Vec::new()),
             files: BTreeMap::new(),
+            links: BTreeMap::new(),
+            repeated: Vec::new(),
         };
         let descriptor = iso.primary_descriptor()?;
         let blocks = descriptor[80..84].try_into().map(u32::from_le_bytes).unwrap_or_default();
@@ -128,54 +135,106 @@ impl Iso {
         let Some(root) = iso.record(&descriptor[156..190])? else {
             return Err(iso.damaged("its top folder has no record"));
         };
-        let mut seen = std::collections::BTreeSet::new();
+        iso.read_folders(root)?;
+        Ok(iso)
+    }
+
+    fn read_folders(&mut self, root: Record) -> Result<(), IsoError> {
+        let mut seen = BTreeSet::new();
         let mut folders = vec![(None::<RelPath>, root, 0)];
         let mut entries = 0;
         while let Some((folder, record, depth)) = folders.pop() {
             if depth > MAX_DEPTH {
-                return Err(iso.damaged("its folders go deeper than any real image's"));
+                return Err(self.damaged("its folders go deeper than any real image's"));
             }
             if !seen.insert(record.start) {
-                return Err(iso.damaged("two of its folders are the same"));
+                return Err(self.damaged("two of its folders are the same"));
             }
+            let mut names = BTreeSet::new();
             let mut continued: Option<(RelPath, IsoFile)> = None;
-            for record in iso.folder(&record)? {
+            for record in self.folder(&record)? {
                 entries += 1;
                 if entries > MAX_ENTRIES {
-                    return Err(iso.damaged("it has more entries than any real image"));
+                    return Err(self.damaged("it has more entries than any real image"));
                 }
-                let name = FileName::new(&record.name).map_err(|error| iso.damaged(error.to_string()))?;
+                let name = FileName::new(&record.name).map_err(|error| self.damaged(error.to_string()))?;
                 let path = folder.as_ref().map_or_else(|| name.clone().into(), |folder| folder.join(&name));
+                let mut file = match continued.take() {
+                    Some((same, file)) if same == path => file,
+                    _ if !names.insert(name) => {
+                        self.repeated.push(path);
+                        continue;
+                    }
+                    _ => IsoFile::default(),
+                };
                 if record.is_folder {
                     folders.push((Some(path), record, depth + 1));
                     continue;
                 }
-                let mut file = match continued.take() {
-                    Some((same, file)) if same == path => file,
-                    _ => IsoFile::default(),
-                };
-                if record.start.checked_add(record.length).is_none_or(|end| end > iso.size) {
-                    return Err(iso.damaged(format!("{path} goes beyond its end; it is cut off")));
+                if let Some(target) = record.link {
+                    self.links.insert(path, target);
+                    continue;
+                }
+                if record.start.checked_add(record.length).is_none_or(|end| end > self.size) {
+                    return Err(self.damaged(format!("{path} goes beyond its end; it is cut off")));
                 }
                 file.extents.push((record.start, record.length));
                 if record.continues {
                     continued = Some((path, file));
                 } else {
-                    iso.files.insert(path, file);
+                    self.files.insert(path, file);
                 }
             }
         }
-        Ok(iso)
+        Ok(())
     }
 
-    /// Returns the file at `path`, if there is one.
+    /// Returns where a path leads, through links; a link that leads nowhere leads to no file.
+    pub fn resolve(&self, path: &str) -> Option<RelPath> {
+        follow(path.as_bytes(), |path| self.links.get(path).cloned())
+    }
+
+    /// Returns the file that a path leads to, through links.
     pub fn file(&self, path: &str) -> Option<&IsoFile> {
-        self.files.get(&RelPath::new(path.as_bytes()).ok()?)
+        self.files.get(&self.resolve(path)?)
     }
 
     /// Reads a file of the image.
     pub fn reader<'a>(&'a self, file: &'a IsoFile) -> IsoReader<'a> {
         IsoReader { image: &*self.file, extents: &file.extents, at: 0 }
+    }
+
+    /// Tells whether a link leads to nothing, neither file nor folder.
+    pub fn leads_nowhere(&self, link: &RelPath) -> bool {
+        let Some(target) = follow(link.as_bytes(), |path| self.links.get(path).cloned()) else { return true };
+        let is_below = |path: &RelPath| path.as_bytes().starts_with(target.as_bytes());
+        // Whatever is in a folder comes right behind where the folder would be.
+        let next = self.files.range(target.clone()..).next().map(|(path, _)| path);
+        !next.is_some_and(is_below)
+    }
+
+    /// Fills `buffer` with bytes of a file from `at` on.
+    ///
+    /// # Errors
+    /// Reading failed, or the file has fewer.
+    pub fn read_exact_at(&self, file: &IsoFile, mut buffer: &mut [u8], mut at: u64) -> io::Result<()> {
+        for (start, length) in &file.extents {
+            if at >= *length {
+                at -= length;
+                continue;
+            }
+            let here = buffer.len().min(usize::try_from(length - at).unwrap_or(usize::MAX));
+            let (now, later) = buffer.split_at_mut(here);
+            self.file.read_exact_at(now, start + at)?;
+            buffer = later;
+            at = 0;
+        }
+        if buffer.is_empty() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    }
+
+    /// Returns all that follows from a place of the image on.
+    pub fn window(&self, start: u64) -> Window<'_> {
+        Window::new(&*self.file, start, self.size.saturating_sub(start))
     }
 
     /// Returns the number of bytes of the image's file.
@@ -268,7 +327,7 @@ impl Iso {
             None => plain_name(name),
         };
         let (is_folder, continues) = (flags & 2 != 0, flags & 0x80 != 0);
-        Ok(Some(Record { start, length, is_folder, continues, name }))
+        Ok(Some(Record { start, length, is_folder, continues, name, link: rock_ridge.link.finish() }))
     }
 
     /// Reads the system use entries of a record and of its continuations.
@@ -288,6 +347,7 @@ impl Iso {
                             found.name.get_or_insert_default().extend_from_slice(name);
                         }
                     }
+                    [b'S', b'L'] => found.link.add(content),
                     [b'R', b'E'] => found.relocated = true,
                     [b'C', b'E'] => {
                         let word = |at: usize| {
@@ -313,7 +373,42 @@ impl Iso {
 #[derive(Default)]
 struct RockRidge {
     name: Option<Vec<u8>>,
+    link: Link,
     relocated: bool,
+}
+
+/// A symbolic link's target, as its entries `SL` give it piece by piece (IEEE P1282, 4.1.3).
+#[derive(Default)]
+struct Link {
+    text: Vec<u8>,
+    is_there: bool,
+    /// Whether the next piece goes on with the name before it.
+    goes_on: bool,
+}
+
+impl Link {
+    fn add(&mut self, entry: &[u8]) {
+        self.is_there = true;
+        let mut rest = entry.get(1..).unwrap_or_default();
+        while let [flags, length, text @ ..] = rest {
+            let Some((text, next)) = text.split_at_checked(usize::from(*length)) else { return };
+            rest = next;
+            if !self.goes_on && !self.text.is_empty() && !self.text.ends_with(b"/") {
+                self.text.push(b'/');
+            }
+            self.goes_on = flags & 1 != 0;
+            match flags & 0b1110 {
+                2 => self.text.extend_from_slice(b"."),
+                4 => self.text.extend_from_slice(b".."),
+                8 => self.text.splice(.., *b"/").for_each(drop),
+                _ => self.text.extend_from_slice(text),
+            }
+        }
+    }
+
+    fn finish(self) -> Option<Vec<u8>> {
+        self.is_there.then_some(self.text)
+    }
 }
 
 /// Returns a name without Rock Ridge: no version, no dot at the end, lower case as Linux shows it.

@@ -3,12 +3,14 @@
 //! Not what a loader would do: what it is told. Every entry is read, whichever a user would pick; a variable
 //! may have several values, and then a text has several forms.
 
+mod bls;
 mod grub;
 mod ipxe;
 mod pxelinux;
 
 use std::collections::BTreeMap;
 
+pub use self::bls::parse as parse_bls;
 pub use self::grub::parse as parse_grub;
 pub use self::ipxe::parse as parse_ipxe;
 pub use self::pxelinux::parse as parse_pxelinux;
@@ -106,6 +108,8 @@ pub struct Menu {
     pub searched: Vec<(usize, String)>,
     /// What is wrong in it.
     pub problems: Vec<Problem>,
+    /// The line that takes in the entries of the Boot Loader Specification.
+    pub takes_entries: Option<usize>,
 }
 
 impl Menu {

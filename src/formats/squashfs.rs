@@ -102,6 +102,94 @@ pub fn superblock(start: &[u8], size: u64) -> Result<Superblock, String> {
     Ok(Superblock { compressor, block_size, bytes_used })
 }
 
+/// Tables longer than this are not looked at: those of an image with a million files have a tenth.
+const MAX_TABLES: u64 = 512 << 20;
+
+/// What a block of metadata unpacks to at most; packed, it is never longer.
+const METADATA: u16 = 8192;
+
+/// Where the superblock has the places of what metadata is about, and how many of it there are in one block.
+struct Lookup {
+    name: &'static str,
+    at: usize,
+    /// How many there are: where that stands, and in how many bytes.
+    count: (usize, usize),
+    in_block: u64,
+}
+
+const LOOKUPS: [Lookup; 2] = [
+    Lookup { name: "fragment", at: 80, count: (16, 4), in_block: 512 },
+    Lookup { name: "id", at: 48, count: (26, 2), in_block: 2048 },
+];
+
+/// Looks at the tables of an image whose superblock is sound: whether each block of metadata is where it should be.
+/// `read` fills a buffer from a place of the image on. Returns what is wrong.
+///
+/// # Errors
+/// `read` failed.
+pub fn tables<E>(
+    head: &[u8],
+    mut read: impl FnMut(&mut [u8], u64) -> Result<(), E>,
+) -> Result<Option<String>, E> {
+    let Some(bytes) = head.first_chunk::<SUPERBLOCK>() else { return Ok(None) };
+    let (inodes, directories, used) = (u64_at(bytes, 64), u64_at(bytes, 72), u64_at(bytes, 40));
+    if inodes > directories || used.saturating_sub(inodes) > MAX_TABLES || used < inodes {
+        return Ok(Some("its inode table is not in front of its directory table".to_owned()));
+    }
+    let mut tail = vec![0; (used - inodes) as usize];
+    read(&mut tail, inodes)?;
+    let tail = Tail { bytes: &tail, start: inodes };
+    let mut at = inodes;
+    while at < directories {
+        match tail.block(at) {
+            Some(next) => at = next,
+            None => return Ok(Some(format!("its inode table is damaged at byte {at}"))),
+        }
+    }
+    if at != directories {
+        return Ok(Some("its inode table goes on into its directory table".to_owned()));
+    }
+    for Lookup { name, at, count, in_block } in LOOKUPS {
+        let number = if count.1 == 2 { u16_at(bytes, count.0).into() } else { u32_at(bytes, count.0) };
+        let start = u64_at(bytes, at);
+        for block in 0..u64::from(number).div_ceil(in_block) {
+            let place = tail.word(start + 8 * block);
+            if place.is_none_or(|place| place >= start || tail.block(place).is_none()) {
+                return Ok(Some(format!("its {name} table is damaged at byte {}", start + 8 * block)));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// The end of an image, from its inode table on.
+struct Tail<'a> {
+    bytes: &'a [u8],
+    start: u64,
+}
+
+impl Tail<'_> {
+    fn at(&self, place: u64, length: usize) -> Option<&[u8]> {
+        let at = usize::try_from(place.checked_sub(self.start)?).ok()?;
+        self.bytes.get(at..at.checked_add(length)?)
+    }
+
+    fn word(&self, place: u64) -> Option<u64> {
+        Some(u64::from_le_bytes(self.at(place, 8)?.try_into().ok()?))
+    }
+
+    /// Returns where a block of metadata ends, if there is one: a length with a bit for "not packed", then as many bytes.
+    fn block(&self, place: u64) -> Option<u64> {
+        let header = u16::from_le_bytes(self.at(place, 2)?.try_into().ok()?);
+        let length = header & 0x7fff;
+        if length == 0 || length > METADATA {
+            return None;
+        }
+        self.at(place + 2, length.into())?;
+        Some(place + 2 + u64::from(length))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use cache::testing::{Need, needs};
 use serde_json::Value;
-use stagegraph::formats::{cpio, iso9660::Iso};
+use stagegraph::formats::cpio;
+use stagegraph::formats::iso9660::{Iso, Platform};
 
 use crate::live::{Live, RELEASE, write_dracut_initrd, write_initrd, write_kernel};
 use crate::world::{run, run_in};
@@ -104,6 +105,50 @@ impl Published {
             bytes.extend(archive(name, &squashfs));
         }
         self.write("netboot/gentoo.combined", bytes);
+    }
+
+    /// Puts archives behind the combined initrd.
+    fn append(&self, archives: &[Vec<u8>]) {
+        let mut bytes = self.read("netboot/gentoo.combined");
+        for archive in archives {
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+            bytes.extend_from_slice(archive);
+        }
+        self.write("netboot/gentoo.combined", bytes);
+    }
+
+    /// Returns where El Torito's entry for a platform has the place of its image, and the place; in bytes of the ISO.
+    fn boot_entry(&self, platform: Platform) -> (usize, usize) {
+        let bytes = self.read(ISO);
+        let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize * 2048;
+        let catalog = word(17 * 2048 + 0x47);
+        let images = Iso::open(&self.iso()).unwrap().boot_images.unwrap();
+        let start = images.iter().find(|image| image.platform == platform).unwrap().start as usize;
+        let entry = (catalog..catalog + 2048).step_by(32).find(|at| word(at + 8) == start).unwrap();
+        (entry + 8, start)
+    }
+
+    /// Overwrites bytes of the ISO.
+    fn overwrite_iso(&self, at: usize, with: &[u8]) {
+        let mut bytes = self.read(ISO);
+        bytes[at..at + with.len()].copy_from_slice(with);
+        self.write(ISO, bytes);
+    }
+
+    /// Has mtools change the EFI system partition of the ISO.
+    fn change_esp(&self, script: &str) {
+        self.write(ISO, self.read(ISO));
+        let (_, start) = self.boot_entry(Platform::Uefi);
+        let script = format!("export MTOOLS_SKIP_CHECK=1; I='{}'@@{start}; {script}", self.iso().display());
+        run_in(&self.dir, "sh", &["-ec", &script]);
+    }
+
+    /// Writes another architecture into an EFI program.
+    fn retarget(&self, name: &str, machine: u16) {
+        let mut bytes = self.read(name);
+        let at = u32::from_le_bytes(bytes[0x3c..0x40].try_into().unwrap()) as usize + 4;
+        bytes[at..at + 2].copy_from_slice(&machine.to_le_bytes());
+        self.write(name, bytes);
     }
 
     fn audit(&self) -> (i32, Value) {
@@ -1009,6 +1054,195 @@ const DAMAGES: &[Damage] = &[
         },
         "is an initrd, but no script",
     ),
+    damage(
+        "loaders",
+        "a loader is the page of a server that lacks it",
+        |set| set.write("netboot/pxelinux.0", "<!DOCTYPE html><title>404 Not Found</title>"),
+        "is no program: it is a page for people",
+    ),
+    damage(
+        "loaders",
+        "an EFI program is empty",
+        |set| set.write("netboot/ipxe.efi", ""),
+        "is no EFI program: it is empty",
+    ),
+    damage(
+        "loaders",
+        "an EFI program is cut off",
+        |set| {
+            let bytes = set.read("netboot/grub/x86_64-efi/core.efi");
+            set.write("netboot/grub/x86_64-efi/core.efi", &bytes[..bytes.len() - 4096]);
+        },
+        "is cut off: it should have",
+    ),
+    damage(
+        "arch",
+        "the folder of GRUB's image names another architecture than it is for",
+        |set| set.retarget("netboot/grub/x86_64-efi/core.efi", 0xaa64),
+        "is for arm64; by its name it is for amd64",
+    ),
+    damage(
+        "arch",
+        "the EFI programs are all for another architecture",
+        |set| {
+            fs::remove_file(set.path("netboot/grub/x86_64-efi/core.efi")).unwrap();
+            set.retarget("netboot/ipxe.efi", 0xaa64);
+            set.retarget("netboot/snponly.efi", 0xaa64);
+        },
+        "is for arm64; the kernels are for amd64 or x86",
+    ),
+    warning(
+        "arch",
+        "one of several EFI programs is for another architecture",
+        |set| set.retarget("netboot/snponly.efi", 0xaa64),
+        "is for arm64; the kernels are for amd64 or x86",
+    ),
+    damage(
+        "arch",
+        "the kernel is that of another architecture",
+        |set| {
+            let mut kernel = vec![0; 0x4000];
+            kernel[0x38..0x3c].copy_from_slice(b"ARM\x64");
+            set.write("netboot/gentoo.vmlinuz", &kernel);
+            set.write(&format!("{ISO}.vmlinuz"), &kernel);
+        },
+        "netboot/grub/x86_64-efi/core.efi: is for amd64; the kernels are for arm64",
+    ),
+    damage(
+        "arch",
+        "the initrd has programs of another architecture",
+        |set| {
+            let init = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\xb7\0";
+            set.write("netboot/gentoo.initrd", archive("init", init));
+        },
+        "with netboot/gentoo.initrd, whose init is for arm64",
+    ),
+    damage(
+        "iso-structure",
+        "two files of a folder have one name",
+        |set| {
+            // Of its two names, the one of Rock Ridge counts.
+            set.patch_iso(b"NM\x0b\x01\x00livecd", b"NM\x0b\x01\x00README");
+            set.patch_iso(b"NM\x0f\x01\x00README.txt", b"NM\x0b\x01\x00README\0\0\0\0");
+        },
+        "stands several times in its folder",
+    ),
+    damage(
+        "iso-boot",
+        "El Torito offers the squashfs to BIOS",
+        |set| {
+            let squashfs = Iso::open(&set.iso()).unwrap().file("image.squashfs").unwrap().extents[0].0;
+            let (entry, _) = set.boot_entry(Platform::Bios);
+            set.overwrite_iso(entry, &((squashfs / 2048) as u32).to_le_bytes());
+        },
+        "its boot image for BIOS, /image.squashfs, is a squashfs, which no firmware starts",
+    ),
+    damage(
+        "iso-boot",
+        "the EFI system partition is all zeros",
+        |set| {
+            let (_, start) = set.boot_entry(Platform::Uefi);
+            set.overwrite_iso(start, &[0; 65536]);
+        },
+        "is no FAT file system",
+    ),
+    damage(
+        "iso-boot",
+        "the image for BIOS is all zeros",
+        |set| {
+            let (_, start) = set.boot_entry(Platform::Bios);
+            set.overwrite_iso(start, &[0; 2048]);
+        },
+        "is no program: it begins with zeros",
+    ),
+    damage(
+        "iso-boot",
+        "the EFI system partition lost its program",
+        |set| set.change_esp("mdel -i \"$I\" ::EFI/BOOT/BOOTX64.EFI"),
+        "has no EFI/BOOT/BOOTX64.EFI",
+    ),
+    warning(
+        "iso-boot",
+        "the boot sector has no code",
+        |set| set.overwrite_iso(0, &[0; 440]),
+        "BIOS starts it from a disc alone",
+    ),
+    damage(
+        "volume-id",
+        "a menu in the EFI system partition looks for another volume",
+        |set| {
+            let text = "menuentry 'Gentoo' {\n linux /boot/gentoo dokeymap root=live:CDLABEL=Tiny-20250102 rd.live.dir=/ \
+                        rd.live.squashimg=image.squashfs cdroot\n initrd /boot/gentoo.igz\n}\n";
+            fs::write(set.path("esp.cfg"), text).unwrap();
+            set.change_esp("mcopy -i \"$I\" esp.cfg ::EFI/BOOT/grub.cfg; rm esp.cfg");
+        },
+        ":/EFI/BOOT/grub.cfg:2: it looks for the volume",
+    ),
+    damage(
+        "kernel",
+        "the kernels of both are cut off",
+        |set| {
+            // Their headers say more.
+            set.flip_in_iso("boot/gentoo", 0x1f6);
+            set.flip("netboot/gentoo.vmlinuz", 0x1f6);
+            set.flip(&format!("{ISO}.vmlinuz"), 0x1f6);
+        },
+        "is cut off: by its header it has",
+    ),
+    damage(
+        "combined",
+        "an archive behind the squashfs replaces a file of the ISO's initrd",
+        |set| set.append(&[archive("usr/lib/dracut/modules.txt", b"base evil")]),
+        "replaces /usr/lib/dracut/modules.txt of the ISO's initrd",
+    ),
+    damage(
+        "combined",
+        "an archive behind the squashfs adds words to the command line",
+        |set| {
+            set.append(&[
+                folder("etc"),
+                folder("etc/cmdline.d"),
+                archive("etc/cmdline.d/x.conf", b"root=/dev/sda9"),
+            ])
+        },
+        "adds words to the command line",
+    ),
+    damage(
+        "combined",
+        "a later entry empties the squashfs",
+        |set| set.append(&[archive("image.squashfs.img", b"")]),
+        "there is no squashfs in what follows",
+    ),
+    warning(
+        "combined",
+        "an archive behind the squashfs adds a file",
+        |set| set.append(&[archive("authorized_keys", b"ssh-ed25519 x")]),
+        "has 1 file that the ISO's initrd lacks: /authorized_keys",
+    ),
+    warning(
+        "initramfs",
+        "a file of the initrd lies in a folder that no entry makes",
+        |set| set.append(&[archive("lost/file", b"x")]),
+        "the kernel does not make lost/file: no entry makes the folder",
+    ),
+    damage(
+        "squashfs-image",
+        "the squashfs lies in a folder that no entry of the initrd makes",
+        |set| set.combine(0, &["live/image.squashfs.img"]),
+        "no entry makes the folder that it lies in",
+    ),
+    damage(
+        "squashfs-image",
+        "the tables of the squashfs are zeros",
+        |set| {
+            let bytes = set.read("netboot/image.squashfs");
+            let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+            let (inodes, used) = (word(64), word(40));
+            let start = Iso::open(&set.iso()).unwrap().file("image.squashfs").unwrap().extents[0].0;
+            set.overwrite_iso((start + inodes) as usize, &vec![0; (used - inodes) as usize]);
+        },
+        "/image.squashfs: is no sound squashfs: its inode table is damaged",
+    ),
 ];
 
 fn initrd_of_nobody() -> Vec<u8> {
@@ -1019,6 +1253,13 @@ fn initrd_of_nobody() -> Vec<u8> {
 fn archive(name: &str, content: &[u8]) -> Vec<u8> {
     let (before, behind) = cpio::around(name, content.len() as u64).unwrap();
     [before, content.to_vec(), behind].concat()
+}
+
+/// Returns an archive with one folder.
+fn folder(name: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    ::cpio::newc::Builder::new(name).mode(0o040_755).write(&mut bytes, 0).finish().unwrap();
+    ::cpio::newc::trailer(bytes).unwrap()
 }
 
 /// Returns a message without what depends on versions of compressors: sizes and hashes.

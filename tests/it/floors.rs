@@ -35,7 +35,8 @@ const FLOORS: [(&str, &[&str]); 3] = [
     (
         "src",
         &[
-            "config formats memory squashfs hints",
+            "arch config memory squashfs hints",
+            "formats",
             "cmdline http",
             "image boot",
             "manifest",

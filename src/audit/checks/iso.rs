@@ -1,10 +1,11 @@
 //! Checks of the ISO by itself.
 
+use super::arch::is_for_other_firmware;
 use super::select::{count, linux, listed};
 use crate::audit::facts::{Facts, Kind};
+use crate::audit::loaders::Firmware;
 use crate::audit::report::{Check, Outcome};
 use crate::formats::iso9660::Platform;
-use crate::formats::kernel::Machine;
 
 const AGAIN: &str = "fetch the ISO again, or build it again";
 
@@ -15,6 +16,20 @@ pub(super) fn structure(check: &Check, facts: &Facts) -> Outcome {
     if iso.size < iso.volume_size {
         let what = format!("it is cut off: it should have {} bytes and has {}", iso.volume_size, iso.size);
         outcome.differs(&iso.name, what, AGAIN);
+    }
+    for path in &iso.repeated {
+        outcome.differs(
+            path,
+            "stands several times in its folder; boot loaders and Linux take the first one",
+            "make the ISO anew: each name once",
+        );
+    }
+    for path in &iso.dangling {
+        outcome.warns(
+            path,
+            "is a link that leads to nothing on the ISO",
+            "put the file there, or remove the link",
+        );
     }
     outcome.says(format!("whole: {} bytes, volume id {:?}", iso.size, iso.volume_id), "")
 }
@@ -31,32 +46,60 @@ pub(super) fn boot(check: &Check, facts: &Facts) -> Outcome {
             return outcome;
         }
     };
-    if images.is_empty() {
-        outcome.differs(&iso.name, "it has no El Torito catalog: no firmware starts it from a CD", hint);
+    let open_firmware = facts.loaders.iter().filter(|l| l.on_iso && l.firmware == Firmware::OpenFirmware);
+    let open_firmware = open_firmware.filter(|loader| loader.damage.is_none()).count() > 0;
+    if images.is_empty() && !open_firmware {
+        let mut kernels = iso.of_kind(Kind::Kernel).peekable();
+        if kernels.peek().is_some() && kernels.all(is_for_other_firmware) {
+            outcome.warns(
+                &iso.name,
+                "whether it starts is not judged: it has no El Torito catalog, and its kernels are for machines with other firmware",
+                "boot it once",
+            );
+        } else {
+            outcome.differs(&iso.name, "it has no El Torito catalog: no firmware starts it from a CD", hint);
+        }
     }
     let mut offered = Vec::new();
-    for image in images {
+    for boot in images {
+        let image = &boot.image;
         let name = match image.platform {
             Platform::Bios => "BIOS".to_owned(),
             Platform::Uefi => "UEFI".to_owned(),
             Platform::Other(number) => format!("platform {number}"),
         };
+        let of = boot.file.as_ref().map(|file| format!(", /{file},")).unwrap_or_default();
+        if let Some(why) = &boot.damage {
+            let what = format!("its boot image for {name}{of} {why}");
+            outcome.differs(&iso.name, what, hint);
+        }
         if image.start >= iso.size {
             outcome.differs(&iso.name, format!("its boot image for {name} lies beyond its end"), AGAIN);
         } else if image.bootable {
             offered.push((image.platform, name));
         }
     }
-    let is_x86 = iso
+    if offered.is_empty() && !images.is_empty() && !open_firmware {
+        outcome.differs(&iso.name, "none of its boot images is said to be bootable", hint);
+    }
+    if iso.has_empty_boot_code {
+        outcome.warns(
+            &iso.name,
+            "BIOS starts it from a disc alone: its first sector has no code, as a stick needs it",
+            "make it with a boot sector (xorriso --grub2-mbr or -isohybrid-mbr)",
+        );
+    }
+    let is_pc = iso
         .of_kind(Kind::Kernel)
-        .any(|part| part.kernel.as_ref().is_some_and(|kernel| kernel.machine == Machine::X86));
+        .any(|part| part.kernel.as_ref().is_some_and(|kernel| kernel.archs.iter().any(|arch| arch.is_pc())));
     for (platform, name) in [(Platform::Bios, "BIOS"), (Platform::Uefi, "UEFI")] {
         let lacks = !offered.iter().any(|(offered, _)| *offered == platform);
-        if lacks && is_x86 && !images.is_empty() {
+        if lacks && is_pc && !images.is_empty() {
             outcome.warns(&iso.name, format!("there is nothing that {name} could start"), hint);
         }
     }
-    let names = listed(offered.iter().map(|(_, name)| name.as_str()));
+    let open_firmware = open_firmware.then_some("Open Firmware");
+    let names = listed(offered.iter().map(|(_, name)| name.as_str()).chain(open_firmware));
     outcome.says(format!("starts by {names}"), "")
 }
 

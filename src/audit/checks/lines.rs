@@ -24,7 +24,7 @@ pub(super) fn pxelinux(check: &Check, facts: &Facts) -> Outcome {
 }
 
 pub(super) fn grub_net(check: &Check, facts: &Facts) -> Outcome {
-    judge(check, facts, |menu| !menu.on_iso && menu.loader == Loader::Grub)
+    judge(check, facts, |menu| !menu.on_iso && matches!(menu.loader, Loader::Grub | Loader::Bls))
 }
 
 fn judge(check: &Check, facts: &Facts, is_ours: fn(&MenuFacts) -> bool) -> Outcome {
@@ -73,7 +73,7 @@ fn place<'a>(
     for loaded in &entry.initrds {
         let walk = loaded.part.as_ref().and_then(|name| facts.parts.get(name)?.contents());
         if let Some(image) = walk.and_then(|walk| walk.images.first()) {
-            *path = image.path();
+            path.clone_from(&image.path);
             return Squashfs::InInitrd { path };
         }
     }
@@ -145,7 +145,7 @@ fn judge_entry(facts: &Facts, menu: &MenuFacts, entry: &EntryFacts, outcome: &mu
 
 /// Tells whether only the machine knows what a word is.
 fn is_open(menu: &MenuFacts, word: &str) -> bool {
-    menu.loader == Loader::Grub && word.contains("${")
+    matches!(menu.loader, Loader::Grub | Loader::Bls) && word.contains("${")
 }
 
 /// Returns the words whose text is known, and whether nothing of importance can be among the others: GRUB's variables
@@ -310,6 +310,14 @@ pub(super) fn references(check: &Check, facts: &Facts) -> Outcome {
                 format!("names {role} {}, which is not there", missing.form)
             };
             outcome.differs(subject, what, "publish the file under that name, or correct the script");
+        }
+        let has_entries = set_menus(facts).any(|menu| menu.loader == Loader::Bls);
+        if let Some(line) = menu.takes_entries.filter(|_| !has_entries) {
+            outcome.warns(
+                format!("{}:{line}", menu.file),
+                "takes in entries of the Boot Loader Specification, and there are none in loader/entries",
+                "publish them with the set, or remove the command",
+            );
         }
         for problem in &menu.problems {
             let subject = format!("{}:{}", menu.file, problem.line);

@@ -9,7 +9,7 @@ pub(super) fn memory(facts: &Facts) -> Vec<Memory> {
     let Some(squashfs) = facts.iso.squashfs() else { return Vec::new() };
     let mut memory = Vec::new();
     for initrd in facts.iso.of_kind(Kind::Initramfs) {
-        let Some(walk) = initrd.contents() else { continue };
+        let Some(walk) = initrd.contents().filter(|walk| !walk.initramfs.is_microcode()) else { continue };
         let entries = facts.menus.iter().filter(|menu| menu.on_iso).flat_map(|menu| &menu.entries);
         let with =
             entries.filter(|entry| entry.initrds.iter().any(|i| i.part.as_deref() == Some(&initrd.name)));

@@ -12,10 +12,24 @@ pub(super) fn linux(menu: &MenuFacts) -> impl Iterator<Item = &EntryFacts> {
     menu.entries.iter().filter(|entry| !entry.is_memtest)
 }
 
-/// Returns the initrd of an entry: the first that is one by itself.
-pub(super) fn initrd_of<'a>(facts: &'a Facts, menu: &MenuFacts, entry: &EntryFacts) -> Option<&'a Part> {
+/// Returns the initrds of an entry, in order, without files that are put into them.
+pub(super) fn initrds_of<'a>(
+    facts: &'a Facts,
+    menu: &MenuFacts,
+    entry: &EntryFacts,
+) -> impl Iterator<Item = &'a Part> {
     let own = entry.initrds.iter().filter(|loaded| loaded.inside.is_none());
-    own.filter_map(|loaded| facts.part(menu, loaded.part.as_ref()?)).find(|part| part.kind == Kind::Initramfs)
+    let parts: Vec<&Part> = own.filter_map(|loaded| facts.part(menu, loaded.part.as_ref()?)).collect();
+    parts.into_iter().filter(|part| part.kind == Kind::Initramfs)
+}
+
+/// Returns the initrd of an entry that finds the root: the first one that somebody known made; else the first that is more than
+/// microcode.
+pub(super) fn initrd_of<'a>(facts: &'a Facts, menu: &MenuFacts, entry: &EntryFacts) -> Option<&'a Part> {
+    let all: Vec<&Part> = initrds_of(facts, menu, entry).collect();
+    let is_more = |part: &&&Part| part.contents().is_none_or(|walk| !walk.initramfs.is_microcode());
+    let known = all.iter().find(|part| part.family().is_some());
+    known.or_else(|| all.iter().find(is_more)).or(all.first()).copied()
 }
 
 /// Tells whether a part of the set is used: a menu boots it, or no menu boots anything.

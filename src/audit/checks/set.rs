@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::memory::memory as computed;
 use super::select::{is_booted, set_menus};
-use crate::audit::facts::{Facts, Kind, Part, Target};
+use crate::audit::facts::{Facts, Kind, Target, article};
 use crate::audit::report::{Check, Outcome};
 use crate::manifest::Way;
 
@@ -169,18 +169,9 @@ pub(super) fn leftovers(check: &Check, facts: &Facts) -> Outcome {
             && !fetched.contains(file)
             && !listed_files.contains(part.name.as_str())
         {
-            let what = format!("is {}, but no script, menu or list names it", article(part));
+            let what = format!("is {}, but no script, menu or list names it", article(part.kind));
             outcome.warns(&part.name, what, "remove it, or say how it is booted");
         }
     }
     outcome.says("none", "")
-}
-
-fn article(part: &Part) -> &'static str {
-    match part.kind {
-        Kind::Kernel => "a kernel",
-        Kind::Initramfs => "an initrd",
-        Kind::Squashfs => "a squashfs",
-        _ => "a file",
-    }
 }

@@ -5,58 +5,78 @@ use std::io::Read;
 
 use super::super::facts::{Kind, Part};
 use super::super::set::names_in_set;
-use super::super::sniff::{HEAD, kind_of, loader_of, look, parse};
+use super::super::sniff::{HEAD, kind_of, look};
 use super::super::{place, walk};
 use super::Gatherer;
-use super::menus::{Context, Reading, resolve};
+use super::esp::Esp;
 use super::plan::OwnLines;
-use crate::formats::{checksums, squashfs};
+use super::reading::{Source, menus_of};
+use crate::formats::iso9660::Iso;
+use crate::formats::{checksums, kernel, squashfs};
 
 /// Files of an ISO whose first bytes are looked at.
 const MAX_LOOKS: usize = 512;
 
-impl<'a> Gatherer<'a> {
-    pub(super) fn iso_text(&mut self, path: &str) -> Option<String> {
-        let file = self.iso.file(path)?;
+/// The files of an ISO and of its EFI system partitions.
+struct Medium<'a> {
+    iso: &'a Iso,
+    esps: &'a [Esp],
+    unreadable: Vec<(String, String)>,
+}
+
+impl Source for Medium<'_> {
+    fn text(&mut self, name: &str) -> Option<String> {
+        for esp in self.esps {
+            if let Some((_, file)) = esp.files.iter().find(|(path, _)| esp.shown(path) == name) {
+                return Some(String::from_utf8_lossy(&file.start).into_owned());
+            }
+        }
+        let file = self.iso.file(name)?;
         let mut text = Vec::new();
         match self.iso.reader(file).take(place::MAX_TEXT).read_to_end(&mut text) {
             Ok(_) => Some(String::from_utf8_lossy(&text).into_owned()),
             Err(error) => {
-                self.unreadable.push((format!("/{path}"), error.to_string()));
+                self.unreadable.push((name.to_owned(), error.to_string()));
                 None
             }
         }
     }
 
-    pub(super) fn read_iso_menus(&mut self) {
-        let names = self.iso.files.keys().rev().map(ToString::to_string);
-        let mut reading = Reading::of(names.filter(|path| loader_of(path, b"").is_some()));
-        while let Some(path) = reading.next() {
-            let alone = || Some(Context::on_medium(&path, loader_of(&path, b"")?));
-            let Some(context) = reading.given(&path).or_else(alone) else { continue };
-            let Some(text) = self.iso_text(&path).filter(|text| context.takes(text.as_bytes())) else {
-                continue;
-            };
-            let menu = parse(context.loader, &text, &context.handed);
-            let iso = self.iso;
-            let mut find = |form: &str| {
-                // On a medium, a path with a slash in front is whole.
-                let path = match form.strip_prefix('/') {
-                    Some(path) => path.trim_start_matches('/').to_owned(),
-                    None => names_in_set(form, &context.folder)?.into_iter().next().unwrap_or_default(),
-                };
-                Ok(iso.file(&path).is_some().then(|| format!("/{path}")))
-            };
-            let (facts, goes_on) = resolve(&format!("/{path}"), context.loader, true, menu, &mut find);
-            for (next, handed) in goes_on {
-                reading.go_on(next.trim_start_matches('/').to_owned(), &context, handed);
-            }
-            self.menus.retain(|known| known.file != facts.file);
-            if !facts.entries.is_empty() || !facts.searched.is_empty() {
-                self.menus.push(facts);
-            }
+    fn find(&self, form: &str, folder: &str) -> Result<Option<String>, ()> {
+        // On a medium, a path with a slash in front is whole.
+        let path = match form.strip_prefix('/') {
+            Some(path) => path.trim_start_matches('/').to_owned(),
+            None => names_in_set(form, folder)?.into_iter().next().unwrap_or_default(),
+        };
+        if let Some(path) = self.iso.resolve(&path).filter(|path| self.iso.files.contains_key(path)) {
+            return Ok(Some(format!("/{path}")));
         }
-        self.menus.sort_by(|a, b| a.file.cmp(&b.file));
+        // What starts from the EFI system partition finds its files there as well.
+        Ok(self.esps.iter().find_map(|esp| Some(esp.shown(esp.find(&path)?))))
+    }
+}
+
+impl<'a> Gatherer<'a> {
+    pub(super) fn iso_text(&mut self, path: &str) -> Option<String> {
+        let mut medium = Medium { iso: self.iso, esps: &[], unreadable: Vec::new() };
+        let text = medium.text(&format!("/{path}"));
+        self.unreadable.append(&mut medium.unreadable);
+        text
+    }
+
+    /// Reads the menus of the ISO and of its EFI system partition, and those they go on to.
+    pub(super) fn read_iso_menus(&mut self) {
+        let on_esp = |esp: &Esp| esp.files.keys().map(|path| esp.shown(path)).collect::<Vec<_>>();
+        let names: Vec<String> = self
+            .esps
+            .iter()
+            .flat_map(on_esp)
+            .chain(self.iso.files.keys().rev().map(|path| format!("/{path}")))
+            .collect();
+        let mut medium = Medium { iso: self.iso, esps: &self.esps, unreadable: Vec::new() };
+        self.menus = menus_of(&mut medium, names);
+        let unreadable = medium.unreadable;
+        self.unreadable.extend(unreadable);
     }
 
     pub(super) fn find_iso_parts(&mut self) {
@@ -95,6 +115,7 @@ impl<'a> Gatherer<'a> {
             }
         }
         // What a menu says is an initrd, is one, whatever it begins with.
+        let mut named_kernels = BTreeSet::new();
         let menus = std::mem::take(&mut self.menus);
         for entry in menus.iter().flat_map(|menu| &menu.entries) {
             let initrds = entry.initrds.iter().filter(|i| i.inside.is_none()).filter_map(|i| i.part.as_ref());
@@ -104,10 +125,24 @@ impl<'a> Gatherer<'a> {
                     self.iso_parts
                         .entry(name.clone())
                         .or_insert_with(|| Part::new(name.clone(), kind, file.size()));
+                    if kind == Kind::Kernel {
+                        named_kernels.insert(name.clone());
+                    }
                 }
             }
         }
         self.menus = menus;
+        for name in named_kernels {
+            let Some(file) = self.iso.file(name.trim_start_matches('/')) else { continue };
+            let Some(part) = self.iso_parts.get_mut(&name).filter(|part| part.kernel.is_none()) else {
+                continue;
+            };
+            let mut head = Vec::new();
+            match self.iso.reader(file).take(kernel::HEAD as u64).read_to_end(&mut head) {
+                Ok(_) => part.kernel = kernel::detect_named(&head),
+                Err(error) => self.unreadable.push((name, error.to_string())),
+            }
+        }
     }
 
     /// Reads the checksums that catalyst puts on an ISO (`livecd/verify`).
@@ -122,6 +157,43 @@ impl<'a> Gatherer<'a> {
             };
             parsed.files.into_iter().map(|line| (line.clone(), file(&line))).collect()
         }))
+    }
+
+    /// Reads the ISO's kernels for the releases that their first bytes do not tell; one whose bytes are in the set was read there.
+    pub(super) fn read_iso_releases(&mut self, parts: &BTreeMap<String, Part>) {
+        let iso = self.iso;
+        for part in self.iso_parts.values_mut() {
+            let digest = part.digest();
+            let Some(kernel) = part.kernel.as_mut().filter(|kernel| kernel.hides_release()) else { continue };
+            let same = parts.values().find(|other| digest.is_some() && other.digest() == digest);
+            kernel.release = match same.and_then(|same| same.kernel.as_ref()) {
+                Some(same) => same.release.clone(),
+                None => match iso.file(part.name.trim_start_matches('/')) {
+                    Some(file) => match kernel.read_release(iso.reader(file)) {
+                        Ok(release) => release,
+                        Err(error) => {
+                            self.unreadable.push((part.name.clone(), error.to_string()));
+                            None
+                        }
+                    },
+                    None => None,
+                },
+            };
+        }
+    }
+
+    /// Looks at the tables of the ISO's squashfs; returns what is wrong with them.
+    pub(super) fn tables(&mut self, squashfs: Option<&str>) -> Option<String> {
+        let part = self.iso_parts.get(squashfs?)?;
+        part.superblock.as_ref()?.as_ref().ok()?;
+        let file = self.iso.file(part.name.trim_start_matches('/'))?;
+        match squashfs::tables(&part.head, |buffer, at| self.iso.read_exact_at(file, buffer, at)) {
+            Ok(wrong) => wrong,
+            Err(error) => {
+                self.unreadable.push((part.name.clone(), error.to_string()));
+                None
+            }
+        }
     }
 
     /// Walks the ISO's initrds; one whose bytes are those of the set's was walked with it.

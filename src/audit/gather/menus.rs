@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::checks::is_image;
 use super::super::facts::{EntryFacts, Kind, LoadedPart, Loader, MenuFacts, Missing, Part};
+use super::super::loaders;
 use super::super::set::{Set, SetError, names_in_set};
 use super::super::sniff::{HEAD, first_look, is_memtest, loader_of, parse};
 use super::Gatherer;
+use crate::formats::kernel;
 use crate::formats::menus::{Handed, Menu, Named, Problem, Role};
 
 impl Gatherer<'_> {
@@ -20,6 +22,10 @@ impl Gatherer<'_> {
             let head = match parts.get(&name) {
                 None => {
                     let (part, head) = first_look(&name, &place, &mut self.unreadable);
+                    let head_of = |head: &Vec<u8>| loaders::look(&name, head, part.size, false);
+                    // A kernel may be an EFI program.
+                    let loader = head.as_ref().filter(|_| part.kind != Kind::Kernel).and_then(head_of);
+                    self.loaders.extend(loader);
                     parts.insert(name.clone(), part);
                     head
                 }
@@ -74,6 +80,10 @@ impl Gatherer<'_> {
                     Role::Injected => Kind::Squashfs,
                     Role::Next | Role::Signature => Kind::Other,
                 };
+                let head = || set.files.get(&name)?.head(kernel::HEAD).ok();
+                if part.kind == Kind::Kernel {
+                    part.kernel = head().and_then(|head| kernel::detect_named(&head));
+                }
                 if part.kind == Kind::Squashfs {
                     part.superblock = Some(Err("it does not begin with \"hsqs\"".to_owned()));
                 }
@@ -115,6 +125,7 @@ impl Context {
         let folder = match loader {
             Loader::Ipxe => folder,
             Loader::Pxelinux => folder.strip_suffix("pxelinux.cfg").unwrap_or(folder).trim_end_matches('/'),
+            Loader::Bls => folder.strip_suffix("loader/entries").unwrap_or(folder).trim_end_matches('/'),
             Loader::Grub => folder.strip_suffix("grub").unwrap_or(folder).trim_end_matches('/'),
         };
         Self { loader, folder: folder.to_owned(), handed: Handed::new() }
@@ -122,7 +133,10 @@ impl Context {
 
     /// Of one on a medium, where a relative path begins at the menu's own folder.
     pub(super) fn on_medium(path: &str, loader: Loader) -> Self {
-        let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder).to_owned();
+        let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+        // Paths of a single entry begin at the top of its file system.
+        let folder =
+            if loader == Loader::Bls { folder.trim_end_matches("loader/entries") } else { folder }.to_owned();
         Self { loader, folder, handed: Handed::new() }
     }
 
@@ -131,7 +145,7 @@ impl Context {
         let folder = match self.loader {
             // A script's addresses are those from its own.
             Loader::Ipxe => name.rsplit_once('/').map_or("", |(folder, _)| folder).to_owned(),
-            Loader::Pxelinux | Loader::Grub => self.folder.clone(),
+            Loader::Bls | Loader::Pxelinux | Loader::Grub => self.folder.clone(),
         };
         Self { loader: self.loader, folder, handed }
     }
@@ -140,7 +154,7 @@ impl Context {
     pub(super) fn takes(&self, head: &[u8]) -> bool {
         match self.loader {
             Loader::Ipxe => head.starts_with(b"#!ipxe"),
-            Loader::Pxelinux | Loader::Grub => !head.contains(&0),
+            Loader::Bls | Loader::Pxelinux | Loader::Grub => !head.contains(&0),
         }
     }
 }
@@ -216,7 +230,7 @@ pub(super) fn resolve(
         // Another server's script, or a loader on a medium, is not this set's business.
         let elsewhere = matches!(named.role, Role::Next | Role::Signature)
             && (form.contains("://") || form.contains("${") || on_iso);
-        if loader == Loader::Grub && form.contains("${") {
+        if matches!(loader, Loader::Bls | Loader::Grub) && form.contains("${") {
             let what = format!("{form} is not judged: only the machine knows what the variable holds");
             problems.push(Problem { line: named.line, what, is_certain: false });
         } else if !elsewhere && !form.is_empty() {
@@ -252,6 +266,15 @@ pub(super) fn resolve(
     }
     let goes_on =
         menu.continued.into_iter().filter_map(|next| Some((found(&next.file)?, next.handed))).collect();
-    let searched = menu.searched;
-    (MenuFacts { file: file.to_owned(), loader, on_iso, entries, missing, problems, searched }, goes_on)
+    let facts = MenuFacts {
+        file: file.to_owned(),
+        loader,
+        on_iso,
+        entries,
+        missing,
+        problems,
+        searched: menu.searched,
+        takes_entries: menu.takes_entries,
+    };
+    (facts, goes_on)
 }

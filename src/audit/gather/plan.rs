@@ -2,12 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::facts::{ChecksumFacts, Kind, ManifestFacts, OwnChecksums, Part, Target, span_of};
+use super::super::facts::{
+    ChecksumFacts, Kind, ManifestFacts, MenuFacts, OwnChecksums, Part, Target, places, sequences, span_of,
+};
 use super::super::pass::{self, Learnt, Span, Wanted};
 use super::super::place::Place;
 use super::super::set::Set;
 use crate::formats::checksums::{Algorithm, Checksum};
 use crate::formats::iso9660::{Iso, IsoFile};
+use crate::formats::kernel::Kernel;
 use crate::formats::squashfs;
 
 /// The checksums on the ISO itself, and the files they are about.
@@ -27,23 +30,26 @@ impl<'a> Plan<'a> {
         Self { iso, iso_wanted: Wanted::default(), iso_spans: BTreeMap::new(), wanted: BTreeMap::new() }
     }
 
-    /// Asks for the hashes of kernels, initrds and squashfs, and for what is in the initrds.
-    pub(super) fn wants_parts(&mut self, parts: &BTreeMap<String, Part>, iso_parts: &BTreeMap<String, Part>) {
-        // A combined initrd begins with another one: how long that may be, the others' sizes tell.
-        let initrd_sizes: BTreeSet<u64> = parts
-            .values()
-            .chain(iso_parts.values())
-            .filter(|part| part.kind == Kind::Initramfs)
-            .map(|part| part.size)
-            .collect();
+    /// Asks for the hashes of kernels, initrds and squashfs, for what is in the initrds, and for releases of kernels.
+    pub(super) fn wants_parts(
+        &mut self,
+        parts: &BTreeMap<String, Part>,
+        iso_parts: &BTreeMap<String, Part>,
+        menus: &[MenuFacts],
+    ) {
+        // An initrd may begin with those that the ISO loads, one behind the other: the places follow from their sizes.
+        let spans: BTreeSet<(u64, u64)> =
+            sequences(menus, iso_parts).iter().flat_map(|sequence| places(sequence)).collect();
         for part in parts.values() {
             if matches!(part.kind, Kind::Kernel | Kind::Initramfs | Kind::Squashfs) {
                 let wanted = self.wanted.entry(part.name.clone()).or_default();
                 wanted.whole.push(Algorithm::Blake3);
+                wanted.release = part.kernel.clone().filter(Kernel::hides_release);
                 if part.kind == Kind::Initramfs {
                     wanted.walk = true;
-                    let smaller = initrd_sizes.iter().filter(|size| **size < part.size);
-                    wanted.spans.extend(smaller.map(|size| (Algorithm::Blake3, Span::prefix(*size))));
+                    let inside = spans.iter().filter(|(at, length)| at + length <= part.size);
+                    let inside = inside.filter(|place| **place != (0, part.size));
+                    wanted.spans.extend(inside.map(|place| (Algorithm::Blake3, Span(vec![*place]))));
                 }
             }
         }
@@ -110,6 +116,7 @@ impl<'a> Plan<'a> {
             all.whole.extend(wanted.whole);
             all.spans.extend(wanted.spans);
             all.walk |= wanted.walk;
+            all.release = all.release.take().or(wanted.release);
         }
         for (_, wanted) in &mut files {
             wanted.whole.sort_unstable();
@@ -145,11 +152,14 @@ pub(super) fn learn(part: &mut Part, learnt: Learnt) {
     }
     part.size = learnt.size;
     for ((_, span), hex) in &learnt.spans {
-        if let ([(0, length)], Ok(digest)) = (&span.0[..], hex.parse()) {
-            part.prefixes.insert(*length, digest);
+        if let ([place], Ok(digest)) = (&span.0[..], hex.parse()) {
+            part.spans.insert(*place, digest);
         }
     }
     part.walk = learnt.walk;
+    if let Some(kernel) = &mut part.kernel {
+        kernel.release = kernel.release.take().or(learnt.release);
+    }
     part.hashes = learnt.whole;
 }
 

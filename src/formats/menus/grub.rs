@@ -75,7 +75,7 @@ impl Script {
             "initrd" | "initrd16" | "initrdefi" => self.initrd(number, command, args),
             "search" => self.search(number, args),
             "configfile" | "normal" | "source" | "." => self.go_on(number, args),
-            "blscfg" => self.menu.guess(number, "entries of the Boot Loader Specification are not judged"),
+            "blscfg" => self.menu.takes_entries = Some(number),
             // GRUB takes a command of no such name for an assignment.
             _ => drop(
                 command

@@ -1,0 +1,175 @@
+//! The files of an initramfs as the kernel makes them of its archives, entry by entry (`init/initramfs.c`): a later entry takes
+//! the place of an earlier one, what lies in no folder is not made, and links to folders are followed.
+
+use std::collections::BTreeMap;
+
+use cache::name::{FileName, RelPath, follow};
+
+/// The bits of a mode that say what an entry is, and what they say.
+const TYPE: u32 = 0o170_000;
+const FOLDER: u32 = 0o040_000;
+const FILE: u32 = 0o100_000;
+const LINK: u32 = 0o120_000;
+
+/// What is at a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Node {
+    /// A folder.
+    Folder,
+    /// A regular file.
+    File,
+    /// A symbolic link to this.
+    Link(Vec<u8>),
+    /// A device, a pipe, a socket.
+    Other,
+}
+
+impl Node {
+    /// Tells what an entry of this mode is; `None` for one that the kernel passes over. A link's target is to be filled in.
+    pub fn of_mode(mode: u32) -> Option<Self> {
+        match mode & TYPE {
+            FOLDER => Some(Node::Folder),
+            FILE => Some(Node::File),
+            LINK => Some(Node::Link(Vec::new())),
+            // Character and block devices, pipes, sockets.
+            0o020_000 | 0o060_000 | 0o010_000 | 0o140_000 => Some(Node::Other),
+            _ => None,
+        }
+    }
+}
+
+/// A path that entries made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Made {
+    /// What is there in the end.
+    pub node: Node,
+    /// The first archive that made something there.
+    pub first: usize,
+    /// The archive that made what is there in the end.
+    pub last: usize,
+}
+
+/// All that is there once everything is unpacked.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Files {
+    made: BTreeMap<RelPath, Made>,
+    /// Entries that the kernel does not make, because what they lie in is no folder.
+    pub lost: Vec<String>,
+}
+
+/// Lost entries that are remembered.
+const MAX_LOST: usize = 16;
+
+impl Files {
+    /// Makes an entry of the archive `segment`; returns its path, or nothing where the kernel does not make it.
+    pub fn add(&mut self, name: &str, node: Node, segment: usize) -> Option<RelPath> {
+        let made = self.place(name, &node);
+        if made.is_none() && !is_top(name) && self.lost.len() < MAX_LOST {
+            self.lost.push(name.to_owned());
+        }
+        let path = made?;
+        let first = self.made.get(&path).map_or(segment, |before| before.first);
+        self.made.insert(path.clone(), Made { node, first, last: segment });
+        Some(path)
+    }
+
+    /// Returns where an entry goes, if it can be made there.
+    fn place(&self, name: &str, node: &Node) -> Option<RelPath> {
+        let name = name.trim_end_matches('/');
+        let (folder, file) = name.rsplit_once('/').unwrap_or(("", name));
+        let file = FileName::new(file.as_bytes()).ok()?;
+        let path = if is_top(folder) {
+            file.into()
+        } else {
+            let folder = self.resolve(folder)?;
+            self.made.get(&folder).filter(|made| made.node == Node::Folder)?;
+            folder.join(&file)
+        };
+        // A folder gives way to nothing, unless it is empty.
+        let stays = self.made.get(&path).is_some_and(|before| before.node == Node::Folder)
+            && *node != Node::Folder
+            && self.made.range(path.clone()..).nth(1).is_some_and(|(next, _)| next.is_in(Some(&path)));
+        (!stays).then_some(path)
+    }
+
+    /// Returns where a path leads, through links.
+    pub fn resolve(&self, path: &str) -> Option<RelPath> {
+        follow(path.as_bytes(), |path| match &self.made.get(path)?.node {
+            Node::Link(target) => Some(target.clone()),
+            _ => None,
+        })
+    }
+
+    /// Returns what is at a path, if anything is.
+    pub fn get(&self, path: &RelPath) -> Option<&Made> {
+        self.made.get(path)
+    }
+
+    /// Returns everything that is there, by path.
+    pub fn iter(&self) -> impl Iterator<Item = (&RelPath, &Made)> {
+        self.made.iter()
+    }
+
+    /// Returns how many paths there are.
+    pub fn len(&self) -> usize {
+        self.made.len()
+    }
+
+    /// Tells whether there is nothing.
+    pub fn is_empty(&self) -> bool {
+        self.made.is_empty()
+    }
+}
+
+/// Tells whether a name is that of the top folder.
+fn is_top(name: &str) -> bool {
+    name.split('/').all(|name| matches!(name, "" | "."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> RelPath {
+        RelPath::new(text.as_bytes()).unwrap()
+    }
+
+    fn link(to: &str) -> Node {
+        Node::Link(to.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn the_last_entry_of_a_name_wins_and_folders_that_are_links_are_followed() {
+        let mut files = Files::default();
+        for (name, node, segment) in [
+            (".", Node::Folder, 0),
+            ("usr", Node::Folder, 0),
+            ("usr/lib", Node::Folder, 0),
+            ("lib", link("usr/lib"), 0),
+            ("init", link("/usr/lib/systemd"), 0),
+            ("/lib/a", Node::File, 0),
+            ("./usr/lib/a", Node::File, 1),
+            ("init", Node::File, 1),
+        ] {
+            files.add(name, node, segment);
+        }
+        let made = |name: &str| files.get(&path(name)).cloned();
+        assert_eq!(made("usr/lib/a"), Some(Made { node: Node::File, first: 0, last: 1 }));
+        assert_eq!(made("init"), Some(Made { node: Node::File, first: 0, last: 1 }));
+        assert_eq!(files.resolve("/lib/../lib/a"), Some(path("usr/lib/a")));
+        assert!(files.lost.is_empty(), "{:?}", files.lost);
+    }
+
+    #[test]
+    fn what_lies_in_no_folder_is_not_made() {
+        let mut files = Files::default();
+        assert_eq!(files.add("live/image.img", Node::File, 0), None);
+        files.add("live", Node::File, 0);
+        assert_eq!(files.add("live/image.img", Node::File, 0), None);
+        files.add("live", Node::Folder, 0);
+        assert_eq!(files.add("live/image.img", Node::File, 0), Some(path("live/image.img")));
+        // A folder with something in it stays.
+        assert_eq!(files.add("live", Node::File, 1), None);
+        assert_eq!(files.lost, ["live/image.img", "live/image.img", "live"]);
+    }
+}
