@@ -4,6 +4,7 @@
 use cache::Blob;
 use serde::{Deserialize, Serialize};
 
+use crate::arch::Arch;
 use crate::formats::initramfs::{Family, Initramfs};
 
 /// A kernel and the initrd that goes with it.
@@ -15,6 +16,9 @@ pub struct BootEntry {
     pub kernel: Blob,
     /// The kernel's release, where it says.
     pub release: Option<String>,
+    /// The architectures it may be for: one, none where it does not say, two where a PC's kernel does not say which.
+    #[serde(default)]
+    pub archs: Vec<Arch>,
     /// The initrd, as it is.
     pub initrd: Blob,
     /// Who made the initrd.

@@ -1,6 +1,8 @@
 //! The image as a whole: its names, its dates, its boot arguments.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
 
 use crate::cmdline::Token;
 use crate::config::{Fields, Item, Origin, SpecError, SpecErrors, Value};
@@ -73,8 +75,19 @@ pub struct Image {
     pub bootargs: Vec<Token>,
     /// Consoles that menus offer.
     pub consoles: Vec<Token>,
+    /// The kernels that are meant, by label, where a boot folder has several and does not say.
+    pub kernels: BTreeMap<String, NamedKernel>,
     /// Where all this is written.
     origin: Origin,
+}
+
+/// A kernel that a spec names, and its initrds in the order in which they are loaded; paths begin in the boot folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NamedKernel {
+    /// The kernel.
+    pub kernel: String,
+    /// Its initrds; none where they are to be found.
+    pub initrds: Vec<String>,
 }
 
 /// Tells whether a text can stand in file names, menus and scripts as it is.
@@ -124,6 +137,7 @@ impl Image {
             timestamp,
             bootargs: fields.read("bootargs", tokens).unwrap_or_default(),
             consoles: fields.read("consoles", tokens).unwrap_or_default(),
+            kernels: named_kernels(&fields),
             origin: merged.origin.clone(),
         };
         errors.check(fields.finish());
@@ -158,6 +172,28 @@ impl Image {
     pub fn iso_name(&self) -> String {
         format!("{}.iso", self.name)
     }
+}
+
+/// Reads the table `kernels`.
+fn named_kernels(fields: &Fields<'_>) -> BTreeMap<String, NamedKernel> {
+    let mut kernels = BTreeMap::new();
+    for (label, item) in fields.entries("kernels") {
+        let Some(own) = fields.check(Fields::of(item, &format!("[image.kernels.{label}]"))) else { continue };
+        if let Some((why, right)) = check_label(label) {
+            own.wrong(SpecError::at(&item.origin, why).label(right));
+        }
+        let initrds = own.read("initrd", |item| match item.as_list() {
+            Ok(all) => all.iter().map(|item| item.as_text().map(str::to_owned)).collect(),
+            Err(_) => Ok(vec![item.as_text()?.to_owned()]),
+        });
+        let named = NamedKernel {
+            kernel: own.required_text("kernel").unwrap_or_default().to_owned(),
+            initrds: initrds.unwrap_or_default(),
+        };
+        fields.check(own.finish());
+        kernels.insert(label.to_owned(), named);
+    }
+    kernels
 }
 
 /// Tells what is wrong with a volume id, and what was expected.

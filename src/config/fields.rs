@@ -62,7 +62,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Notes what went wrong, if something did; returns what went well.
-    pub fn check<T>(&self, result: Result<T, Box<SpecError>>) -> Option<T> {
+    pub fn check<T, E: Into<SpecErrors>>(&self, result: Result<T, E>) -> Option<T> {
         self.errors.borrow_mut().check(result)
     }
 

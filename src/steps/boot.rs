@@ -1,20 +1,22 @@
 //! Finds the kernels and the initrds that go with them, by content.
 
-use std::collections::BTreeMap;
-use std::io::Read;
+mod folder;
+mod pair;
 
-use cache::file::OnFile;
-use cache::name::RelPath;
+use std::collections::{BTreeMap, BTreeSet};
+
 use cache::{Blob, Objects, RootTree};
 use graph::{Job, StepError};
 use serde::Serialize;
 
+use self::folder::{Candidate, Folder};
+pub(super) use self::folder::{is_kernel_by_name, is_memtest};
+use self::pair::{By, Pair, Pairing, stem};
+use crate::arch::Arch;
 use crate::boot::{BootEntry, Kernels};
 use crate::config::{Fields, SpecError};
-use crate::formats::compression::Compression;
-use crate::formats::initramfs::{self, Family, Initramfs};
-use crate::formats::kernel;
-use crate::image::{Image, is_plain_name};
+use crate::formats::initramfs::{Family, Initramfs};
+use crate::image::{Image, NamedKernel, is_plain_name};
 
 /// Reads the input `facts` of a node.
 pub(super) fn decode(job: &Job<'_>) -> Result<Kernels, StepError> {
@@ -44,10 +46,24 @@ pub(super) fn given(job: &Job<'_>) -> Result<Kernels, StepError> {
     Ok(kernels)
 }
 
-/// A file of the boot folder.
-struct Candidate<'a> {
-    path: &'a RelPath,
-    blob: Blob,
+/// The architecture that the boot loaders made here are for; those for PCs start kernels of 32 bits too.
+const LOADERS: Arch = Arch::Amd64;
+
+/// Refuses kernels that the boot loaders made here cannot start.
+pub(super) fn check_loaders(kernels: &Kernels) -> Result<(), StepError> {
+    let is_foreign = |entry: &&BootEntry| {
+        !entry.archs.is_empty() && !entry.archs.iter().any(|arch| arch.starts_by(LOADERS))
+    };
+    match kernels.0.iter().find(is_foreign) {
+        None => Ok(()),
+        Some(BootEntry { label, archs, .. }) => Err(StepError::action(format!(
+            "the kernel {label} is for {}; this graph makes boot loaders for {LOADERS}",
+            named(archs)
+        ))
+        .with_hint(
+            "a set without boot loaders can be made of it: extends = \"netboot\", and [node.netboot] loaders = false",
+        )),
+    }
 }
 
 /// What a spec says of the kernels in a boot folder.
@@ -57,6 +73,9 @@ pub(super) struct Hints {
     label: String,
     /// Who made a kernel's initrd, where the initrd does not tell.
     family: BTreeMap<String, Family>,
+    /// The kernels that are meant, where the spec names them.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    kernels: BTreeMap<String, NamedKernel>,
 }
 
 impl Hints {
@@ -74,153 +93,234 @@ impl Hints {
                 ),
             }
         }
-        Self { label: image.label(fields), family }
+        Self { label: image.label(fields), family, kernels: image.kernels.clone() }
     }
 }
 
-/// Finds kernels and initrds in a boot folder.
-pub(super) fn find(objects: &Objects, boot: &RootTree, hints: &Hints) -> Result<Kernels, StepError> {
+/// A kernel that is to be booted, and all that is known of it.
+pub(super) struct Bootable {
+    pub(super) label: String,
+    pub(super) kernel: Blob,
+    pub(super) release: Option<String>,
+    pub(super) archs: Vec<Arch>,
+    /// Its initrds, in the order in which they are loaded.
+    pub(super) initrds: Vec<Blob>,
+    pub(super) family: Family,
+    pub(super) initramfs: Initramfs,
+}
+
+impl Bootable {
+    /// Returns what other steps are told of it; `initrd` is all of its initrds in one.
+    pub(super) fn entry(self, initrd: Blob) -> BootEntry {
+        let Self { label, kernel, release, archs, initrds: _, family, initramfs } = self;
+        BootEntry { label, kernel, release, archs, initrd, family, initramfs }
+    }
+}
+
+/// The kernels of a boot folder, and what is said of those that are left out.
+pub(super) struct Found {
+    pub(super) kernels: Vec<Bootable>,
+    pub(super) remarks: Vec<String>,
+}
+
+/// Finds kernels and the initrds that go with them.
+///
+/// # Errors
+/// There is none that can be booted, or one that the spec names is not there.
+pub(super) fn find(objects: &Objects, boot: &RootTree, hints: &Hints) -> Result<Found, StepError> {
+    let folder = Folder::read(objects, boot)?;
+    let mut pairing = Pairing::new(&folder);
     let mut kernels = Vec::new();
-    let mut initrds = Vec::new();
-    for (path, digest, size) in boot.tree.files() {
-        let blob = Blob { digest, size };
-        let mut head = Vec::new();
-        let reader = boot.open_file(objects, path, &digest, size)?;
-        // A head is not the whole file, so its digest is not compared here; the readers below do that.
-        reader.take(kernel::HEAD as u64).read_to_end(&mut head).on_file("read", path.to_string())?;
-        let candidate = Candidate { path, blob };
-        if is_memtest(path) {
-            continue;
+    let mut left_out = Vec::new();
+    if hints.kernels.is_empty() {
+        for image in &folder.images {
+            match pairing.of(image)? {
+                Ok(pair) => kernels.push(pair),
+                Err(error) => left_out.push((image.file.blob, error)),
+            }
         }
-        let named = || is_kernel_by_name(path, |name| boot.tree.inode(name).is_some());
-        if let Some(found) = kernel::detect(&head) {
-            kernels.push((candidate, found.release));
-        } else if named() {
-            kernels.push((candidate, None));
-        } else if head.starts_with(b"07070") || (Compression::detect(&head).is_some() && !is_text_like(path))
-        {
-            initrds.push(candidate);
-        }
+        once(&mut kernels);
+        // A kernel that has an initrd under one of its names is there.
+        left_out.retain(|(blob, _)| !kernels.iter().any(|pair| pair.image.file.blob == *blob));
     }
-    let listing = || {
-        let names: Vec<_> = boot.tree.files().map(|(path, ..)| path.to_string()).collect();
-        if names.is_empty() { "no files at all".to_owned() } else { names.join(", ") }
+    let mut left_out: Vec<StepError> = left_out.into_iter().map(|(_, error)| error).collect();
+    for (label, named) in &hints.kernels {
+        kernels.push(meant(&folder, &mut pairing, label, named)?);
+    }
+    if folder.images.is_empty() {
+        let listing = folder.listing();
+        let what = format!("the root has no kernel: its boot folder has {listing}");
+        return Err(StepError::action(what).with_hint(
+            "expected a Linux kernel (bzImage, Image, EFI zboot, vmlinux) and its initrd under /boot",
+        ));
+    }
+    let mut found = Vec::new();
+    let labels: Vec<Option<&String>> = match hints.kernels.is_empty() {
+        true => vec![None; kernels.len()],
+        false => hints.kernels.keys().map(Some).collect(),
     };
-    if kernels.is_empty() {
-        return Err(StepError::action(format!("the root has no kernel: its boot folder has {}", listing()))
-            .with_hint("expected a Linux kernel image (bzImage or Image) and its initrd under /boot"));
-    }
-    let single = kernels.len() == 1;
-    let mut entries = Vec::new();
-    for (kernel, release) in kernels {
-        let initrd = pick_initrd(&kernel, &initrds, single).ok_or_else(|| {
-            StepError::action(format!(
-                "no initrd goes with the kernel {}; there are {}",
-                kernel.path,
-                listing()
-            ))
-            .with_hint(
-                "name it like the kernel: vmlinuz-VERSION and initrd.img-VERSION, or LABEL and LABEL.igz",
-            )
-        })?;
-        let label = if single { hints.label.clone() } else { stem(kernel.path).to_owned() };
-        if !is_plain_name(&label) {
-            return Err(StepError::action(format!(
-                "the kernel {} cannot be named in menus: letters, digits, '.', '_', '+' and '-' only",
-                kernel.path
-            )));
+    let file_labels = labels_of(&kernels);
+    for ((pair, label), file_label) in kernels.into_iter().zip(labels).zip(file_labels) {
+        // Who made its initrd is said by the name that it has where it is one of several, or by its only name.
+        let known = [label.or(Some(&file_label)), Some(&hints.label)];
+        let family = known.into_iter().flatten().find_map(|label| hints.family.get(label).copied());
+        match bootable(pair, label.cloned().unwrap_or(file_label), family) {
+            Ok(bootable) => found.push(bootable),
+            Err(error) if label.is_some() => return Err(error),
+            Err(error) => left_out.push(error),
         }
-        let reader = boot.open_file(objects, initrd.path, &initrd.blob.digest, initrd.blob.size)?;
-        let initramfs = initramfs::read(reader)
-            .map_err(|error| StepError::action(format!("the initrd {}: {error}", initrd.path)))?;
-        entries.push(pair(&kernel, release, initrd, initramfs, label, hints)?);
     }
-    entries.sort_by(|a, b| a.label.cmp(&b.label));
-    let labels: BTreeMap<_, _> = entries.iter().map(|entry| (&entry.label, ())).collect();
-    if labels.len() != entries.len() {
-        return Err(StepError::action("two kernels have the same name, in different folders"));
+    if found.is_empty() {
+        let first = left_out.into_iter().next();
+        return Err(first.unwrap_or_else(|| StepError::action("the root has no kernel that can be booted")));
     }
-    Ok(Kernels(entries))
+    if let [only] = &mut found[..]
+        && hints.kernels.is_empty()
+    {
+        only.label.clone_from(&hints.label);
+    }
+    check_labels(&found, hints, &left_out)?;
+    found.sort_by(|a, b| a.label.cmp(&b.label));
+    let mut remarks = pairing.remarks;
+    remarks.extend(left_out.iter().map(|error| format!("a kernel is left out: {error}")));
+    Ok(Found { kernels: found, remarks })
 }
 
-/// Puts a kernel and its initrd together, if they fit.
-fn pair(
-    kernel: &Candidate<'_>,
-    release: Option<String>,
-    initrd: &Candidate<'_>,
-    initramfs: Initramfs,
-    label: String,
-    hints: &Hints,
-) -> Result<BootEntry, StepError> {
-    let family = initramfs.family.or_else(|| hints.family.get(&label).copied()).ok_or_else(|| {
-        StepError::action(format!("the initrd {} was made by neither dracut nor genkernel", initrd.path))
-            .with_hint(
-                "live media need dracut's dmsquash-live module or genkernel's live support in the initrd",
-            )
+/// Leaves out what is there under another name as well: the same kernel with the same initrds, and what was guessed of a kernel
+/// that a menu has.
+fn once(pairs: &mut Vec<Pair<'_>>) {
+    let kernel = |pair: &Pair<'_>| pair.image.file.blob;
+    let initrds = |pair: &Pair<'_>| pair.initrds.iter().map(|initrd| initrd.blob).collect::<Vec<_>>();
+    let in_menus: Vec<Blob> = pairs.iter().filter(|pair| pair.by == By::Menu).map(kernel).collect();
+    let mut seen = Vec::new();
+    pairs.retain(|pair| {
+        let is_known = seen.contains(&(kernel(pair), initrds(pair)));
+        seen.push((kernel(pair), initrds(pair)));
+        match pair.by {
+            By::Names => true,
+            By::Menu => !is_known,
+            By::Guess => !is_known && !in_menus.contains(&kernel(pair)),
+        }
+    });
+}
+
+/// Returns the pair that a spec names.
+fn meant<'f>(
+    folder: &'f Folder<'f>,
+    pairing: &mut Pairing<'f>,
+    label: &str,
+    named: &NamedKernel,
+) -> Result<Pair<'f>, StepError> {
+    let missing = |what: &str, path: &str| {
+        let listing = folder.listing();
+        StepError::action(format!("[image.kernels.{label}]: there is no {what} {path}; there are {listing}"))
+            .with_hint("paths begin in the boot folder")
+    };
+    let is = |file: &Candidate, path: &str| file.path.as_bytes() == path.as_bytes();
+    let image = folder.images.iter().find(|image| is(&image.file, &named.kernel));
+    let image = image.ok_or_else(|| missing("kernel", &named.kernel))?;
+    if named.initrds.is_empty() {
+        return pairing.of(image)?;
+    }
+    let initrd = |path: &String| folder.initrds.iter().find(|file| is(file, path)).cloned();
+    let initrds = named.initrds.iter().map(|path| initrd(path).ok_or_else(|| missing("initrd", path)));
+    pairing.join(image, By::Menu, initrds.collect::<Result<_, _>>()?)?
+}
+
+/// Returns what kernels are called by their files: what is left of the name; of one that has none of its own the release, or the
+/// folder.
+fn labels_of(kernels: &[Pair<'_>]) -> Vec<String> {
+    let plain = |pair: &Pair<'_>| {
+        let path = pair.image.path();
+        let stem = stem(path);
+        let folder = path.parent().map(|folder| String::from_utf8_lossy(folder.file_name()).into_owned());
+        match stem.to_ascii_lowercase().as_str() {
+            "vmlinuz" | "vmlinux" | "linux" | "kernel" | "bzimage" | "image" => {
+                pair.image.release().map(str::to_owned).or(folder).unwrap_or_else(|| stem.to_owned())
+            }
+            _ => stem.to_owned(),
+        }
+    };
+    let labels: Vec<String> = kernels.iter().map(plain).collect();
+    let is_repeated = |label: &String| labels.iter().filter(|other| *other == label).count() > 1;
+    let longer = kernels.iter().zip(&labels).map(|(pair, label)| match pair.image.release() {
+        // Two folders may have a kernel of one name.
+        Some(release) if is_repeated(label) && !label.contains(release) => format!("{label}-{release}"),
+        _ => label.clone(),
+    });
+    longer.collect()
+}
+
+/// Puts together what is known of a kernel and its initrds, if they fit.
+fn bootable(pair: Pair<'_>, label: String, family: Option<Family>) -> Result<Bootable, StepError> {
+    let Pair { image, initrds, initramfs, .. } = pair;
+    let (path, release) = (image.path(), image.release());
+    let names: Vec<String> = initrds.iter().map(|initrd| initrd.path.to_string()).collect();
+    let names = names.join(" with ");
+    let family = initramfs.family.or(family).ok_or_else(|| {
+        StepError::action(format!("the initrd {names} was made by neither dracut nor genkernel")).with_hint(
+            "live media need dracut's dmsquash-live module or genkernel's live support in the initrd",
+        )
     })?;
-    if let Some(release) = &release
+    if let Some(release) = release
         && !initramfs.kernels.is_empty()
         && !initramfs.kernels.contains(release)
     {
         let other: Vec<_> = initramfs.kernels.iter().map(String::as_str).collect();
         return Err(StepError::action(format!(
-            "the kernel {} is {release}, but the initrd {} has modules for {}",
-            kernel.path,
-            initrd.path,
+            "the kernel {path} is {release}, but the initrd {names} has modules for {}",
             other.join(", ")
         )));
     }
-    Ok(BootEntry { label, kernel: kernel.blob, release, initrd: initrd.blob, family, initramfs })
-}
-
-/// Tells whether a file is a memory test: those have a kernel's header, but no initrd.
-pub(super) fn is_memtest(path: &RelPath) -> bool {
-    String::from_utf8_lossy(path.file_name()).to_lowercase().contains("memtest")
-}
-
-/// Tells whether a file is a kernel by catalyst's layout, whatever its architecture: `LABEL`, with `LABEL.igz` beside it.
-pub(super) fn is_kernel_by_name(path: &RelPath, exists: impl Fn(&RelPath) -> bool) -> bool {
-    RelPath::new(&[path.as_bytes(), b".igz"].concat()).is_ok_and(|initrd| exists(&initrd))
-}
-
-/// Compressed files that lie in boot folders and are no initrds.
-fn is_text_like(path: &RelPath) -> bool {
-    let name = String::from_utf8_lossy(path.file_name()).into_owned();
-    [".gz", ".svgz", ".map", ".mod", ".pf2", ".png", ".jpg"].iter().any(|end| name.ends_with(end))
-        && !name.starts_with("init")
-}
-
-/// Returns what is left of a kernel's or initrd's name without the usual beginnings and endings.
-fn stem(path: &RelPath) -> &str {
-    let name = std::str::from_utf8(path.file_name()).unwrap_or_default();
-    let starts = ["vmlinuz-", "kernel-", "linux-", "bzImage-", "initrd.img-", "initramfs-", "initrd-"];
-    let ends = [".igz", ".img", ".gz", ".xz", ".initrd"];
-    let name = starts.iter().find_map(|start| name.strip_prefix(start)).unwrap_or(name);
-    ends.iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name)
-}
-
-fn pick_initrd<'a>(
-    kernel: &Candidate<'_>,
-    initrds: &'a [Candidate<'a>],
-    single: bool,
-) -> Option<&'a Candidate<'a>> {
-    let same_folder = |initrd: &&Candidate<'_>| initrd.path.parent() == kernel.path.parent();
-    let named = initrds.iter().filter(same_folder).find(|initrd| stem(initrd.path) == stem(kernel.path));
-    match initrds {
-        [only] if single => Some(only),
-        _ => named,
+    let archs = image.kernel.as_ref().map(|kernel| kernel.archs.clone()).unwrap_or_default();
+    if let Some(program) = &initramfs.program
+        && !archs.is_empty()
+        && !archs.iter().any(|arch| arch.runs(program.arch))
+    {
+        return Err(StepError::action(format!(
+            "the kernel {path} is for {}, but {} in the initrd {names} is for {}",
+            named(&archs),
+            program.name,
+            program.arch
+        )));
     }
+    Ok(Bootable {
+        label,
+        kernel: image.file.blob,
+        release: release.map(str::to_owned),
+        archs,
+        initrds: initrds.iter().map(|initrd| initrd.blob).collect(),
+        family,
+        initramfs: (*initramfs).clone(),
+    })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Returns the names of architectures, for a sentence.
+pub(super) fn named(archs: &[Arch]) -> String {
+    archs.iter().map(|arch| arch.name()).collect::<Vec<_>>().join(" or ")
+}
 
-    #[test]
-    fn kernels_and_initrds_go_together_by_name() {
-        let stems =
-            ["boot/vmlinuz-6.1", "initrd.img-6.1", "initramfs-6.1.img", "kernel-6.1", "gentoo", "gentoo.igz"];
-        let stems = stems.map(|path| stem(&RelPath::new(path.as_bytes()).unwrap()).to_owned());
-        assert_eq!(stems, ["6.1", "6.1", "6.1", "6.1", "gentoo", "gentoo"]);
+/// Checks that menus can name each kernel, that no two have one name, and that those the spec asks for are there.
+fn check_labels(found: &[Bootable], hints: &Hints, left_out: &[StepError]) -> Result<(), StepError> {
+    for Bootable { label, .. } in found {
+        if !is_plain_name(label) {
+            return Err(StepError::action(format!(
+                "the kernel {label} cannot be named in menus: letters, digits, '.', '_', '+' and '-' only"
+            )));
+        }
     }
+    let labels: BTreeSet<&String> = found.iter().map(|kernel| &kernel.label).collect();
+    if labels.len() != found.len() {
+        return Err(StepError::action("two kernels have the same name, in different folders")
+            .with_hint("name them in the spec: [image.kernels.LABEL] kernel = \"…\""));
+    }
+    if let Some(missing) = hints.family.keys().find(|label| !labels.contains(label))
+        && hints.family.len() > 1
+    {
+        let why: String = left_out.iter().map(|error| format!("; {error}")).collect();
+        return Err(StepError::action(format!(
+            "the kernel {missing}, which the spec names, is not there{why}"
+        )));
+    }
+    Ok(())
 }

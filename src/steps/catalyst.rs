@@ -111,7 +111,7 @@ impl Catalyst {
         };
         let (root, root_tree) = packed(&request.stage_path)?;
         let (medium, medium_tree) = packed(&request.iso_root)?;
-        let boot = boot_files(objects, &medium_tree, Some(b"boot/"))?;
+        let boot = boot_files(objects, &medium_tree, Some(b"boot"), &mut |text| job.remark(text))?;
         let packages = json(&inputs::packages(&root_tree.tree));
         Ok(BTreeMap::from([
             ("root".to_owned(), root),

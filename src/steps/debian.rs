@@ -354,7 +354,10 @@ impl Step for Debian {
         let pack = job.objects.adopt(&path)?.digest;
         let bytes = Bytes::Pack { pack, index };
         let digest = job.objects.put_tree(&tree)?;
-        let boot = boot_files(job.objects, &job.objects.open_tree(&digest, &bytes)?, Some(b"boot/"))?;
+        let boot =
+            boot_files(job.objects, &job.objects.open_tree(&digest, &bytes)?, Some(b"boot"), &mut |text| {
+                job.remark(text)
+            })?;
         let listing: Vec<_> = packages.iter().map(Package::listing).collect();
         Ok(BTreeMap::from([
             ("root".to_owned(), Output { object: Object::Tree(digest), bytes }),

@@ -1,24 +1,26 @@
 //! `import`: a root from a folder, a tar, or a live ISO that somebody else made.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use cache::file::OnFile;
 use cache::ingest::TarError;
-use cache::name::RelPath;
+use cache::name::{RelPath, follow};
 use cache::stat::Stat;
+use cache::tree::Node;
 use cache::{Blob, Bytes, Object, Objects, Output, RootTree, TreeDigest};
 use graph::{Fault, Job, Resolved, Resolving, Step, StepError};
 use serde::{Deserialize, Serialize};
 
 use super::boot::{is_kernel_by_name, is_memtest};
 use super::kind::{Inputs, Kind, Made, folder};
+use crate::audit::{iso_menus, may_be_menu};
 use crate::config::{Fields, SpecError};
 use crate::formats::compression::Compression;
 use crate::formats::iso9660::{Iso, IsoError, IsoFile};
-use crate::formats::kernel;
+use crate::formats::{kernel, squashfs};
 use crate::image::Image;
 
 /// Gives `root` (a tree, or the squashfs of an ISO), `boot` (what lies under `/boot`), an empty list of `packages`,
@@ -28,6 +30,9 @@ pub(super) const KIND: Kind =
 
 /// Where live ISOs have their squashfs: Gentoo's, then those of dracut's tools.
 const SQUASHFS_PATHS: [&str; 3] = ["image.squashfs", "LiveOS/squashfs.img", "live/filesystem.squashfs"];
+
+/// Menus longer than this are none.
+const MAX_MENU: u64 = 1 << 20;
 
 struct Import {
     path: PathBuf,
@@ -164,7 +169,7 @@ impl Step for Import {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     /// Nothing: what is at the paths counts, not the paths.
@@ -210,11 +215,13 @@ impl Step for Import {
             let digest: TreeDigest = job.resolved.sources[name].parse().map_err(StepError::environment)?;
             Ok(Some((digest, bytes.clone(), job.objects.open_tree(&digest, bytes)?)))
         };
-        let mut boot =
-            opened("boot")?.map(|(_, _, tree)| boot_files(job.objects, &tree, None)).transpose()?;
+        let mut remark = |text: String| job.remark(text);
+        let mut boot = opened("boot")?
+            .map(|(_, _, tree)| boot_files(job.objects, &tree, None, &mut remark))
+            .transpose()?;
         let root: Output = if let Some((digest, bytes, tree)) = opened("root")? {
             if boot.is_none() {
-                boot = Some(boot_files(job.objects, &tree, Some(b"boot/"))?);
+                boot = Some(boot_files(job.objects, &tree, Some(b"boot"), &mut remark)?);
             }
             Output { object: Object::Tree(digest), bytes }
         } else {
@@ -223,10 +230,7 @@ impl Step for Import {
             if boot.is_none() {
                 boot = Some(iso_boot_files(job, &iso)?);
             }
-            let squashfs = SQUASHFS_PATHS.iter().find_map(|path| iso.file(path)).ok_or_else(|| {
-                StepError::action(format!("{} has no squashfs", path.display()))
-                    .with_hint(format!("looked for {}", SQUASHFS_PATHS.join(", ")))
-            })?;
+            let squashfs = find_squashfs(&iso, path)?;
             let blob = copy_out(job, &iso, squashfs, "copying the squashfs")?;
             // What was hashed must be what was read.
             if job.objects.file_digest(path)?.to_string() != job.resolved.sources["iso"] {
@@ -268,22 +272,51 @@ pub(super) fn read_folder(
     Ok((objects.put_tree(&tree)?, Bytes::Directory { path }))
 }
 
-/// Copies the files below `prefix` of a tree into the store.
+/// Copies the files of a boot folder into the store: all below `prefix` of a tree, or all of it. A link counts as the file that
+/// it leads to inside the tree; `remark` is told of those that lead nowhere.
 pub(super) fn boot_files(
     objects: &Objects,
     root: &RootTree,
     prefix: Option<&[u8]>,
+    remark: &mut dyn FnMut(String),
 ) -> Result<Vec<(String, Blob)>, StepError> {
+    let link = |path: &RelPath| match &root.tree.inode(path)?.node {
+        Node::Symlink(target) => Some(target.clone()),
+        _ => None,
+    };
+    // The folder may be a link itself, to `usr/boot` or the like.
+    let top = prefix.and_then(|prefix| follow(prefix, link));
     let mut files = Vec::new();
-    for (path, digest, size) in root.tree.files() {
-        let inner = path.as_bytes().strip_prefix(prefix.unwrap_or_default());
+    for (path, _) in root.tree.entries() {
+        let Some(inode) = root.tree.inode(path) else { continue };
+        let inner = match &top {
+            Some(top) => {
+                path.as_bytes().strip_prefix(top.as_bytes()).and_then(|rest| rest.strip_prefix(b"/"))
+            }
+            None if prefix.is_some() => None,
+            None => Some(path.as_bytes()),
+        };
         let Some(name) = inner.and_then(|name| std::str::from_utf8(name).ok()) else { continue };
+        let (path, inode) = match inode.node {
+            Node::Symlink(_) => {
+                let target = follow(path.as_bytes(), link);
+                match target.and_then(|target| Some((target.clone(), root.tree.inode(&target)?))) {
+                    Some(found) => found,
+                    None => {
+                        remark(format!("{path} is a link that leads to nothing in the root"));
+                        continue;
+                    }
+                }
+            }
+            _ => (path.clone(), inode),
+        };
+        let Node::File { digest, size } = inode.node else { continue };
         // A kernel that did not change is there already.
         let blob = if objects.contains(&digest)? && objects.verified(&digest).is_ok() {
             Blob { digest, size }
         } else {
             let mut writer = objects.writer()?;
-            writer.copy_from(root.open_file(objects, path, &digest, size)?)?;
+            writer.copy_from(root.open_file(objects, &path, &digest, size)?)?;
             writer.commit()?
         };
         files.push((name.to_owned(), blob));
@@ -306,26 +339,66 @@ fn copy_out(job: &Job<'_>, iso: &Iso, file: &IsoFile, doing: &str) -> Result<Blo
     }
 }
 
-/// Copies kernels and initrds out of an ISO: whatever lies beside a kernel.
+/// Copies out of an ISO what is needed to boot it: kernels and what lies beside them, what its menus name, and the menus.
 fn iso_boot_files(job: &Job<'_>, iso: &Iso) -> Result<Vec<(String, Blob)>, StepError> {
-    let mut folders: Vec<Option<RelPath>> = Vec::new();
+    let mut folders: BTreeSet<Option<RelPath>> = BTreeSet::new();
+    let mut wanted: BTreeSet<RelPath> = BTreeSet::new();
+    for entry in iso_menus(iso).iter().flat_map(|menu| &menu.entries).filter(|entry| !entry.is_memtest) {
+        let initrds = entry.initrds.iter().filter_map(|loaded| loaded.part.as_ref());
+        wanted.extend(entry.kernel.iter().chain(initrds).filter_map(|name| iso.resolve(name)));
+    }
     for (path, file) in &iso.files {
         let mut head = Vec::new();
         let reader = iso.reader(file).take(kernel::HEAD as u64).read_to_end(&mut head);
         reader.on_file("read", path.to_string())?;
         let is_kernel =
             kernel::detect(&head).is_some() || is_kernel_by_name(path, |name| iso.files.contains_key(name));
-        if is_kernel && !is_memtest(path) && !folders.contains(&path.parent()) {
-            folders.push(path.parent());
+        if is_kernel && !is_memtest(path) {
+            folders.insert(path.parent());
+        }
+        if file.size() <= MAX_MENU && may_be_menu(&path.to_string()) {
+            wanted.insert(path.clone());
         }
     }
-    let mut files = Vec::new();
+    let mut files: BTreeMap<RelPath, Blob> = BTreeMap::new();
     for (path, file) in &iso.files {
-        let Ok(name) = std::str::from_utf8(path.as_bytes()) else { continue };
-        let large = SQUASHFS_PATHS.contains(&name);
-        if folders.contains(&path.parent()) && !large && !is_memtest(path) {
-            files.push((name.to_owned(), copy_out(job, iso, file, "copying the boot files")?));
+        let is_wanted = wanted.contains(path) || folders.contains(&path.parent());
+        if is_wanted && !is_memtest(path) && !is_squashfs(iso, file)? {
+            files.insert(path.clone(), copy_out(job, iso, file, "copying the boot files")?);
         }
     }
-    Ok(files)
+    // Menus may name files by links to them.
+    for link in iso.links.keys() {
+        let target = iso.resolve(&link.to_string()).and_then(|target| files.get(&target).copied());
+        files.extend(target.map(|blob| (link.clone(), blob)));
+    }
+    let named = files
+        .into_iter()
+        .filter_map(|(path, blob)| Some((std::str::from_utf8(path.as_bytes()).ok()?.to_owned(), blob)));
+    Ok(named.collect())
+}
+
+fn is_squashfs(iso: &Iso, file: &IsoFile) -> Result<bool, StepError> {
+    let mut head = Vec::new();
+    iso.reader(file)
+        .take(squashfs::MAGIC.len() as u64)
+        .read_to_end(&mut head)
+        .map_err(StepError::environment)?;
+    Ok(head == squashfs::MAGIC)
+}
+
+/// Returns the squashfs of an ISO: at one of the places that live media have it at, or else the largest one.
+fn find_squashfs<'i>(iso: &'i Iso, path: &Path) -> Result<&'i IsoFile, StepError> {
+    if let Some(file) = SQUASHFS_PATHS.iter().find_map(|path| iso.file(path)) {
+        return Ok(file);
+    }
+    let mut files: Vec<_> = iso.files.values().collect();
+    files.sort_by_key(|file| std::cmp::Reverse(file.size()));
+    for file in files {
+        if is_squashfs(iso, file)? {
+            return Ok(file);
+        }
+    }
+    Err(StepError::action(format!("{} has no squashfs", path.display()))
+        .with_hint("it is an image that begins with \"hsqs\"; other file systems are not read here"))
 }

@@ -16,7 +16,7 @@ use graph::tool::ToolSpec;
 use graph::{Job, Resolved, Resolving, Step, StepError};
 use serde::Serialize;
 
-use super::boot::given;
+use super::boot::{check_loaders, given};
 use super::kind::{Inputs, Kind, Made, folder, identity};
 use super::menu::Menu;
 use crate::cmdline::{Medium, SQUASHFS};
@@ -219,6 +219,7 @@ impl Step for Iso {
 
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
         let kernels = given(job)?;
+        check_loaders(&kernels)?;
         let medium = Medium::Iso { volume_id: self.volume.volume_id.clone() };
         let config = self.menu.grub(&kernels, &medium, Some(&self.volume.volume_id), &paths)?;
 

@@ -22,11 +22,11 @@ struct Kernel {
 }
 
 impl Step for Kernel {
-    identity!(version 2);
+    identity!(version 3);
 
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
-        let kernels = boot::find(job.objects, &job.tree("boot")?, &self.hints)?;
-        let files = kernels.0.into_iter().map(|entry| (entry.label, entry.kernel));
+        let found = boot::find(job.objects, &job.tree("boot")?, &self.hints)?;
+        let files = found.kernels.into_iter().map(|kernel| (kernel.label, kernel.kernel));
         Ok(BTreeMap::from([("images".to_owned(), folder(job.objects, files)?)]))
     }
 }

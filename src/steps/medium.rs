@@ -15,7 +15,7 @@ use graph::{Job, Resolved, Resolving, Step, StepError};
 use serde::Serialize;
 
 use self::partition::Partition;
-use super::boot::decode;
+use super::boot::{check_loaders, decode};
 use super::iso::{EFI, ELTORITO, Extra, MENU, Volume, XORRISO, paths};
 use super::kind::{Inputs, Kind, Made, identity};
 use super::menu::{Menu, MenuEntry};
@@ -108,6 +108,7 @@ impl Step for Medium {
 
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
         let kernels = decode(job)?;
+        check_loaders(&kernels)?;
         let entries = self.console_entries(&kernels)?;
         let work = job.objects.work_dir()?;
         let tree = job.tree("tree")?;

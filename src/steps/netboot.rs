@@ -10,7 +10,7 @@ use cache::{Blob, Output};
 use graph::{Job, Resolved, Resolving, Step, StepError};
 use serde::Serialize;
 
-use super::boot::given;
+use super::boot::{check_loaders, given};
 use super::kind::{Inputs, Kind, Made, folder, identity};
 use super::menu::{Menu, least_ram};
 use crate::boot::{BootEntry, Kernels};
@@ -81,6 +81,10 @@ const LOADERS: [Loader; 7] = [
     loader("ipxe.efi", "/usr/lib/ipxe/ipxe.efi", "/usr/share/ipxe/ipxe.efi", "ipxe"),
     loader("snponly.efi", "/usr/lib/ipxe/snponly.efi", "/usr/share/ipxe/snponly.efi", "ipxe"),
 ];
+
+/// GRUB's images among the inputs, and what they are called.
+const LOADER_INPUTS: [(&str, &str); 2] =
+    [("net-bios", "grub/i386-pc/core.0"), ("net-efi", "grub/x86_64-efi/core.efi")];
 
 /// What the files of a netboot set are called.
 pub(super) struct Names {
@@ -230,6 +234,9 @@ impl Step for Netboot {
 
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
         let kernels = given(job)?;
+        if self.loaders || LOADER_INPUTS.iter().any(|(input, _)| job.inputs.contains_key(*input)) {
+            check_loaders(&kernels)?;
+        }
         let squashfs = job.blob("squashfs")?;
         let names = Names::folder();
         let outside = Names::beside(&self.iso, kernels.0.len() > 1);
@@ -263,9 +270,8 @@ impl Step for Netboot {
             let text = self.pxelinux(&kernels, squashfs)?;
             files.push(("pxelinux.cfg/default".to_owned(), job.objects.put(text.as_bytes())?));
         }
-        let network_images = [("net-bios", "grub/i386-pc/core.0"), ("net-efi", "grub/x86_64-efi/core.efi")];
         let mut has_grub = false;
-        for (input, name) in network_images {
+        for (input, name) in LOADER_INPUTS {
             if job.inputs.contains_key(input) {
                 files.push((name.to_owned(), job.blob(input)?));
                 has_grub = true;

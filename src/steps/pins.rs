@@ -276,6 +276,6 @@ fn the_manifest() {
         "the manifest",
         manifest::VERSION,
         text.as_bytes(),
-        (2, "7c91f84334a11937b7c60b15c6be31fa99a4e30d0b48cc9def8d3f64c1fb3d50"),
+        (3, "acf8ef9946024660a258b896703d1e1ac5b2598667eba821d31d18ae6d5df66b"),
     );
 }

@@ -9,6 +9,7 @@ mod compositions;
 mod faults;
 mod floors;
 mod http;
+mod kernels;
 mod live;
 mod release;
 mod squashfs;

@@ -1,0 +1,131 @@
+//! What is in a boot folder: kernels and initrds, told by their content, and menus.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
+
+use cache::file::OnFile;
+use cache::name::RelPath;
+use cache::{Blob, Objects, RootTree};
+use graph::StepError;
+
+use crate::audit::{MenuFacts, folder_menus, may_be_menu};
+use crate::formats::compression::Compression;
+use crate::formats::kernel::{self, Format, Kernel};
+use crate::formats::program;
+
+/// Menus longer than this are none.
+const MAX_MENU: u64 = 1 << 20;
+
+/// A file of the boot folder.
+#[derive(Clone)]
+pub(super) struct Candidate {
+    pub(super) path: RelPath,
+    pub(super) blob: Blob,
+}
+
+/// A kernel.
+pub(super) struct Image {
+    pub(super) file: Candidate,
+    /// What it says of itself; nothing where only its name says that it is one.
+    pub(super) kernel: Option<Kernel>,
+}
+
+impl Image {
+    pub(super) fn path(&self) -> &RelPath {
+        &self.file.path
+    }
+
+    pub(super) fn release(&self) -> Option<&str> {
+        self.kernel.as_ref()?.release.as_deref()
+    }
+}
+
+/// A boot folder.
+pub(super) struct Folder<'a> {
+    objects: &'a Objects,
+    boot: &'a RootTree,
+    /// Kernels, in the order of their names.
+    pub(super) images: Vec<Image>,
+    pub(super) initrds: Vec<Candidate>,
+    pub(super) menus: Vec<MenuFacts>,
+}
+
+impl<'a> Folder<'a> {
+    pub(super) fn read(objects: &'a Objects, boot: &'a RootTree) -> Result<Self, StepError> {
+        let mut folder = Self { objects, boot, images: Vec::new(), initrds: Vec::new(), menus: Vec::new() };
+        let mut texts = BTreeMap::new();
+        for (path, digest, size) in boot.tree.files() {
+            let candidate = Candidate { path: path.clone(), blob: Blob { digest, size } };
+            let mut head = Vec::new();
+            // A head is not the whole file, so its digest is not compared here; the readers below do that.
+            let reader = folder.open(&candidate)?.take(kernel::HEAD as u64).read_to_end(&mut head);
+            reader.on_file("read", path.to_string())?;
+            if is_memtest(path) {
+                continue;
+            }
+            if size <= MAX_MENU && may_be_menu(&path.to_string()) {
+                let mut text = Vec::new();
+                folder.open(&candidate)?.read_to_end(&mut text).on_file("read", path.to_string())?;
+                texts.insert(path.to_string(), String::from_utf8_lossy(&text).into_owned());
+                continue;
+            }
+            let named = || is_kernel_by_name(path, |name| boot.tree.inode(name).is_some());
+            if let Some(found) = folder.kernel(&candidate, &head, named())? {
+                folder.images.push(Image { file: candidate, kernel: found });
+            } else if head.starts_with(b"07070")
+                || (Compression::detect(&head).is_some() && !is_text_like(path))
+            {
+                folder.initrds.push(candidate);
+            }
+        }
+        let names: BTreeSet<String> = boot.tree.files().map(|(path, ..)| path.to_string()).collect();
+        folder.menus = folder_menus(&names, &texts);
+        Ok(folder)
+    }
+
+    /// Opens a file.
+    pub(super) fn open(&self, file: &Candidate) -> Result<impl Read + use<'a>, StepError> {
+        Ok(self.boot.open_file(self.objects, &file.path, &file.blob.digest, file.blob.size)?)
+    }
+
+    /// Tells whether a file is a kernel: the outer nothing says no, the inner one that it does not say so itself.
+    fn kernel(
+        &self,
+        file: &Candidate,
+        head: &[u8],
+        is_named: bool,
+    ) -> Result<Option<Option<Kernel>>, StepError> {
+        // An ELF program may be anything: it is a kernel if a kernel's first words are in it.
+        let is_elf = program::elf(head).is_some_and(|elf| elf.is_program);
+        let Some(mut kernel) = kernel::detect_named(head) else { return Ok(is_named.then_some(None)) };
+        if kernel.hides_release() {
+            let reader = self.open(file)?;
+            kernel.release = kernel.read_release(reader).on_file("read", file.path.to_string())?;
+        }
+        let is_one = !is_elf || kernel.format != Format::Elf || kernel.release.is_some() || is_named;
+        Ok(is_one.then_some(Some(kernel)))
+    }
+
+    /// Returns the names of all files, for errors.
+    pub(super) fn listing(&self) -> String {
+        let names: Vec<_> = self.boot.tree.files().map(|(path, ..)| path.to_string()).collect();
+        if names.is_empty() { "no files at all".to_owned() } else { names.join(", ") }
+    }
+}
+
+/// Tells whether a file is a memory test: those have a kernel's header, but no initrd.
+pub(in crate::steps) fn is_memtest(path: &RelPath) -> bool {
+    String::from_utf8_lossy(path.file_name()).to_lowercase().contains("memtest")
+}
+
+/// Tells whether a file is a kernel by catalyst's layout, whatever its architecture: `LABEL`, with `LABEL.igz` beside it.
+pub(in crate::steps) fn is_kernel_by_name(path: &RelPath, exists: impl Fn(&RelPath) -> bool) -> bool {
+    RelPath::new(&[path.as_bytes(), b".igz"].concat()).is_ok_and(|initrd| exists(&initrd))
+}
+
+/// Compressed files that lie in boot folders and are no initrds.
+fn is_text_like(path: &RelPath) -> bool {
+    let name = String::from_utf8_lossy(path.file_name()).into_owned();
+    [".gz", ".svgz", ".map", ".mod", ".pf2", ".png", ".jpg"].iter().any(|end| name.ends_with(end))
+        && !name.starts_with("init")
+}
