@@ -6,6 +6,6 @@ mod origin;
 mod value;
 
 pub use self::error::{SpecError, SpecErrors};
-pub use self::fields::Fields;
+pub use self::fields::{Fields, Packing};
 pub use self::origin::{Origin, Source};
 pub use self::value::{Item, Table, Value};

@@ -18,6 +18,13 @@ pub enum Load {
     Http,
 }
 
+impl Load {
+    /// Tells whether the squashfs is inside the initrd.
+    pub fn is_in_initrd(self) -> bool {
+        matches!(self, Load::InInitrdBios | Load::InInitrdUefi)
+    }
+}
+
 /// The ways to boot, by the names that manifests and audits give them.
 pub const WAYS: [(&str, Load); 5] = [
     ("iso", Load::Medium),

@@ -13,7 +13,7 @@ use graph::{NodeName, OutputRef};
 
 use self::load::Loaded;
 pub use self::load::{Finder, Overrides};
-use crate::config::{Fields, Item, Origin, SpecError, SpecErrors, Value};
+use crate::config::{Fields, Item, Origin, Packing, SpecError, SpecErrors, Value};
 use crate::image::Image;
 use crate::steps::{self, AUTO, Inputs, can_run};
 
@@ -188,11 +188,43 @@ impl<'a> Reader<'a> {
         check_inputs(node, kind, &inputs, &fields, &merged);
         let published =
             inputs.iter().filter_map(|(name, output)| Some((name.clone(), places.get(output)?.clone())));
-        let fields = fields.with_published(published.collect());
+        let packing = self.packing(node);
+        let fields = fields.with_published(published.collect()).with_packing(packing);
         let made = (kind.make)(&fields, image);
         self.errors.check(fields.finish())?;
         let made = made?;
         Some((Derivation::new(made.step, inputs, made.outputs), made.folders))
+    }
+
+    /// Returns what all nodes that take the node's root do with it: nothing in common where one takes it as it is.
+    fn packing(&self, node: &NodeName) -> Packing {
+        let root = format!("{node}.{}", steps::ROOT);
+        let takes = |item: &Item| {
+            let inputs = item.get("input").and_then(|inputs| inputs.entries().ok());
+            inputs.is_some_and(|mut inputs| {
+                inputs.any(|(_, input)| input.as_text().is_ok_and(|text| text == root))
+            })
+        };
+        let settings = self.kinds.iter().filter_map(|(taker, kind)| {
+            let settings = step_settings(self.items[taker], kind.name).ok()?;
+            takes(&settings).then_some((kind.name, settings))
+        });
+        let all = settings.map(|(kind, settings)| {
+            if kind != steps::SQUASHFS {
+                return Packing::default();
+            }
+            let excluded = settings.get("exclude").and_then(|item| item.as_list().ok()).unwrap_or_default();
+            let clamps = settings.get("clamp_mtime").is_none_or(|item| item.as_bool().unwrap_or(false));
+            Packing {
+                excluded: excluded.iter().filter_map(|item| item.as_text().ok().map(str::to_owned)).collect(),
+                clamps_mtime: clamps,
+            }
+        });
+        let common = all.reduce(|a, b| Packing {
+            excluded: a.excluded.into_iter().filter(|pattern| b.excluded.contains(pattern)).collect(),
+            clamps_mtime: a.clamps_mtime && b.clamps_mtime,
+        });
+        common.unwrap_or_default()
     }
 
     /// Reads `[publish]`: a folder (`.` is the top) and the outputs that go there.

@@ -8,6 +8,7 @@ mod boot;
 mod catalyst;
 mod debian;
 mod digests;
+mod exclude;
 mod grub;
 mod import;
 mod initrd;
@@ -58,6 +59,11 @@ pub fn kind(name: &str) -> Option<&'static Kind> {
 pub fn names() -> impl Iterator<Item = &'static str> {
     KINDS.into_iter().map(|kind| kind.name)
 }
+
+/// The output of steps that make a root, and the kind that packs it.
+pub const ROOT: &str = "root";
+/// See [`ROOT`].
+pub const SQUASHFS: &str = squashfs::KIND.name;
 
 /// Stands for the step that makes a root on this machine.
 pub const AUTO: &str = "auto";

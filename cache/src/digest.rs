@@ -184,32 +184,84 @@ impl BlobHasher {
     ///
     /// # Errors
     /// What opening or reading the file gives.
-    pub fn file(path: &std::path::Path) -> std::io::Result<BlobDigest> {
-        Self::of_file(path).map(|hasher| hasher.finish())
+    pub(crate) fn file(path: &std::path::Path) -> std::io::Result<BlobDigest> {
+        let hashed = Self::of_file(path, &|| false)?;
+        Ok(hashed.unwrap_or_default().finish())
     }
 
-    /// Takes in the file at `path` on all cores; returns the hasher, which knows the number of bytes as well.
+    /// Takes in the file at `path` on all cores; returns the hasher, which knows the number of bytes as well, or nothing where
+    /// `is_stopped` said so meanwhile. Holes are not read: they are zeros.
     ///
     /// # Errors
     /// What opening or reading the file gives.
-    pub(crate) fn of_file(path: &std::path::Path) -> std::io::Result<BlobHasher> {
+    pub(crate) fn of_file(
+        path: &std::path::Path,
+        is_stopped: &dyn Fn() -> bool,
+    ) -> std::io::Result<Option<BlobHasher>> {
         let mut file = std::fs::File::open(path)?;
         let mut hasher = BlobHasher::default();
         // Not mapped: that would count as this process's memory, all of the file.
-        let size = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
-        let mut buffer = vec![0; size.clamp(1, PARALLEL)];
+        let size = file.metadata()?.len();
+        let mut buffer = vec![0; usize::try_from(size).unwrap_or(usize::MAX).clamp(1, PARALLEL)];
+        let mut at = 0;
+        // No file without holes has one before its end.
+        let mut data_end = if size > PARALLEL as u64 { 0 } else { size };
         loop {
-            let read = file.read(&mut buffer)?;
+            if is_stopped() {
+                return Ok(None);
+            }
+            if at == data_end && at < size {
+                let data = data_from(&file, at, size)?;
+                hasher.zeros(data.start - at, is_stopped);
+                (at, data_end) = (data.start, data.end);
+                continue;
+            }
+            // What is behind the size that it had is read as well.
+            let left = if at < data_end { data_end - at } else { PARALLEL as u64 };
+            let wanted = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            let read = file.read(&mut buffer[..wanted])?;
             match read {
-                0 => return Ok(hasher),
+                0 => return Ok(Some(hasher)),
                 PARALLEL => {
                     hasher.blake3.update_rayon(&buffer);
                 }
                 _ => hasher.update(&buffer[..read]),
             }
+            at += read as u64;
+        }
+    }
+
+    /// Takes in zeros.
+    fn zeros(&mut self, mut left: u64, is_stopped: &dyn Fn() -> bool) {
+        let zeros = vec![0; usize::try_from(left).unwrap_or(usize::MAX).min(ZEROS)];
+        while left > 0 && !is_stopped() {
+            let now = usize::try_from(left).unwrap_or(usize::MAX).min(zeros.len());
+            self.blake3.update_rayon(&zeros[..now]);
+            left -= now as u64;
         }
     }
 }
+
+/// Returns the next part of a file with data in it, and moves the file there: from `at` on, of `size` bytes.
+fn data_from(file: &std::fs::File, at: u64, size: u64) -> std::io::Result<std::ops::Range<u64>> {
+    use rustix::fs::{SeekFrom, seek};
+    let found = match seek(file, SeekFrom::Data(at)) {
+        Ok(start) => {
+            let end = seek(file, SeekFrom::Hole(start))?;
+            start.min(size)..end.clamp(start.min(size), size)
+        }
+        // There is none any more.
+        Err(rustix::io::Errno::NXIO) => size..size,
+        // The file system does not know.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::OPNOTSUPP) => at..size,
+        Err(error) => return Err(error.into()),
+    };
+    seek(file, SeekFrom::Start(found.start))?;
+    Ok(found)
+}
+
+/// Zeros are taken in by so many.
+const ZEROS: usize = 16 << 20;
 
 /// So many bytes are enough for several cores, and no more than their caches hold.
 const PARALLEL: usize = 2 << 20;
@@ -261,9 +313,32 @@ mod tests {
         for length in [0, 1, PARALLEL - 1, PARALLEL, 2 * PARALLEL + 7] {
             let bytes: Vec<u8> = (0..length).map(|at| (at * 31 / 7) as u8).collect();
             std::fs::write(&path, &bytes).unwrap();
-            let hasher = BlobHasher::of_file(&path).unwrap();
+            let hasher = BlobHasher::of_file(&path, &|| false).unwrap().unwrap();
             assert_eq!((hasher.finish(), hasher.size()), (BlobDigest::of(&bytes), length as u64));
         }
+    }
+
+    #[test]
+    fn a_file_with_holes_has_the_digest_of_its_bytes_and_a_stop_is_heard() {
+        use std::os::unix::fs::FileExt;
+        let dir = Folder::new();
+        let path = dir.path().join("file");
+        for parts in [vec![], vec![0], vec![5 << 20], vec![1 << 20, 9 << 20], vec![(12 << 20) - 3]] {
+            let file = std::fs::File::create(&path).unwrap();
+            file.set_len(12 << 20).unwrap();
+            let mut bytes = vec![0; 12 << 20];
+            for at in parts {
+                file.write_all_at(b"abc", at).unwrap();
+                bytes[at as usize..at as usize + 3].copy_from_slice(b"abc");
+            }
+            let hasher = BlobHasher::of_file(&path, &|| false).unwrap().unwrap();
+            assert_eq!((hasher.finish(), hasher.size()), (BlobDigest::of(&bytes), 12 << 20));
+        }
+        // A hole that nobody could read in the time of a test.
+        std::fs::File::create(&path).unwrap().set_len(1 << 43).unwrap();
+        let asked = std::sync::atomic::AtomicUsize::new(0);
+        let is_stopped = || asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) > 3;
+        assert!(BlobHasher::of_file(&path, &is_stopped).unwrap().is_none());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-pub use self::tar::{TarError, tar};
+pub use self::tar::{Tar, TarError, is_tar, tar};
 use crate::file::{FileError, OnFile};
 use crate::name::{FileName, NameError, RelPath};
 use crate::objects::{Objects, StoreError};
@@ -60,8 +60,11 @@ enum What {
     Link(RelPath),
 }
 
+/// Tells of a path below a folder whether it is left out, with all below it.
+pub type IsLeftOut<'a> = dyn Fn(&RelPath) -> bool + Sync + 'a;
+
 /// Finds everything below a folder, in no order; folders side by side on all cores.
-fn walk(top: &Path) -> Result<Vec<Found>, IngestError> {
+fn walk(top: &Path, is_left_out: &IsLeftOut<'_>) -> Result<Vec<Found>, IngestError> {
     let list = |below: &Option<RelPath>| -> Result<Vec<Found>, IngestError> {
         let folder = below.as_ref().map_or_else(|| top.to_owned(), |below| below.below(top));
         let mut found = Vec::new();
@@ -70,6 +73,9 @@ fn walk(top: &Path) -> Result<Vec<Found>, IngestError> {
             let name = FileName::new(entry.file_name().as_bytes())
                 .map_err(|source| IngestError::Name { path: folder.clone(), source })?;
             let path = below.as_ref().map_or_else(|| name.clone().into(), |below| below.join(&name));
+            if is_left_out(&path) {
+                continue;
+            }
             let place = entry.path();
             let stat = fs::symlink_metadata(&place).on_file("read", &place)?;
             let shared = (!stat.is_dir() && stat.nlink() > 1).then(|| (stat.dev(), stat.ino()));
@@ -102,9 +108,21 @@ fn walk(top: &Path) -> Result<Vec<Found>, IngestError> {
 /// # Errors
 /// [`IngestError`], which names the path at fault.
 pub fn directory(store: &Objects, top: &Path) -> Result<Tree, IngestError> {
+    directory_without(store, top, &|_| false)
+}
+
+/// As [`directory`], without what is left out: that is neither listed nor read.
+///
+/// # Errors
+/// As [`directory`].
+pub fn directory_without(
+    store: &Objects,
+    top: &Path,
+    is_left_out: &IsLeftOut<'_>,
+) -> Result<Tree, IngestError> {
     let meta = fs::symlink_metadata(top).on_file("read", top)?;
     let mut builder = TreeBuilder::new(read_meta(top, &meta)?);
-    let mut found = walk(top)?;
+    let mut found = walk(top, is_left_out)?;
     found.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     // Of several names of one file, the first in order is the file, and the others are links to it.
     let mut inodes: HashMap<(u64, u64), RelPath> = HashMap::new();
@@ -218,11 +236,13 @@ mod tests {
         let top = dir.path().join("top");
         fs::create_dir_all(top.join("etc")).unwrap();
         fs::write(top.join("etc/b"), "text").unwrap();
+        fs::create_dir(top.join("tmp")).unwrap();
+        fs::write(top.join("tmp/x"), "").unwrap();
         fs::set_permissions(top.join("etc/b"), fs::Permissions::from_mode(0o4711)).unwrap();
         fs::hard_link(top.join("etc/b"), top.join("etc/a")).unwrap();
         symlink("etc/\u{e9}", top.join("link")).unwrap();
         fs::write(top.join(std::ffi::OsStr::from_bytes(b"\xff\xfe")), "").unwrap();
-        let tree = directory(&store, &top).unwrap();
+        let tree = directory_without(&store, &top, &|path| path.as_bytes() == b"tmp").unwrap();
         let entries: BTreeMap<_, _> = tree.entries().collect();
         assert_eq!(entries.len(), 5);
         assert_eq!(entries[&path("etc/b")], &Entry::Link(path("etc/a")));

@@ -33,8 +33,8 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -88,6 +88,8 @@ pub struct Objects {
     touched: Mutex<HashSet<BlobDigest>>,
     /// Where this process has written out compositions.
     wholes: Mutex<HashMap<BlobDigest, whole::Whole>>,
+    /// Set where everything that takes long is to stop.
+    stop: Mutex<Arc<AtomicBool>>,
 }
 
 impl Objects {
@@ -128,7 +130,25 @@ impl Objects {
             verified: Mutex::default(),
             touched: Mutex::default(),
             wholes: Mutex::default(),
+            stop: Mutex::default(),
         })
+    }
+
+    /// Has hashing and copying stop soon after `flag` is set, with [`StoreError::Stopped`].
+    pub fn stop_by(&self, flag: Arc<AtomicBool>) {
+        *lock(&self.stop) = flag;
+    }
+
+    /// Hashes the file at `path`.
+    pub(crate) fn hash_file(&self, path: &Path) -> Result<BlobHasher, StoreError> {
+        let stop = Arc::clone(&lock(&self.stop));
+        let hashed = BlobHasher::of_file(path, &|| stop.load(Ordering::Relaxed)).on_file("read", path)?;
+        hashed.ok_or(StoreError::Stopped)
+    }
+
+    /// Returns an error where everything is to stop.
+    pub(crate) fn check_stopped(&self) -> Result<(), StoreError> {
+        if lock(&self.stop).load(Ordering::Relaxed) { Err(StoreError::Stopped) } else { Ok(()) }
     }
 
     /// Returns the folder the store is in.
@@ -261,7 +281,7 @@ impl Objects {
         if lock(&self.verified).contains(digest) && path.exists() {
             return Ok(path);
         }
-        match BlobHasher::file(&path) {
+        match self.hash_file(&path).map(|hasher| hasher.finish()) {
             Ok(found) if found == *digest => {
                 lock(&self.verified).insert(*digest);
                 Ok(path)
@@ -271,8 +291,10 @@ impl Objects {
                 Err(StoreError::Damaged(*digest))
             }
             Ok(_) => Err(self.remove_composed(digest)?),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(StoreError::Missing(*digest)),
-            Err(source) => Err(FileError { what: "read", path, source }.into()),
+            Err(StoreError::File(error)) if error.source.kind() == io::ErrorKind::NotFound => {
+                Err(StoreError::Missing(*digest))
+            }
+            Err(error) => Err(error),
         }
     }
 

@@ -216,6 +216,7 @@ impl Read for FileReader<'_> {
         if wanted == 0 {
             return Ok(0);
         }
+        self.store.check_stopped().map_err(io::Error::other)?;
         let read = self.file.read_at(&mut buffer[..wanted], self.at)?;
         if read == 0 {
             return Err(self.changed());

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{OptionalExtension, params};
 
-use crate::digest::{BlobDigest, BlobHasher};
+use crate::digest::BlobDigest;
 use crate::file::OnFile;
 use crate::objects::{Objects, StoreError};
 
@@ -155,7 +155,7 @@ impl Objects {
         if let Some(digest) = known.as_deref().and_then(BlobDigest::from_slice) {
             return Ok(digest);
         }
-        let digest = BlobHasher::file(path).on_file("read", path)?;
+        let digest = self.hash_file(path)?.finish();
         let after = Stat::of(&std::fs::metadata(path).on_file("read", path)?);
         if !after.has_same_bytes(&stat) {
             return Err(StoreError::Changed { path: path.to_owned() });

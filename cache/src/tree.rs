@@ -19,6 +19,7 @@
 //! Changing any of this changes every tree's digest.
 
 mod error;
+mod without;
 
 use std::collections::BTreeMap;
 

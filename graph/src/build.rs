@@ -46,6 +46,7 @@ pub fn build(
     backend: &Backend<'_>,
     options: &Options,
 ) -> Result<Built, StoreError> {
+    backend.store.stop_by(backend.cancel.flag());
     let closure = dag.closure_of(dag.numbers(wanted));
     (backend.listener)(Event::Planned { nodes: closure.len() });
     let roll = backend.store.roll(&options.graph)?;

@@ -18,6 +18,16 @@ pub struct Fields<'a> {
     asked: RefCell<BTreeSet<&'static str>>,
     errors: RefCell<SpecErrors>,
     published: BTreeMap<String, String>,
+    packing: Packing,
+}
+
+/// What all nodes that take a node's root do with it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Packing {
+    /// Patterns of the paths that they leave out.
+    pub excluded: Vec<String>,
+    /// Whether they take later times for the image's.
+    pub clamps_mtime: bool,
 }
 
 impl<'a> Fields<'a> {
@@ -36,6 +46,7 @@ impl<'a> Fields<'a> {
             asked: RefCell::default(),
             errors: RefCell::default(),
             published: BTreeMap::new(),
+            packing: Packing::default(),
         })
     }
 
@@ -49,6 +60,17 @@ impl<'a> Fields<'a> {
     /// a slash at its end.
     pub fn published(&self) -> &BTreeMap<String, String> {
         &self.published
+    }
+
+    /// Says what becomes of the node's root.
+    pub(crate) fn with_packing(mut self, packing: Packing) -> Self {
+        self.packing = packing;
+        self
+    }
+
+    /// Returns what becomes of the node's root.
+    pub fn packing(&self) -> &Packing {
+        &self.packing
     }
 
     /// Returns what the table is, as errors name it.

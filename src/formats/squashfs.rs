@@ -133,7 +133,10 @@ pub fn tables<E>(
 ) -> Result<Option<String>, E> {
     let Some(bytes) = head.first_chunk::<SUPERBLOCK>() else { return Ok(None) };
     let (inodes, directories, used) = (u64_at(bytes, 64), u64_at(bytes, 72), u64_at(bytes, 40));
-    if inodes > directories || used.saturating_sub(inodes) > MAX_TABLES || used < inodes {
+    if used.saturating_sub(inodes) > MAX_TABLES {
+        return Ok(None);
+    }
+    if inodes > directories || used < inodes {
         return Ok(Some("its inode table is not in front of its directory table".to_owned()));
     }
     let mut tail = vec![0; (used - inodes) as usize];

@@ -105,7 +105,7 @@ impl Catalyst {
         let objects = job.objects;
         job.progress("packing the root", 0, None);
         let packed = |path: &Path| {
-            let (digest, bytes) = read_folder(objects, path, Some(self.epoch))?;
+            let (digest, bytes) = read_folder(objects, path, Some(self.epoch), &|_| false)?;
             let tree = objects.open_tree(&digest, &bytes)?;
             Ok::<_, StepError>((Output { object: Object::Tree(digest), bytes: tree.pack(objects)? }, tree))
         };

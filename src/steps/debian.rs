@@ -15,6 +15,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use cache::file::OnFile;
+use cache::ingest::Tar;
 use cache::{Bytes, Object, Output};
 use graph::sandbox::Invocation;
 use graph::tool::ToolSpec;
@@ -349,7 +350,7 @@ impl Step for Debian {
             StepError::action(format!("mmdebstrap ended well but left no root.tar: {error}"))
         })?;
         let input = io::BufReader::with_capacity(1 << 20, tar);
-        let (tree, slices) = cache::ingest::tar(input, io::sink()).map_err(StepError::action)?;
+        let Tar { tree, slices, .. } = cache::ingest::tar(input, io::sink()).map_err(StepError::action)?;
         let index = job.objects.put(&slices.encode())?.digest;
         let pack = job.objects.adopt(&path)?.digest;
         let bytes = Bytes::Pack { pack, index };

@@ -6,15 +6,16 @@ use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use cache::file::OnFile;
-use cache::ingest::TarError;
+use cache::ingest::{IsLeftOut, Tar, TarError, directory_without, is_tar};
 use cache::name::{RelPath, follow};
 use cache::stat::Stat;
-use cache::tree::Node;
+use cache::tree::{Node, Tree};
 use cache::{Blob, Bytes, Object, Objects, Output, RootTree, TreeDigest};
 use graph::{Fault, Job, Resolved, Resolving, Step, StepError};
 use serde::{Deserialize, Serialize};
 
 use super::boot::{is_kernel_by_name, is_memtest};
+use super::exclude::Excluded;
 use super::kind::{Inputs, Kind, Made, folder};
 use crate::audit::{iso_menus, may_be_menu};
 use crate::config::{Fields, SpecError};
@@ -38,8 +39,10 @@ struct Import {
     path: PathBuf,
     boot: Option<PathBuf>,
     medium: Option<PathBuf>,
-    /// Later times of a folder are taken for this one.
+    /// Later times are taken for this one.
     latest: Option<u32>,
+    /// Patterns of what nobody packs; of a folder it is neither listed nor read.
+    excluded: Vec<String>,
 }
 
 fn make(fields: &Fields<'_>, image: &Image) -> Option<Made> {
@@ -63,9 +66,12 @@ fn make(fields: &Fields<'_>, image: &Image) -> Option<Made> {
         })
     };
     fields.required("path");
-    let latest = fields.bool("clamp_mtime", false).then(|| image.timestamp.epoch());
+    // What packs the root takes them for that anyway: then a folder that lost a file it leaves out is still the same.
+    let clamps = fields.bool("clamp_mtime", false) || fields.packing().clamps_mtime;
+    let latest = clamps.then(|| image.timestamp.epoch());
     let (path, boot, medium) = (located("path"), located("boot"), located("medium"));
-    let step = Import { path: path.unwrap_or_default(), boot, medium, latest };
+    let excluded = fields.packing().excluded.clone();
+    let step = Import { path: path.unwrap_or_default(), boot, medium, latest, excluded };
     let mut outputs = vec!["root", "boot/", "packages"];
     outputs.extend(step.medium.as_ref().map(|_| "medium"));
     Some(Made::new(step, &outputs))
@@ -83,6 +89,9 @@ enum Found {
 struct KnownTar {
     tree: TreeDigest,
     bytes: Bytes,
+    /// What is in it and not in the tree, in words.
+    #[serde(default)]
+    left_out: Vec<String>,
 }
 
 impl Import {
@@ -104,7 +113,7 @@ impl Import {
         if head.get(0x8001..0x8006) == Some(b"CD001") {
             return Ok(Found::Iso);
         }
-        if head.get(257..262) == Some(b"ustar") {
+        if is_tar(&head) {
             return Ok(Found::Tar(None));
         }
         match Compression::detect(&head) {
@@ -117,12 +126,22 @@ impl Import {
         }
     }
 
+    /// Tells whether nobody wants a path of the root.
+    fn is_left_out(&self, excluded: &Excluded, path: &RelPath) -> bool {
+        // Kernels are taken from there, unless they are elsewhere.
+        let is_boot = path.as_bytes() == b"boot" || path.as_bytes().starts_with(b"boot/");
+        excluded.has(path) && (self.boot.is_some() || !is_boot)
+    }
+
     fn read_tar(&self, objects: &Objects, compression: Option<Compression>) -> Result<KnownTar, StepError> {
         let failed = |error: io::Error| StepError::spec(format!("{}: {error}", self.path.display()));
         let found = std::fs::metadata(&self.path).map_err(failed)?;
         let stat = Stat::of(&found);
         let path = self.path.canonicalize().map_err(failed)?;
-        let key = format!("{} {stat:?}", path.display());
+        let excluded = Excluded::new(&self.excluded)?;
+        let latest = self.latest.map_or(i64::MAX, i64::from);
+        let clean = |tree: Tree| tree.without(|path| self.is_left_out(&excluded, path)).clamped(latest);
+        let key = format!("{} {stat:?} {latest} {:?}", path.display(), self.excluded);
         // The stat data of a device say nothing about the medium in it.
         if found.is_file()
             && let Some(known) =
@@ -140,18 +159,21 @@ impl Import {
         };
         let known = match compression {
             None => {
-                let (tree, slices) = cache::ingest::tar(input, io::sink()).map_err(wrong)?;
+                let Tar { tree, slices, left_out } = cache::ingest::tar(input, io::sink()).map_err(wrong)?;
                 let index = objects.put(&slices.encode())?.digest;
-                KnownTar { tree: objects.put_tree(&tree)?, bytes: Bytes::Tar { path, index } }
+                let tree = objects.put_tree(&clean(tree))?;
+                KnownTar { tree, bytes: Bytes::Tar { path, index }, left_out }
             }
             Some(compression) => {
                 // Slices need the uncompressed bytes, so they are kept.
                 let unpacked = compression.decoder_to_end(input).map_err(failed)?;
                 let mut pack = objects.writer()?;
-                let (tree, slices) = cache::ingest::tar(unpacked, &mut pack).map_err(wrong)?;
+                let Tar { tree, slices, left_out } =
+                    cache::ingest::tar(unpacked, &mut pack).map_err(wrong)?;
                 let pack = pack.commit()?.digest;
                 let index = objects.put(&slices.encode())?.digest;
-                KnownTar { tree: objects.put_tree(&tree)?, bytes: Bytes::Pack { pack, index } }
+                let tree = objects.put_tree(&clean(tree))?;
+                KnownTar { tree, bytes: Bytes::Pack { pack, index }, left_out }
             }
         };
         if found.is_file() && stat.is_settled(now) {
@@ -186,11 +208,14 @@ impl Step for Import {
         };
         match self.look()? {
             Found::Folder => {
-                let (digest, bytes) = read_folder(objects, &self.path, self.latest)?;
+                let excluded = Excluded::new(&self.excluded)?;
+                let is_left_out = |path: &RelPath| self.is_left_out(&excluded, path);
+                let (digest, bytes) = read_folder(objects, &self.path, self.latest, &is_left_out)?;
                 tree("root", digest, bytes);
             }
             Found::Tar(compression) => {
                 let known = self.read_tar(objects, compression)?;
+                known.left_out.iter().for_each(|what| resolving.remark(what.as_str()));
                 tree("root", known.tree, known.bytes);
             }
             Found::Iso => {
@@ -201,7 +226,7 @@ impl Step for Import {
         }
         for (name, folder) in [("boot", &self.boot), ("medium", &self.medium)] {
             if let Some(folder) = folder {
-                let (digest, bytes) = read_folder(objects, folder, self.latest)?;
+                let (digest, bytes) = read_folder(objects, folder, self.latest, &|_| false)?;
                 resolved.sources.insert(name.to_owned(), digest.to_string());
                 resolved.places.insert(name.to_owned(), bytes);
             }
@@ -258,14 +283,15 @@ fn iso_error(error: IsoError) -> StepError {
     }
 }
 
-/// Reads a folder into a tree, whose bytes stay where they are; times after `latest` become that.
+/// Reads a folder into a tree, without what is left out, whose bytes stay where they are; times after `latest` become that.
 pub(super) fn read_folder(
     objects: &Objects,
     path: &Path,
     latest: Option<u32>,
+    is_left_out: &IsLeftOut<'_>,
 ) -> Result<(TreeDigest, Bytes), StepError> {
     let path = path.canonicalize().map_err(StepError::spec)?;
-    let mut tree = cache::ingest::directory(objects, &path)?;
+    let mut tree = directory_without(objects, &path, is_left_out)?;
     if let Some(latest) = latest {
         tree = tree.clamped(latest.into());
     }

@@ -14,7 +14,7 @@ use super::kind::{Inputs, Kind, Made, folder, identity};
 use super::menu::Menu;
 use crate::boot::{BootEntry, Kernels};
 use crate::cmdline::{Choice, KEYMAP, Medium, SQUASHFS_IN_INITRD, Token};
-use crate::steps::netboot::Names;
+use crate::steps::netboot::{HTTP_ALONE, Names};
 
 /// The version of the bytes: raised in the commit that changes them, with the digests in `pins.rs`.
 pub(super) const VERSION: u32 = 1;
@@ -22,7 +22,7 @@ pub(super) const VERSION: u32 = 1;
 /// Gives `beside`, the script that lies beside the ISO, and `folder`, the scripts of the netboot folder.
 pub(super) const KIND: Kind = Kind {
     name: "ipxe",
-    inputs: Inputs::Named { required: &["facts"], optional: &[] },
+    inputs: Inputs::Named { required: &["facts"], optional: &["ways"] },
     make: |fields, image| {
         let step = Ipxe {
             iso: image.iso_name(),
@@ -148,22 +148,40 @@ impl Step for Ipxe {
         let several = kernels.0.len() > 1;
         let folder_names = Names::folder();
         let beside_names = Names::beside(&self.iso, several);
-        let mut scripts = BTreeMap::from([
-            ("boot.ipxe", self.chooser()),
-            ("inject.ipxe", self.script(&kernels, &folder_names, How::Inject)?),
-            ("combined.ipxe", self.script(&kernels, &folder_names, How::Combined)?),
-        ]);
+        let is_inside = match job.inputs.contains_key("ways") {
+            true => job.objects.read(&job.blob("ways")?.digest)? != HTTP_ALONE,
+            false => true,
+        };
+        let mut scripts = BTreeMap::new();
+        let mut beside_how = Some(How::Inject);
+        if is_inside {
+            scripts.insert("boot.ipxe", self.chooser());
+            scripts.insert("inject.ipxe", self.script(&kernels, &folder_names, How::Inject)?);
+            scripts.insert("combined.ipxe", self.script(&kernels, &folder_names, How::Combined)?);
+        }
         if kernels.have_livenet() {
-            scripts.insert("http.ipxe", self.script(&kernels, &folder_names, How::Http)?);
+            let http = self.script(&kernels, &folder_names, How::Http)?;
+            if !is_inside {
+                scripts.insert("boot.ipxe", http.clone());
+                beside_how = Some(How::Http);
+            }
+            scripts.insert("http.ipxe", http);
         } else {
             job.remark("there is no http.ipxe: the initramfs has no livenet module");
+            if !is_inside {
+                job.remark("no script boots from the network: the squashfs is too large for an initrd, and the initramfs cannot fetch it");
+                beside_how = None;
+            }
         }
         let mut files = Vec::new();
         for (name, text) in scripts {
             files.push((name.to_owned(), job.objects.put(text.as_bytes())?));
         }
-        let beside = job.objects.put(self.script(&kernels, &beside_names, How::Inject)?.as_bytes())?;
-        let beside = [(format!("{}.ipxe", self.iso), beside)];
+        let mut beside = Vec::new();
+        if let Some(how) = beside_how {
+            let text = self.script(&kernels, &beside_names, how)?;
+            beside.push((format!("{}.ipxe", self.iso), job.objects.put(text.as_bytes())?));
+        }
         Ok(BTreeMap::from([
             ("beside".to_owned(), folder(job.objects, beside)?),
             ("folder".to_owned(), folder(job.objects, files)?),

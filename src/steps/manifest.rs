@@ -64,6 +64,9 @@ impl WriteManifest {
         let mut ways = Vec::new();
         for entry in &kernels.0 {
             for (way, load) in WAYS {
+                if load.is_in_initrd() && !kernels.can_hold(squashfs) {
+                    continue;
+                }
                 let (medium, choice) = match load {
                     Load::Medium | Load::Cached => {
                         let choice = if load == Load::Cached { Choice::Cached } else { Choice::Default };

@@ -21,7 +21,8 @@ use crate::memory::Load;
 /// The version of the bytes: raised in the commit that changes them, with the digests in `pins.rs`.
 pub(super) const VERSION: u32 = 2;
 
-/// Gives `beside`, the loose files that lie beside the ISO, and `folder`, all that a boot server serves.
+/// Gives `beside`, the loose files that lie beside the ISO, `folder`, all that a boot server serves, and `ways`, how the squashfs
+/// gets to the kernel.
 pub(super) const KIND: Kind = Kind {
     name: "netboot",
     inputs: Inputs::Named {
@@ -34,7 +35,7 @@ pub(super) const KIND: Kind = Kind {
             menu: Menu::of(fields, image),
             loaders: fields.bool("loaders", true),
         };
-        Some(Made::new(step, &["beside/", "folder/"]))
+        Some(Made::new(step, &["beside/", "folder/", "ways"]))
     },
 };
 
@@ -81,6 +82,13 @@ const LOADERS: [Loader; 7] = [
     loader("ipxe.efi", "/usr/lib/ipxe/ipxe.efi", "/usr/share/ipxe/ipxe.efi", "ipxe"),
     loader("snponly.efi", "/usr/lib/ipxe/snponly.efi", "/usr/share/ipxe/snponly.efi", "ipxe"),
 ];
+
+/// What `ways` says: the squashfs may be inside the initrd, or it has to be fetched.
+const WITH_INITRD: &[u8] = b"initrd http\n";
+pub(super) const HTTP_ALONE: &[u8] = b"http\n";
+
+/// Loaders that have their scripts fetch a squashfs which no initrd holds.
+const IPXE: [&str; 3] = ["undionly.kpxe", "ipxe.efi", "snponly.efi"];
 
 /// GRUB's images among the inputs, and what they are called.
 const LOADER_INPUTS: [(&str, &str); 2] =
@@ -136,14 +144,6 @@ struct Netboot {
 impl Netboot {
     /// Puts together initrd, padding and an archive with the squashfs.
     fn combined(job: &Job<'_>, entry: &BootEntry, squashfs: Blob) -> Result<Blob, StepError> {
-        if squashfs.size > cpio::MAX_FILE {
-            return Err(StepError::action(format!(
-                "the squashfs has {} bytes; a cpio archive, and so an initrd, holds at most {}",
-                squashfs.size,
-                cpio::MAX_FILE
-            ))
-            .with_hint("make it smaller, or boot it from the ISO or over HTTP"));
-        }
         let (before, behind) = cpio::around(SQUASHFS_IN_INITRD, squashfs.size).map_err(StepError::action)?;
         let padding = vec![0; cpio::padding(entry.initrd.size, before.len() as u64) as usize];
         job.progress("combining", 0, None);
@@ -238,26 +238,37 @@ impl Step for Netboot {
             check_loaders(&kernels)?;
         }
         let squashfs = job.blob("squashfs")?;
+        let is_inside = kernels.can_hold(squashfs.size);
+        if !is_inside {
+            job.remark(format!(
+                "the squashfs has {} bytes, and no initrd holds 4 GiB: there is no combined initrd, and PXELINUX and GRUB have \
+                 nothing to boot; it boots from the ISO or over HTTP",
+                squashfs.size
+            ));
+        }
         let names = Names::folder();
         let outside = Names::beside(&self.iso, kernels.0.len() > 1);
         let mut files = vec![(names.squashfs(), squashfs)];
         let mut beside = vec![(outside.squashfs(), squashfs)];
         for entry in &kernels.0 {
             let label = &entry.label;
-            let combined = Self::combined(job, entry, squashfs)?;
-            if combined.size >= TFTP_LIMIT {
-                job.remark(format!(
-                    "the combined initrd has {} bytes; some TFTP servers and boot loaders stop at 2 GiB",
-                    combined.size
-                ));
-            }
             files.push((names.kernel(label), entry.kernel));
             files.push((names.initrd(label), entry.initrd));
-            files.push((names.combined(label), combined));
+            if is_inside {
+                let combined = Self::combined(job, entry, squashfs)?;
+                if combined.size >= TFTP_LIMIT {
+                    job.remark(format!(
+                        "the combined initrd has {} bytes; some TFTP servers and boot loaders stop at 2 GiB",
+                        combined.size
+                    ));
+                }
+                files.push((names.combined(label), combined));
+            }
             beside.push((outside.kernel(label), entry.kernel));
             beside.push((outside.initrd(label), entry.initrd));
         }
-        for (name, path) in &job.resolved.paths {
+        let is_wanted = |name: &str| is_inside || IPXE.contains(&name);
+        for (name, path) in job.resolved.paths.iter().filter(|(name, _)| is_wanted(name)) {
             let bytes = std::fs::read(path).on_file("read", path)?;
             let blob = job.objects.put(&bytes)?;
             let pinned = job.action.sources.get(&format!("loader {name}"));
@@ -266,13 +277,13 @@ impl Step for Netboot {
             }
             files.push((name.clone(), blob));
         }
-        if self.loaders {
+        if self.loaders && is_inside {
             let text = self.pxelinux(&kernels, squashfs)?;
             files.push(("pxelinux.cfg/default".to_owned(), job.objects.put(text.as_bytes())?));
         }
         let mut has_grub = false;
         for (input, name) in LOADER_INPUTS {
-            if job.inputs.contains_key(input) {
+            if is_inside && job.inputs.contains_key(input) {
                 files.push((name.to_owned(), job.blob(input)?));
                 has_grub = true;
             }
@@ -281,9 +292,11 @@ impl Step for Netboot {
             let text = self.grub(&kernels)?;
             files.push(("grub/grub.cfg".to_owned(), job.objects.put(text.as_bytes())?));
         }
+        let ways = job.objects.put(if is_inside { WITH_INITRD } else { HTTP_ALONE })?;
         Ok(BTreeMap::from([
             ("beside".to_owned(), folder(job.objects, beside)?),
             ("folder".to_owned(), folder(job.objects, files)?),
+            ("ways".to_owned(), ways.into()),
         ]))
     }
 }

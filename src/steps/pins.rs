@@ -279,3 +279,28 @@ fn the_manifest() {
         (3, "acf8ef9946024660a258b896703d1e1ac5b2598667eba821d31d18ae6d5df66b"),
     );
 }
+
+#[test]
+fn a_squashfs_that_no_initrd_holds_is_booted_over_http_alone() {
+    let bench = Bench::new();
+    let mut inputs = inputs(&bench);
+    // Nobody reads it: that it is too large is known by its size.
+    let large = cache::Blob { digest: BlobDigest::of(b"large"), size: (1 << 32) - 1 };
+    inputs.insert("squashfs", large.into());
+    let set = some(&inputs, &["kernel", "initrd", "facts", "squashfs"]);
+    let ran = run(&bench, &netboot::KIND, "loaders = false", &set);
+    assert!(ran.remarks.iter().any(|text| text.contains("no initrd holds 4 GiB")), "{:?}", ran.remarks);
+    let names = |ran: &Ran, output: &str| {
+        let Object::Tree(digest) = ran.outputs[output].object else { panic!("a tree") };
+        let tree = bench.store.tree(&digest).expect("stored");
+        tree.files().map(|(path, ..)| path.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&ran, "folder"), ["image.squashfs", "linux.initrd", "linux.vmlinuz"]);
+    inputs.insert("ways", ran.outputs["ways"].clone());
+    let ran = run(&bench, &ipxe::KIND, "", &some(&inputs, &["facts", "ways"]));
+    assert_eq!(names(&ran, "folder"), ["boot.ipxe", "http.ipxe"]);
+    let scripts = bench.read_files(&ran, "folder");
+    assert_eq!(scripts["boot.ipxe"], scripts["http.ipxe"]);
+    let beside = bench.read_files(&ran, "beside").remove("pinned.iso.ipxe").expect("a script");
+    assert!(String::from_utf8_lossy(&beside).contains("root=live:${base}/pinned.iso.squashfs"));
+}

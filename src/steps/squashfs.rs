@@ -7,10 +7,10 @@ use std::io::Read;
 use cache::file::OnFile;
 use cache::name::RelPath;
 use cache::{Object, Output};
-use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use graph::{Job, Step, StepError};
 use serde::Serialize;
 
+use super::exclude::{self, Excluded};
 use super::kind::{Inputs, Kind, Made, identity};
 use crate::config::{Fields, SpecError};
 use crate::formats::squashfs::superblock;
@@ -64,36 +64,14 @@ fn make(fields: &Fields<'_>, image: &Image) -> Option<Made> {
         fields
             .wrong(SpecError::at(&item.origin, "block_size must be a power of two").label("4096 to 1048576"));
     }
-    let exclude = fields.texts("exclude");
-    for (pattern, item) in &exclude {
-        fields.check(
-            glob(pattern)
-                .map_err(|error| SpecError::at(&item.origin, error.to_string()).label("not a pattern")),
-        );
-    }
     let step = Squashfs {
         compressor: Compressor { kind, level },
         block_size,
-        exclude: exclude.iter().map(|(pattern, _)| (*pattern).to_owned()).collect(),
+        exclude: exclude::read(fields),
         clamp_mtime: fields.bool("clamp_mtime", true),
         epoch: image.timestamp.epoch(),
     };
     Some(Made::new(step, &["image"]))
-}
-
-/// A pattern: `*` stops at slashes, `**` does not, and a leading slash is the top of the root.
-fn glob(pattern: &str) -> Result<globset::Glob, globset::Error> {
-    GlobBuilder::new(pattern.trim_start_matches('/')).literal_separator(true).build()
-}
-
-impl Squashfs {
-    fn excluded(&self) -> Result<GlobSet, globset::Error> {
-        let mut set = GlobSetBuilder::new();
-        for pattern in &self.exclude {
-            set.add(glob(pattern)?);
-        }
-        set.build()
-    }
 }
 
 impl Step for Squashfs {
@@ -127,8 +105,8 @@ impl Step for Squashfs {
             clamp_mtime: self.clamp_mtime,
             threads: job.threads,
         };
-        let excluded = self.excluded().map_err(StepError::spec)?;
-        let is_excluded = |path: &RelPath| excluded.is_match(path.below(std::path::Path::new("")));
+        let excluded = Excluded::new(&self.exclude)?;
+        let is_excluded = |path: &RelPath| excluded.has(path);
         let progress = |done, total| {
             job.progress("compressing", done, Some(total));
             !job.cancel.is_cancelled()
@@ -139,16 +117,25 @@ impl Step for Squashfs {
                 WriteError::Write(_) | WriteError::Read { .. } => StepError::environment(error),
                 other => StepError::action(other),
             })?;
-        if let Some((path, names)) = summary.dropped_xattrs.first_key_value() {
-            job.remark(format!(
-                "squashfs has no place for {} of {path} and {} more; they are left out",
-                String::from_utf8_lossy(names),
-                summary.dropped_xattrs.len() - 1
-            ));
-        }
+        lost(&summary.dropped_xattrs).into_iter().for_each(|text| job.remark(text));
         drop(out);
         let image = job.objects.adopt(&path)?;
         job.objects.enter_runs(&image.digest, &summary.runs)?;
         Ok(BTreeMap::from([("image".to_owned(), image.into())]))
     }
+}
+
+/// Says which extended attributes are not in the image: each name once, with the first path that has it.
+fn lost(dropped: &BTreeMap<RelPath, Vec<u8>>) -> Vec<String> {
+    let mut names: BTreeMap<String, (&RelPath, usize)> = BTreeMap::new();
+    for (path, all) in dropped {
+        for name in String::from_utf8_lossy(all).split(", ") {
+            names.entry(name.to_owned()).or_insert((path, 0)).1 += 1;
+        }
+    }
+    let said = names.into_iter().map(|(name, (path, number))| {
+        let more = if number > 1 { format!(" and {} more", number - 1) } else { String::new() };
+        format!("squashfs has no place for {name} of {path}{more}; it is left out")
+    });
+    said.collect()
 }

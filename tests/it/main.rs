@@ -12,6 +12,7 @@ mod http;
 mod kernels;
 mod live;
 mod release;
+mod roots;
 mod squashfs;
 mod world;
 mod wrong;

@@ -2,11 +2,13 @@
 //!
 //! The `tar` crate decodes the header blocks. The extension records are read here, because the crate
 //! splits PAX records at line ends while their values (`SCHILY.xattr.security.capability`) are
-//! binary. Formats: POSIX.1-2001 `pax`, GNU tar's long names, and ustar.
+//! binary. Formats: POSIX.1-2001 `pax` with the records of star, GNU tar and libarchive; GNU tar's own members; ustar, and what
+//! was before it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
 
+use base64::Engine;
 use tar::{EntryType, Header};
 
 use crate::digest::{BlobDigest, BlobHasher};
@@ -28,6 +30,43 @@ const TARGET_MAX: usize = 4095;
 /// Linux numbers devices with 12 and 20 bits.
 const MAJOR_MAX: u32 = (1 << 12) - 1;
 const MINOR_MAX: u32 = (1 << 20) - 1;
+
+/// GNU tar's members that are about the archive and not in it: a label, and folders of an incremental one with the names in
+/// them; and Solaris's extended header, which is like PAX's.
+const LABEL: u8 = b'V';
+const DUMPED_FOLDER: u8 = b'D';
+const SOLARIS_HEADER: u8 = b'X';
+
+/// Members and records that no squashfs has room for: what they are, for people.
+const LEFT_OUT: [(&[u8], &str); 5] = [
+    (b"SCHILY.acl.", "access lists"),
+    (b"SCHILY.fflags", "flags of files"),
+    (b"LIBARCHIVE.xattr.", "attributes that cannot be read"),
+    (b"SUN.", "attributes of Solaris"),
+    (b"RHT.security.", "security attributes"),
+];
+
+/// Tells whether a file begins with the header of a tar's first member.
+pub fn is_tar(head: &[u8]) -> bool {
+    head.first_chunk::<{ BLOCK as usize }>().is_some_and(|block| has_right_sum(block) && block[0] != 0)
+}
+
+/// Tells whether a block has the checksum of a header: the sum of all bytes, those of the checksum itself taken as blanks.
+fn has_right_sum(block: &[u8; BLOCK as usize]) -> bool {
+    let sum = block[..148].iter().chain(&block[156..]).map(|b| u32::from(*b)).sum::<u32>() + 8 * 32;
+    Header::from_byte_slice(block).cksum().is_ok_and(|stored| stored == sum)
+}
+
+/// What was read of an archive.
+#[derive(Debug)]
+pub struct Tar {
+    /// What is in it.
+    pub tree: Tree,
+    /// Where the bytes of its files are.
+    pub slices: Slices,
+    /// What is in it and not in the tree, in words.
+    pub left_out: Vec<String>,
+}
 
 /// Why an archive did not become a tree. `at` counts bytes from its start.
 #[derive(Debug, thiserror::Error)]
@@ -78,31 +117,49 @@ pub enum TarError {
 
 /// Reads the uncompressed archive in `input` and copies all of it to `copy`.
 ///
-/// Returns the tree and the slices of its files. A later member takes the place of an earlier one of
-/// the same name, as when the archive is unpacked.
+/// A later member takes the place of an earlier one of the same name, as when the archive is unpacked; slashes in front of
+/// names are left away, as tar does.
 ///
 /// # Errors
 /// [`TarError`], which says where in the archive.
-pub fn tar(input: impl Read, copy: impl Write) -> Result<(Tree, Slices), TarError> {
+pub fn tar(input: impl Read, copy: impl Write) -> Result<Tar, TarError> {
     let mut archive = Archive { input, copy, at: 0 };
     let mut builder = TreeBuilder::new(Meta::plain(0o755));
     let mut slices = Slices::default();
     let mut global = Extensions::default();
     let mut next = Extensions::default();
+    // What is left out, of which member first, and of how many.
+    let mut left_out: BTreeMap<&'static str, (String, usize)> = BTreeMap::new();
     while let Some((header, at)) = archive.header()? {
         match header.entry_type() {
             EntryType::XGlobalHeader => global.read_pax(&archive.extension(&header, at)?, at)?,
             EntryType::XHeader => next.read_pax(&archive.extension(&header, at)?, at)?,
+            kind if kind.as_byte() == SOLARIS_HEADER => {
+                next.read_pax(&archive.extension(&header, at)?, at)?;
+            }
+            kind if kind.as_byte() == LABEL => {
+                // Its size is blank, and nothing follows it.
+                next = Extensions::default();
+            }
             EntryType::GNULongName => next.path = Some(until_nul(archive.extension(&header, at)?)),
             EntryType::GNULongLink => next.link = Some(until_nul(archive.extension(&header, at)?)),
             _ => {
                 let extensions = global.overlaid(std::mem::take(&mut next));
+                for what in &extensions.left_out {
+                    let name = extensions.path.clone().unwrap_or_else(|| header.path_bytes().into_owned());
+                    let first = || (String::from_utf8_lossy(&name).into_owned(), 0);
+                    left_out.entry(what).or_insert_with(first).1 += 1;
+                }
                 archive.member(&header, at, extensions, &mut builder, &mut slices)?;
             }
         }
     }
     archive.finish()?;
-    Ok((builder.finish()?, slices))
+    let said = left_out.into_iter().map(|(what, (first, members))| match members - 1 {
+        0 => format!("{what} of {first} are left out"),
+        more => format!("{what} of {first} and {more} more are left out"),
+    });
+    Ok(Tar { tree: builder.finish()?, slices, left_out: said.collect() })
 }
 
 /// What extension records say of the next member, or of all.
@@ -116,6 +173,7 @@ struct Extensions {
     mtime: Option<i64>,
     sparse: bool,
     xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    left_out: BTreeSet<&'static str>,
 }
 
 impl Extensions {
@@ -154,6 +212,16 @@ impl Extensions {
                 _ => {
                     if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
                         self.xattrs.insert(name.to_vec(), value.to_vec());
+                    } else if key == b"RHT.security.selinux" {
+                        // As the kernel has it, a zero is at its end.
+                        let label = [value, b"\0"].concat();
+                        self.xattrs.entry(b"security.selinux".to_vec()).or_insert(label);
+                    } else if let Some((name, value)) = libarchive(key, value) {
+                        // The same attribute stands there in SCHILY's form as well, if it can.
+                        self.xattrs.entry(name).or_insert(value);
+                    } else {
+                        let lost = LEFT_OUT.iter().find(|(start, _)| key.starts_with(start));
+                        self.left_out.extend(lost.map(|(_, what)| what));
                     }
                 }
             }
@@ -165,7 +233,10 @@ impl Extensions {
     fn overlaid(&self, own: Extensions) -> Extensions {
         let mut xattrs = self.xattrs.clone();
         xattrs.extend(own.xattrs);
+        let mut left_out = self.left_out.clone();
+        left_out.extend(own.left_out);
         Extensions {
+            left_out,
             path: own.path.or_else(|| self.path.clone()),
             link: own.link.or_else(|| self.link.clone()),
             size: own.size.or(self.size),
@@ -176,6 +247,25 @@ impl Extensions {
             xattrs,
         }
     }
+}
+
+/// Reads an extended attribute as libarchive writes it: the name with `%XX` for what is no letter, the value in base64.
+fn libarchive(key: &[u8], value: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+    let mut rest = key.strip_prefix(b"LIBARCHIVE.xattr.")?;
+    let mut name = Vec::new();
+    while let Some((byte, behind)) = rest.split_first() {
+        rest = behind;
+        if *byte != b'%' {
+            name.push(*byte);
+            continue;
+        }
+        let (digits, behind) = rest.split_at_checked(2)?;
+        name.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
+        rest = behind;
+    }
+    // libarchive writes no padding.
+    let text: Vec<u8> = value.iter().copied().filter(|byte| *byte != b'=').collect();
+    Some((name, base64::engine::general_purpose::STANDARD_NO_PAD.decode(text).ok()?))
 }
 
 fn until_nul(mut bytes: Vec<u8>) -> Vec<u8> {
@@ -213,13 +303,10 @@ impl<R: Read, W: Write> Archive<R, W> {
         if block == [0; BLOCK as usize] {
             return Ok(None);
         }
-        let header = Header::from_byte_slice(&block).clone();
-        // The sum of all bytes, those of the checksum itself taken as blanks.
-        let sum = block[..148].iter().chain(&block[156..]).map(|b| u32::from(*b)).sum::<u32>() + 8 * 32;
-        match header.cksum() {
-            Ok(stored) if stored == sum => Ok(Some((header, at))),
-            _ => Err(TarError::Header { at, why: "the checksum is wrong".to_owned() }),
+        if !has_right_sum(&block) {
+            return Err(TarError::Header { at, why: "the checksum is wrong".to_owned() });
         }
+        Ok(Some((Header::from_byte_slice(&block).clone(), at)))
     }
 
     /// Reads the bytes of an extension record.
@@ -294,6 +381,8 @@ impl<R: Read, W: Write> Archive<R, W> {
             return Err(TarError::Header { at, why: "the target of a link is too long".to_owned() });
         }
         let node = match kind {
+            // Before ustar, a folder was a file whose name ends in a slash.
+            EntryType::Regular if name.ends_with(b"/") && size == 0 => Node::Dir,
             EntryType::Regular | EntryType::Continuous => {
                 let start = self.at;
                 let mut hasher = BlobHasher::default();
@@ -303,6 +392,7 @@ impl<R: Read, W: Write> Archive<R, W> {
                 Node::File { digest, size }
             }
             EntryType::Directory => Node::Dir,
+            kind if kind.as_byte() == DUMPED_FOLDER => Node::Dir,
             EntryType::Symlink => Node::Symlink(link.unwrap_or_default()),
             EntryType::Char => {
                 let (major, minor) = device(header, at)?;
@@ -322,6 +412,12 @@ impl<R: Read, W: Write> Archive<R, W> {
                 builder.insert_parents(&path);
                 builder.remove(&path);
                 return Ok(builder.link(path, to)?);
+            }
+            kind if kind.as_byte() == b'M' => {
+                return refuse(
+                    "part of a file that another volume begins",
+                    "give all volumes as one archive",
+                );
             }
             _ => return refuse("member of an unknown kind", "repack it with GNU tar"),
         };
@@ -369,17 +465,15 @@ fn id(value: u64, at: u64) -> Result<u32, TarError> {
     u32::try_from(value).map_err(|_| TarError::Header { at, why: format!("owner {value} is beyond 32 bits") })
 }
 
-/// Returns the path of a member, `None` for the top folder itself (`./`).
+/// Returns the path of a member, `None` for the top folder itself (`./`). As tar does it, slashes in front do not count, nor do
+/// doubled ones, nor `.`.
 fn member_path(name: &[u8], at: u64) -> Result<Option<RelPath>, TarError> {
-    let mut inner = name;
-    while let Some(rest) = inner.strip_prefix(b"./") {
-        inner = rest;
-    }
-    let inner = inner.strip_suffix(b"/").unwrap_or(inner);
-    if matches!(inner, b"" | b".") && !name.is_empty() && !name.starts_with(b"/") {
+    let parts = name.split(|byte| *byte == b'/').filter(|part| !matches!(part, [] | [b'.']));
+    let inner = parts.collect::<Vec<_>>().join(&b'/');
+    if inner.is_empty() && !name.is_empty() {
         return Ok(None);
     }
-    RelPath::new(inner).map(Some).map_err(|source| TarError::Name { at, source })
+    RelPath::new(&inner).map(Some).map_err(|source| TarError::Name { at, source })
 }
 
 #[cfg(test)]
@@ -407,13 +501,66 @@ mod tests {
         }
     }
 
+    impl Writer {
+        /// Adds a label as GNU tar writes it: most fields are blank.
+        fn label(&mut self) -> &mut Self {
+            self.add(EntryType::new(LABEL), "a label", "", b"");
+            let header = self.0.last_chunk_mut::<512>().unwrap();
+            header[100..136].fill(0);
+            let mut header = Header::from_byte_slice(header).clone();
+            header.set_cksum();
+            let at = self.0.len() - 512;
+            self.0[at..].copy_from_slice(header.as_bytes());
+            self
+        }
+    }
+
     fn read(writer: &Writer) -> Result<(Tree, Slices), TarError> {
         let mut copy = Vec::new();
         let read = tar(&writer.0[..], &mut copy);
         if read.is_ok() {
             assert_eq!(copy, writer.0);
         }
-        read
+        read.map(|tar| (tar.tree, tar.slices))
+    }
+
+    /// Returns a PAX record.
+    fn record(key: &str, value: &[u8]) -> Vec<u8> {
+        let rest = key.len() + value.len() + 3;
+        let length = (rest + 1..).find(|length| rest + length.to_string().len() == *length).unwrap();
+        [format!("{length} {key}=").as_bytes(), value, b"\n"].concat()
+    }
+
+    #[test]
+    fn what_gnu_tar_star_and_libarchive_write_beside_files_is_read_or_said() {
+        let mut writer = Writer(Vec::new());
+        let label =
+            [record("RHT.security.selinux", b"system_u:object_r:etc_t:s0"), record("comment", b"x")].concat();
+        let others = [
+            record("LIBARCHIVE.xattr.user.a%20b", b"AQIK/w"),
+            record("SCHILY.acl.access", b"user::rw-"),
+            record("SCHILY.fflags", b"immutable"),
+            record("SCHILY.dev", b"7"),
+        ]
+        .concat();
+        writer
+            .label()
+            .add(EntryType::Directory, "/", "", b"")
+            .add(EntryType::new(DUMPED_FOLDER), "etc/", "", b"Ymotd\0\0")
+            .add(EntryType::XHeader, "pax", "", &label)
+            .add(EntryType::Regular, "/etc//motd", "", b"x")
+            .add(EntryType::new(SOLARIS_HEADER), "x", "", &others)
+            .add(EntryType::Regular, "./etc/./issue", "", b"y");
+        assert!(is_tar(&writer.0) && !is_tar(&[0; 512]) && !is_tar(&writer.0[1..]));
+        let Tar { tree, left_out, .. } = tar(&writer.0[..], io::sink()).unwrap();
+        let meta = |name: &str| tree.inode(&path(name)).unwrap().meta.xattrs.clone();
+        let xattr = |name: &str, value: &[u8]| BTreeMap::from([(name.as_bytes().to_vec(), value.to_vec())]);
+        assert_eq!(meta("etc/motd"), xattr("security.selinux", b"system_u:object_r:etc_t:s0\0"));
+        assert_eq!(meta("etc/issue"), xattr("user.a b", &[1, 2, 10, 255]));
+        let expected =
+            ["access lists of ./etc/./issue are left out", "flags of files of ./etc/./issue are left out"];
+        assert_eq!(left_out, expected);
+        assert_eq!(tree.root().uid, 7);
     }
 
     fn path(text: &str) -> RelPath {
@@ -503,7 +650,7 @@ mod tests {
 
     #[test]
     fn hostile_members_are_refused_by_name_and_place() {
-        for name in ["../etc/passwd", "/etc/passwd", "a/../../b", "a//b"] {
+        for name in ["../etc/passwd", "/../passwd", "a/../../b", "a/.."] {
             let mut writer = Writer(Vec::new());
             let error = read(writer.add(EntryType::Regular, name, "", b"x")).unwrap_err();
             assert!(matches!(error, TarError::Name { at: 0, .. }), "{name}: {error}");

@@ -64,6 +64,9 @@ pub enum StoreError {
     /// A row of the index holds what no version of this program writes.
     #[error("the index of the store has a damaged row for {0}")]
     Row(String),
+    /// It was told to stop.
+    #[error("stopped")]
+    Stopped,
     /// A file changed while it was read, or no longer is what its tree says.
     #[error("{path} changed: its bytes are no longer those that were hashed")]
     Changed {

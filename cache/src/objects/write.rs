@@ -54,11 +54,11 @@ impl Objects {
         // The disk is busy with it while it is hashed.
         let (hasher, synced) = std::thread::scope(|scope| {
             let sync = scope.spawn(|| file.sync_data());
-            let hasher = BlobHasher::of_file(path);
+            let hasher = self.hash_file(path);
             (hasher, sync.join().unwrap_or_else(|_| Err(io::Error::other("the thread that syncs it failed"))))
         });
         synced.on_file("sync", path)?;
-        let hasher = hasher.on_file("read", path)?;
+        let hasher = hasher?;
         self.enter(&file, path, Blob::hashed(&hasher))
     }
 
@@ -113,6 +113,9 @@ pub(super) fn enter_row(index: &Connection, blob: &Blob) -> Result<(), rusqlite:
     index::note(index, blob.digest.as_bytes())
 }
 
+/// So many bytes are copied before somebody asks whether to go on.
+const COPIED: u64 = 16 << 20;
+
 /// A blob being written; it becomes an object by [`BlobWriter::commit`] or leaves nothing.
 #[derive(Debug)]
 pub struct BlobWriter<'a> {
@@ -136,7 +139,15 @@ impl BlobWriter<'_> {
     /// # Errors
     /// [`StoreError::File`]: reading or writing failed.
     pub fn copy_from(&mut self, mut reader: impl Read) -> Result<u64, StoreError> {
-        Ok(io::copy(&mut reader, self).on_file("write", &self.path)?)
+        let mut copied = 0;
+        loop {
+            self.store.check_stopped()?;
+            let piece = reader.by_ref().take(COPIED);
+            match io::copy(&mut { piece }, self).on_file("write", &self.path)? {
+                0 => return Ok(copied),
+                read => copied += read,
+            }
+        }
     }
 }
 

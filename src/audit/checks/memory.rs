@@ -19,6 +19,10 @@ pub(super) fn memory(facts: &Facts) -> Vec<Memory> {
             if load == crate::memory::Load::Http && !walk.initramfs.has_livenet() {
                 continue;
             }
+            // No initrd holds 4 GiB.
+            if load.is_in_initrd() && initrd.size + squashfs.size >= 1 << 32 {
+                continue;
+            }
             let sizes = Sizes {
                 kernel,
                 initrd: initrd.size,
