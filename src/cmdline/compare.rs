@@ -26,13 +26,22 @@ pub enum Squashfs<'a> {
     Fetched,
 }
 
+/// A word that says something else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contradiction {
+    /// The word; nothing where it is a word that is not there, whose default is wrong.
+    pub word: Option<String>,
+    /// What is said of it.
+    pub what: String,
+}
+
 /// What differs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Comparison {
     /// Words that are missing, and what for.
     pub missing: Vec<String>,
     /// Words that say something else, and what is right.
-    pub contradicting: Vec<String>,
+    pub contradicting: Vec<Contradiction>,
     /// Words beyond the model's: the image's own arguments, consoles.
     pub harmless: Vec<String>,
 }
@@ -47,8 +56,15 @@ impl Comparison {
         self.missing.push(format!("{word} is missing: {why}"));
     }
 
+    /// Notes a word of the line that is wrong.
     fn wrong(&mut self, word: &str, why: impl Into<String>) {
-        self.contradicting.push(format!("{word}: {}", why.into()));
+        let what = format!("{word}: {}", why.into());
+        self.contradicting.push(Contradiction { word: Some(word.to_owned()), what });
+    }
+
+    /// Notes what is wrong though no single word says so: what is meant without one, or what no word can mend.
+    fn wrong_by_itself(&mut self, what: impl Into<String>) {
+        self.contradicting.push(Contradiction { word: None, what: what.into() });
     }
 }
 
@@ -126,10 +142,11 @@ fn dracut(initramfs: &Initramfs, squashfs: &Squashfs<'_>, line: &mut Line<'_>, f
             let named = format!("{}/{image}", directory.trim_matches('/'));
             if named.trim_start_matches('/') != *path {
                 let (folder, file) = path.rsplit_once('/').unwrap_or(("", path));
-                found.wrong(
-                    &format!("rd.live.dir and rd.live.squashimg name /{}", named.trim_start_matches('/')),
-                    format!("the squashfs is at /{path}: rd.live.dir=/{folder} rd.live.squashimg={file}"),
-                );
+                found.wrong_by_itself(format!(
+                    "rd.live.dir and rd.live.squashimg name /{}: the squashfs is at /{path}: rd.live.dir=/{folder} \
+                     rd.live.squashimg={file}",
+                    named.trim_start_matches('/')
+                ));
             }
             if line.take("cdroot").is_empty() && *is_gentoos {
                 found.missing("cdroot", "Gentoo's live system looks for it");
@@ -139,10 +156,9 @@ fn dracut(initramfs: &Initramfs, squashfs: &Squashfs<'_>, line: &mut Line<'_>, f
             let right = format!("root=live:{path}");
             root(&roots, &right, found, |value| Some(value.strip_prefix("live:")? == *path));
             if !path.ends_with(".img") && !path.ends_with(".iso") {
-                found.wrong(
-                    &right,
-                    "dracut takes a local file only if its name ends in .img or .iso; put it there under such a name",
-                );
+                found.wrong_by_itself(format!(
+                    "{right}: dracut takes a local file only if its name ends in .img or .iso; put it there under such a name"
+                ));
             }
             for (word, _) in ram {
                 found.wrong(word, "the squashfs is in memory already; this makes a second copy");
@@ -155,10 +171,9 @@ fn dracut(initramfs: &Initramfs, squashfs: &Squashfs<'_>, line: &mut Line<'_>, f
                 Some(fetched.iter().any(|scheme| address.starts_with(scheme)))
             });
             if !initramfs.has_livenet() {
-                found.wrong(
-                    "root=live:http",
-                    "the initrd has no livenet module and cannot fetch it; make it with dracut's livenet, or put the \
-                     squashfs into the initrd",
+                found.wrong_by_itself(
+                    "root=live:http: the initrd has no livenet module and cannot fetch it; make it with dracut's livenet, or put \
+                     the squashfs into the initrd",
                 );
             }
             let ip = line.take("ip");
@@ -204,9 +219,8 @@ fn genkernel(squashfs: &Squashfs<'_>, line: &mut Line<'_>, found: &mut Compariso
         Squashfs::Iso { path, .. } => format!("/{path}"),
         Squashfs::InInitrd { path } => (*path).to_owned(),
         Squashfs::Fetched => {
-            found.contradicting.push(
-                "the squashfs is neither on the medium nor in the initrd, and genkernel's initramfs cannot fetch it"
-                    .to_owned(),
+            found.wrong_by_itself(
+                "the squashfs is neither on the medium nor in the initrd, and genkernel's initramfs cannot fetch it",
             );
             return;
         }

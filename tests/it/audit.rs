@@ -1055,6 +1055,71 @@ const DAMAGES: &[Damage] = &[
         "is an initrd, but no script",
     ),
     damage(
+        "iso-menu",
+        "a block of the ISO's menu is not closed",
+        |set| set.patch_iso(b"\tinitrd /boot/gentoo.igz\n}\n", b"\tinitrd /boot/gentoo.igz\n \n"),
+        "a block is opened and not closed",
+    ),
+    warning(
+        "drift",
+        "a later entry of a menu has a word that no entry of the ISO has",
+        |set| {
+            let text = String::from_utf8(set.read("netboot/grub/grub.cfg")).unwrap();
+            let at = text.rfind("dokeymap").unwrap();
+            set.write("netboot/grub/grub.cfg", format!("{}mitigations=off {}", &text[..at], &text[at..]));
+        },
+        "has mitigations=off, which",
+    ),
+    warning(
+        "references",
+        "GRUB boots the disk by itself",
+        |set| {
+            set.edit(
+                "netboot/grub/grub.cfg",
+                "set default=0\n",
+                "set default=disk\nmenuentry 'Disk' --id disk {\n\texit\n}\n",
+            )
+        },
+        "the entry that is booted by itself, \"Disk\", boots no Linux",
+    ),
+    warning(
+        "references",
+        "PXELINUX boots the disk by itself",
+        |set| set.edit(MENU, "PROMPT 0\n", "PROMPT 0\nONTIMEOUT disk\nLABEL disk\nLOCALBOOT 0\n"),
+        "it goes to disk by itself, which boots no Linux",
+    ),
+    damage(
+        "pxelinux",
+        "a small initrd in front hides that the root is wrong",
+        |set| {
+            set.write("netboot/ucode.img", archive("kernel.bin", b"x"));
+            set.edit(MENU, "initrd=gentoo.combined", "initrd=ucode.img,gentoo.combined");
+            set.edit(MENU, LINE, "root=/dev/sda9");
+        },
+        "root=/dev/sda9: it must be root=live:/image.squashfs.img",
+    ),
+    damage(
+        "initrd",
+        "an initrd that is loaded behind the ISO's adds words to the command line",
+        |set| {
+            let words =
+                [folder("etc"), folder("etc/cmdline.d"), archive("etc/cmdline.d/x.conf", b"root=/dev/sda9")];
+            set.write("netboot/more.img", words.concat());
+            set.edit(MENU, "initrd=gentoo.combined", "initrd=gentoo.combined,more.img");
+        },
+        "netboot/more.img: adds words to the command line",
+    ),
+    damage(
+        "arch",
+        "the ISO's EFI system partition has a program for another architecture under the name of this one",
+        |set| {
+            set.change_esp("mcopy -i \"$I\" ::EFI/BOOT/BOOTX64.EFI x.efi");
+            set.retarget("x.efi", 0xaa64);
+            set.change_esp("mcopy -o -i \"$I\" x.efi ::EFI/BOOT/BOOTX64.EFI; rm x.efi");
+        },
+        ":/EFI/BOOT/BOOTX64.EFI: is for arm64; by its name it is for amd64",
+    ),
+    damage(
         "loaders",
         "a loader is the page of a server that lacks it",
         |set| set.write("netboot/pxelinux.0", "<!DOCTYPE html><title>404 Not Found</title>"),

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::lines::is_of_the_way;
 use super::parts::{TAKE, difference, meant};
 use super::select::{count, initrd_of, initrds_of, is_booted, linux, listed, set_menus};
 use crate::audit::facts::{EntryFacts, Facts, Kind, MenuFacts, Part, places, sequences};
 use crate::audit::report::{Check, Outcome};
-use crate::formats::initramfs::Node;
+use crate::formats::initramfs::{Files, Node};
 
 /// The initrds of the ISO that one of the set begins with, or is.
 struct Beginning<'a> {
@@ -126,23 +127,24 @@ fn judge_beside(facts: &Facts, outcome: &mut Outcome) {
                     continue;
                 }
                 let Some(files) = extra.contents().map(|walk| &walk.initramfs.files) else { continue };
-                let others = all.iter().enumerate().filter(|(other, _)| *other != number);
+                // The later one wins: where the ISO's comes later, nothing of it is lost. Folders may be made by the others.
+                let before =
+                    || all[..number].iter().filter_map(|part| Some(&part.contents()?.initramfs.files));
+                let own = files
+                    .iter()
+                    .filter(|(_, made)| made.node != Node::Folder)
+                    .map(|(path, _)| path.to_string());
                 let mut more = More::default();
-                for (path, made) in files.iter().filter(|(_, made)| made.node != Node::Folder) {
-                    // The later one wins, and where the ISO's comes later, nothing is lost.
-                    let is_in = |(other, part): &(usize, &&Part)| {
-                        let files = part.contents().map(|walk| &walk.initramfs.files);
-                        *other < number
-                            && files
-                                .and_then(|files| files.get(path))
-                                .is_some_and(|made| made.node != Node::Folder)
+                for path in own.chain(files.lost.iter().cloned()) {
+                    let is_file = |files: &Files| {
+                        let found = files.resolve(&path).and_then(|path| files.get(&path));
+                        found.is_some_and(|made| made.node != Node::Folder)
                     };
-                    let is_replaced = others.clone().any(|other| is_in(&other));
-                    let is_words = path.as_bytes().starts_with(b"etc/cmdline");
-                    if is_replaced {
-                        more.replaced.push(format!("/{path}"));
-                    } else if is_words && made.node == Node::File {
-                        more.added.push(format!("/{path}"));
+                    let shown = format!("/{}", path.trim_start_matches("./").trim_start_matches('/'));
+                    if before().any(is_file) {
+                        more.replaced.push(shown);
+                    } else if shown.starts_with("/etc/cmdline") {
+                        more.added.push(shown);
                     }
                 }
                 more.say(&extra.name, outcome);
@@ -326,12 +328,30 @@ pub(super) fn initramfs(check: &Check, facts: &Facts) -> Outcome {
                 outcome.looked();
                 segments += walk.initramfs.segments.len();
                 let lost = &walk.initramfs.files.lost;
-                if !lost.is_empty() && !walk.initramfs.is_microcode() {
+                // What is loaded behind others may lie in their folders.
+                if !lost.is_empty() && !walk.initramfs.is_microcode() && !is_extra(facts, part) {
                     let names = listed(lost.iter().map(String::as_str));
                     outcome.warns(
                         &part.name,
                         format!("the kernel does not make {names}: no entry makes the folder"),
                         "put the folder into the archive, in front of what is in it",
+                    );
+                }
+                let baked: Vec<String> = walk
+                    .initramfs
+                    .baked()
+                    .filter(|(_, word)| is_of_the_way(word))
+                    .map(|(file, word)| format!("{word} ({file})"))
+                    .collect();
+                if !baked.is_empty() {
+                    let what = format!(
+                        "has words of a command line in it, which count where the kernel's line says nothing else: {}",
+                        listed(baked.iter().map(String::as_str))
+                    );
+                    outcome.warns(
+                        &part.name,
+                        what,
+                        "make it with dracut's --no-hostonly-cmdline, without kernel_cmdline",
                     );
                 }
                 match walk.initramfs.family {
@@ -340,7 +360,7 @@ pub(super) fn initramfs(check: &Check, facts: &Facts) -> Outcome {
                     None => outcome.warns(
                         &part.name,
                         "was made by neither dracut nor genkernel: what it needs on a command line is not known",
-                        "make it with dracut's dmsquash-live module, or with genkernel",
+                        "boot it once; for a live system of dracut it needs the module dmsquash-live",
                     ),
                 }
             }

@@ -7,12 +7,24 @@ use crate::audit::facts::{EntryFacts, Facts, Kind, LoadedPart, Loader, MenuFacts
 use crate::audit::report::{Check, Outcome};
 use crate::audit::set::names_in_set;
 use crate::cmdline::compare::{Squashfs, compare};
+use crate::formats::initramfs::Initramfs;
 use crate::formats::menus::Role;
 
 const HINT: &str = "stagegraph extract ISO DIR writes scripts with the right lines";
 
 pub(super) fn iso_menu(check: &Check, facts: &Facts) -> Outcome {
-    judge(check, facts, |menu| menu.on_iso)
+    let mut outcome = judge(check, facts, |menu| menu.on_iso);
+    for menu in facts.menus.iter().filter(|menu| menu.on_iso) {
+        for problem in menu.problems.iter().filter(|problem| problem.is_certain) {
+            let subject = format!("{}:{}", menu.file, problem.line);
+            outcome.differs(
+                subject,
+                &problem.what,
+                "correct the menu that the ISO is made with, and build the ISO again",
+            );
+        }
+    }
+    outcome
 }
 
 pub(super) fn ipxe(check: &Check, facts: &Facts) -> Outcome {
@@ -112,17 +124,24 @@ fn judge_entry(facts: &Facts, menu: &MenuFacts, entry: &EntryFacts, outcome: &mu
         judge_names(entry, &subject, outcome);
     }
     let Some(initrd) = initrd_of(facts, menu, entry) else { return };
-    let (Some(walk), Some(family)) = (initrd.contents(), initrd.family()) else { return };
+    let Some(walk) = initrd.contents() else { return };
+    let Some(family) = initrd.family() else {
+        let what =
+            format!("its line is not judged: {} was made by neither dracut nor genkernel", initrd.name);
+        // Once for all entries; those of the ISO are its own business.
+        if !menu.on_iso && !outcome.findings.iter().any(|finding| finding.what == what) {
+            outcome.warns(&subject, what, "boot it once");
+        }
+        return;
+    };
     let mut path = String::new();
     let squashfs = place(facts, menu, entry, &mut path);
     let (words, is_whole) = decided(menu, entry, &subject, outcome);
-    let mut comparison = compare(&walk.initramfs, family, &squashfs, &words);
+    let mut comparison = compare(&walk.initramfs, family, &squashfs, &effective(&walk.initramfs, &words));
     if !is_whole {
         // What is wrong because of a word that is not there, or of a default, may be right.
         comparison.missing.clear();
-        comparison
-            .contradicting
-            .retain(|what| words.iter().any(|word| what.starts_with(&format!("{word}: "))));
+        comparison.contradicting.retain(|wrong| wrong.word.is_some());
     }
     if squashfs == Squashfs::Fetched {
         judge_address(facts, menu, entry, &subject, outcome);
@@ -133,7 +152,8 @@ fn judge_entry(facts: &Facts, menu: &MenuFacts, entry: &EntryFacts, outcome: &mu
     } else {
         HINT
     };
-    for what in comparison.contradicting.into_iter().chain(comparison.missing) {
+    let contradicting = comparison.contradicting.into_iter().map(|wrong| wrong.what);
+    for what in contradicting.chain(comparison.missing) {
         outcome.differs(&subject, what, hint);
     }
     for word in entry.words.iter().filter(|word| !word.is_ascii()) {
@@ -141,6 +161,14 @@ fn judge_entry(facts: &Facts, menu: &MenuFacts, entry: &EntryFacts, outcome: &mu
             format!("{word:?} has characters that are not ASCII, perhaps a blank that does not part words");
         outcome.differs(&subject, what, hint);
     }
+}
+
+/// Returns the words that dracut finds: those that are in the initramfs, and behind them those of the kernel's line, which win.
+fn effective(initramfs: &Initramfs, words: &[String]) -> Vec<String> {
+    let key = |word: &str| word.split('=').next().unwrap_or(word).replace('-', "_");
+    let on_line: BTreeSet<String> = words.iter().map(|word| key(word)).collect();
+    let baked = initramfs.baked().map(|(_, word)| word.to_owned());
+    baked.filter(|word| !on_line.contains(&key(word))).chain(words.iter().cloned()).collect()
 }
 
 /// Tells whether only the machine knows what a word is.
@@ -250,41 +278,67 @@ pub fn is_of_the_way(word: &str) -> bool {
     of_the_way.contains(&key)
 }
 
+/// The image's own words of an entry: those that are known, and whether they are all.
+struct Own<'a> {
+    menu: &'a MenuFacts,
+    entry: &'a EntryFacts,
+    words: BTreeSet<&'a str>,
+    is_whole: bool,
+}
+
+impl<'a> Own<'a> {
+    fn of(menu: &'a MenuFacts, entry: &'a EntryFacts) -> Self {
+        let (open, known): (Vec<&String>, Vec<&String>) =
+            entry.words.iter().partition(|word| is_open(menu, word));
+        let words = known.into_iter().map(String::as_str).filter(|word| !is_of_the_way(word)).collect();
+        Self { menu, entry, words, is_whole: open.is_empty() }
+    }
+
+    fn place(&self) -> String {
+        format!("{}:{}", self.menu.file, self.entry.line)
+    }
+}
+
+fn owns<'a>(menus: impl Iterator<Item = &'a MenuFacts>) -> Vec<Own<'a>> {
+    menus.flat_map(|menu| linux(menu).map(move |entry| Own::of(menu, entry))).collect()
+}
+
 pub(super) fn drift(check: &Check, facts: &Facts) -> Outcome {
     let mut outcome = Outcome::new(check);
-    // The words that are known, and whether they are all.
-    let own = |menu: &MenuFacts, entry: &EntryFacts| -> (BTreeSet<String>, bool) {
-        let (open, known): (Vec<_>, Vec<_>) = entry.words.iter().partition(|word| is_open(menu, word));
-        (known.into_iter().filter(|word| !is_of_the_way(word)).cloned().collect(), open.is_empty())
-    };
-    let on_iso = facts.menus.iter().filter(|menu| menu.on_iso);
-    let first = on_iso.flat_map(|menu| linux(menu).map(move |entry| (menu, entry))).next();
-    let Some((menu, entry)) = first else { return outcome.says("", "the ISO has no menu") };
-    let (iso, is_isos_whole) = own(menu, entry);
-    for menu in set_menus(facts) {
-        let Some(entry) = linux(menu).next() else { continue };
+    let on_iso = owns(facts.menus.iter().filter(|menu| menu.on_iso));
+    let Some(first) = on_iso.first() else { return outcome.says("", "the ISO has no menu") };
+    let digest = |own: &Own<'_>| facts.part(own.menu, own.entry.kernel.as_ref()?)?.digest();
+    let mut said = BTreeSet::new();
+    for here in owns(set_menus(facts)) {
         outcome.looked();
-        let (here, is_whole) = own(menu, entry);
-        let lacks: Vec<&str> = iso.difference(&here).map(String::as_str).collect();
-        let more: Vec<&str> = here.difference(&iso).map(String::as_str).collect();
-        let subject = format!("{}:{}", menu.file, entry.line);
-        if !lacks.is_empty() && is_whole {
+        // Its twin: of the entries with this kernel, the one whose words are most like its own.
+        let of_kernel = || on_iso.iter().filter(|iso| digest(iso).is_some() && digest(iso) == digest(&here));
+        let distance = |iso: &&Own<'_>| iso.words.symmetric_difference(&here.words).count();
+        let twin = of_kernel().min_by_key(distance).or_else(|| on_iso.iter().min_by_key(distance));
+        let iso = twin.unwrap_or(first);
+        let lacks: Vec<&str> = iso.words.difference(&here.words).copied().collect();
+        let more: Vec<&str> = here.words.difference(&iso.words).copied().collect();
+        // The entries of one menu mostly differ in the same way.
+        if !said.insert((here.menu.file.clone(), lacks.clone(), more.clone())) {
+            continue;
+        }
+        if !lacks.is_empty() && here.is_whole {
             outcome.warns(
-                &subject,
-                format!("lacks {}, which the ISO's first entry has", listed(lacks.iter().copied())),
+                here.place(),
+                format!("lacks {}, which {} of the ISO has", listed(lacks.iter().copied()), iso.place()),
                 "add it, unless it was left out for a reason",
             );
         }
-        if !more.is_empty() && is_isos_whole {
+        if !more.is_empty() && iso.is_whole {
             outcome.warns(
-                &subject,
-                format!("has {}, which the ISO's first entry lacks", listed(more.iter().copied())),
+                here.place(),
+                format!("has {}, which {} of the ISO lacks", listed(more.iter().copied()), iso.place()),
                 "remove it, unless it was added for a reason",
             );
         }
     }
     outcome.says(
-        format!("the same everywhere: {}", listed(iso.iter().map(String::as_str))),
+        format!("the same everywhere: {}", listed(first.words.iter().copied())),
         "there are no menus in the set",
     )
 }

@@ -58,7 +58,7 @@ pub struct Files {
 }
 
 /// Lost entries that are remembered.
-const MAX_LOST: usize = 16;
+const MAX_LOST: usize = 1000;
 
 impl Files {
     /// Makes an entry of the archive `segment`; returns its path, or nothing where the kernel does not make it.

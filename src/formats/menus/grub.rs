@@ -3,8 +3,10 @@
 //! Commands from the GRUB manual, 2.06: `menuentry`, `submenu`, `linux`, `initrd` (with `newc:NAME:FILE`), `search`,
 //! `set`, `configfile`, `source`, `chainloader`. Both branches of an `if` are read.
 
+mod default;
 mod words;
 
+use self::default::Choices;
 use self::words::{Command, Commands, Variables, What, Word};
 use super::{Continued, Entry, Handed, Loaded, MAX_ENTRIES, MAX_LINES, Menu, Named, Role};
 
@@ -27,7 +29,10 @@ pub fn parse(text: &str, handed: &Handed) -> Menu {
     }
     for Command { line, what } in commands {
         match what {
-            What::Opens => script.blocks.push((line, script.opening.take())),
+            What::Opens => {
+                script.choices.open(script.blocks.len());
+                script.blocks.push((line, script.opening.take()));
+            }
             What::Closes => script.close(line),
             What::Words(words) => script.command(line, &words),
         }
@@ -48,6 +53,7 @@ struct Script {
     /// The title of the entry whose block opens next.
     opening: Option<String>,
     entry: Option<Entry>,
+    choices: Choices,
 }
 
 impl Script {
@@ -59,10 +65,17 @@ impl Script {
         let Some(command) = words.get(start) else { return };
         let args = &words[start + 1..];
         match command.as_str() {
-            "menuentry" => self.opening = Some(args.first().cloned().unwrap_or_default()),
-            "submenu" => self.opening = None,
+            "menuentry" => {
+                self.opening = Some(args.first().cloned().unwrap_or_default());
+                self.choices.begin(args, false);
+            }
+            "submenu" => {
+                self.opening = None;
+                self.choices.begin(args, true);
+            }
             "set" => {
                 if let Some((name, value)) = args.first().and_then(|word| word.split_once('=')) {
+                    self.choices.set(number, name);
                     self.variables.values.insert(name.to_owned(), value.to_owned());
                 }
             }
@@ -95,6 +108,7 @@ impl Script {
 
     fn close(&mut self, number: usize) {
         self.push();
+        self.choices.close(self.blocks.len());
         if self.blocks.pop().is_none() {
             self.menu.problem(number, "a block is closed that nobody opened: GRUB refuses the whole menu");
         }
@@ -102,6 +116,7 @@ impl Script {
 
     fn kernel(&mut self, number: usize, command: &str, args: &[String]) {
         self.push();
+        self.choices.boots();
         let [kernel, rest @ ..] = args else {
             return self.menu.problem(number, format!("{command} names no kernel"));
         };
@@ -146,6 +161,12 @@ impl Script {
         self.push();
         if let Some((line, _)) = self.blocks.first() {
             self.menu.problem(*line, "a block is opened and not closed: GRUB refuses the whole menu");
+        }
+        let default = self.variables.values.get("default").map(String::as_str);
+        // A menu that goes on has entries elsewhere as well.
+        let is_whole = !self.menu.entries.is_empty() && self.menu.continued.is_empty();
+        if let Some((line, what)) = self.choices.judge(default).filter(|_| is_whole) {
+            self.menu.guess(line, what);
         }
         self.menu
     }

@@ -40,6 +40,8 @@ struct Script {
     labels: BTreeSet<String>,
     /// Labels that the menu goes to by itself.
     wanted: Vec<(usize, String)>,
+    /// Labels that boot something else than a kernel: the disk, another menu.
+    elsewhere: BTreeSet<String>,
     in_help: bool,
 }
 
@@ -120,6 +122,9 @@ impl Script {
         if goes_on.iter().any(|word| what.eq_ignore_ascii_case(word)) {
             label.does_else = true;
         }
+        if what.eq_ignore_ascii_case("default") {
+            self.wanted.push((number, label.name.clone()));
+        }
         if what.eq_ignore_ascii_case("label") {
             label.title = Some(title.trim().replace('^', ""));
         }
@@ -139,11 +144,13 @@ impl Script {
     fn end(&mut self) {
         let Some(label) = self.label.take() else { return };
         if label.kernel.is_none() && label.does_else {
+            self.elsewhere.insert(label.name);
             return;
         }
         // Without KERNEL, the label's name is the kernel's.
         let (line, kernel) = label.kernel.unwrap_or_else(|| (label.line, label.name.clone()));
         if kernel.to_ascii_lowercase().ends_with(".c32") {
+            self.elsewhere.insert(label.name);
             return self.next_file(line, &kernel);
         }
         if self.menu.entries.len() >= MAX_ENTRIES {
@@ -182,6 +189,8 @@ impl Script {
             // It may be in a menu that this one goes on to; and what is no label is a kernel's file.
             if !self.labels.contains(&name) && self.menu.continued.is_empty() {
                 self.menu.problem(line, format!("there is no label {name}"));
+            } else if self.elsewhere.contains(&name) && !self.menu.entries.is_empty() {
+                self.menu.guess(line, format!("it goes to {name} by itself, which boots no Linux"));
             }
         }
         self.menu
