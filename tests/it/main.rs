@@ -10,6 +10,7 @@ mod faults;
 mod floors;
 mod http;
 mod kernels;
+mod layouts;
 mod live;
 mod release;
 mod roots;

@@ -269,6 +269,13 @@ pub fn is_of_the_way(word: &str) -> bool {
         "initrd",
         "BOOT_IMAGE",
         "BOOTIF",
+        // Where other people's initramfs find their image: Debian's, Alpine's, Arch's.
+        "fetch",
+        "modloop",
+        "archiso_http_srv",
+        "archisosearchuuid",
+        "archisolabel",
+        "archisodevice",
         // Where the ISO itself lies as a file.
         "iso-scan/filename",
         "findiso",

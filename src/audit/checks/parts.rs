@@ -49,7 +49,7 @@ pub(super) fn kernel(check: &Check, facts: &Facts) -> Outcome {
         outcome.looked();
         match same(part, facts.iso.of_kind(Kind::Kernel)) {
             Some(other) => {
-                found.insert(&other.name);
+                found.extend(other.digest().map(|digest| digest.to_string()));
                 right.push(part.name.as_str());
             }
             None => {
@@ -71,7 +71,8 @@ pub(super) fn kernel(check: &Check, facts: &Facts) -> Outcome {
             outcome.differs(&part.name, what, "fetch it again, or build it again");
         }
     }
-    for other in facts.iso.of_kind(Kind::Kernel).filter(|other| !found.contains(&other.name)) {
+    let is_found = |part: &&Part| part.digest().is_some_and(|digest| found.contains(&digest.to_string()));
+    for other in facts.iso.of_kind(Kind::Kernel).filter(|other| !is_found(other)) {
         if outcome.findings.is_empty() {
             let what = format!("the ISO's kernel {} is not in the set", other.name);
             outcome.warns(&facts.set, what, "add it, if it is to be booted from the network");

@@ -152,7 +152,8 @@ pub(super) fn leftovers(check: &Check, facts: &Facts) -> Outcome {
     let fetched: BTreeSet<&str> = set_menus(facts)
         .flat_map(|menu| &menu.entries)
         .flat_map(|entry| &entry.words)
-        .filter_map(|word| word.strip_prefix("root=live:")?.rsplit('/').next())
+        .filter(|word| word.starts_with("root=live:") || word.contains("://"))
+        .filter_map(|word| word.rsplit('/').next())
         .collect();
     let booted: BTreeSet<&str> =
         facts.parts.keys().map(String::as_str).filter(|name| is_booted(facts, name)).collect();
