@@ -78,8 +78,11 @@ pub(super) fn loader_of(name: &str, head: &[u8]) -> Option<Loader> {
     if file.ends_with(".conf") && (folder == "loader/entries" || folder.ends_with("/loader/entries")) {
         return Some(Loader::Bls);
     }
-    (file == "grub.cfg" || folder.rsplit('/').next() == Some("grub") && file.ends_with(".cfg"))
-        .then_some(Loader::Grub)
+    // Those with the address of one machine go first on a network: grub.cfg-01-MAC, grub.cfg-C0A80001.
+    (file == "grub.cfg"
+        || file.starts_with("grub.cfg-")
+        || folder.rsplit('/').next() == Some("grub") && file.ends_with(".cfg"))
+    .then_some(Loader::Grub)
 }
 
 pub(super) fn parse(loader: Loader, text: &str, handed: &Handed) -> Menu {

