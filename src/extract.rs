@@ -107,7 +107,11 @@ pub fn extract(
     publish::publish(&store, &spec, &built, &draft)?;
     let mut set = Set::open(&draft.to_string_lossy(), &Client::new(Patience::default()))?;
     set.shown = dir.to_string_lossy().into_owned();
+    set.stop = machine.stop();
     let mut report = audit::audit(&iso.to_string_lossy(), &Place::Local(iso.to_owned()), set)?;
+    if machine.signal().is_some() {
+        return Ok(Extracted::Stopped);
+    }
     report.allow(&[allow, &[ALWAYS_ALLOWED.to_owned()]].concat());
     if matches!(report.verdict, Verdict::Different | Verdict::Unreadable) {
         return Ok(Extracted::Refused(Box::new(report)));

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use cache::{Store, StoreError};
 use graph::NodeName;
@@ -113,6 +113,11 @@ impl Machine {
             Some(fault) => Ended::Failed(fault),
             None => Ended::Done(built),
         })
+    }
+
+    /// Returns the flag that a signal sets.
+    pub fn stop(&self) -> Arc<AtomicBool> {
+        self.cancel.flag()
     }
 
     /// Returns the signal that ended the build, if one did.

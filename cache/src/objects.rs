@@ -240,6 +240,7 @@ impl Objects {
         let mut hasher = BothHasher::default();
         let mut buffer = vec![0; BUFFER];
         loop {
+            self.check_stopped()?;
             let read = object.read(&mut buffer).on_file("read", &path)?;
             if read == 0 {
                 break;

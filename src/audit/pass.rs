@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, Read};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 
 use blake2::Blake2b512;
@@ -55,8 +55,8 @@ pub(super) struct Learnt {
     pub(super) release: Option<String>,
 }
 
-/// Reads all files, as many at once as there are cores.
-pub(super) fn read_all(files: &[(Place, Wanted)]) -> Vec<io::Result<Learnt>> {
+/// Reads all files, as many at once as there are cores; those that are not read when `stop` is set are errors.
+pub(super) fn read_all(files: &[(Place, Wanted)], stop: &AtomicBool) -> Vec<io::Result<Learnt>> {
     let next = AtomicUsize::new(0);
     let results: Mutex<Vec<Option<io::Result<Learnt>>>> = Mutex::new(files.iter().map(|_| None).collect());
     let mut order: Vec<usize> = (0..files.len()).collect();
@@ -68,7 +68,7 @@ pub(super) fn read_all(files: &[(Place, Wanted)]) -> Vec<io::Result<Learnt>> {
             scope.spawn(|| {
                 while let Some(index) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let (place, wanted) = &files[*index];
-                    let learnt = read_one(place, wanted);
+                    let learnt = read_one(place, wanted, stop);
                     let mut results = results.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                     results[*index] = Some(learnt);
                 }
@@ -81,7 +81,7 @@ pub(super) fn read_all(files: &[(Place, Wanted)]) -> Vec<io::Result<Learnt>> {
 }
 
 /// Reads one file.
-fn read_one(place: &Place, wanted: &Wanted) -> io::Result<Learnt> {
+fn read_one(place: &Place, wanted: &Wanted, stop: &AtomicBool) -> io::Result<Learnt> {
     let mut sums: BTreeMap<Algorithm, Sums> = BTreeMap::new();
     for algorithm in &wanted.whole {
         sums.entry(*algorithm).or_insert_with(|| Sums::new(*algorithm)).whole = Some(Hasher::new(*algorithm));
@@ -125,6 +125,9 @@ fn read_one(place: &Place, wanted: &Wanted) -> io::Result<Learnt> {
         });
         let mut learnt = Learnt::default();
         loop {
+            if stop.load(Ordering::Relaxed) {
+                return Err(io::Error::other("stopped"));
+            }
             let mut piece = Vec::with_capacity(PIECE);
             if reader.by_ref().take(PIECE as u64).read_to_end(&mut piece)? == 0 {
                 break;
@@ -306,7 +309,7 @@ mod tests {
             walk: false,
             release: None,
         };
-        let learnt = read_all(&[(Place::Local(path), wanted)]).remove(0).unwrap();
+        let learnt = read_all(&[(Place::Local(path), wanted)], &AtomicBool::default()).remove(0).unwrap();
         assert_eq!(learnt.size, bytes.len() as u64);
         assert_eq!(learnt.whole[&Algorithm::Blake3], BlobDigest::of(&bytes).to_string());
         assert_eq!(learnt.whole[&Algorithm::Sha256].len(), 64);

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use url::Url;
 
@@ -82,6 +84,8 @@ pub struct Set {
     pub odd: Vec<String>,
     /// What a server would not give, and what it said.
     pub unread: Vec<(String, String)>,
+    /// Set where its reading is to stop: what is not read by then is an error.
+    pub stop: Arc<AtomicBool>,
     top: Top,
 }
 
@@ -119,6 +123,7 @@ impl Set {
             escapes: Vec::new(),
             odd: Vec::new(),
             unread: Vec::new(),
+            stop: Arc::default(),
             top: Top::Folder(folder),
         })
     }
@@ -133,6 +138,7 @@ impl Set {
             escapes: Vec::new(),
             odd: Vec::new(),
             unread: Vec::new(),
+            stop: Arc::default(),
             top: Top::Given,
         }
     }
@@ -150,6 +156,7 @@ impl Set {
             escapes: Vec::new(),
             odd: Vec::new(),
             unread: Vec::new(),
+            stop: Arc::default(),
             top: Top::Folder(top.clone()),
         };
         // Each folder with the folders it was reached by: a link to one of them would go round in a circle.
@@ -214,6 +221,7 @@ impl Set {
             escapes: Vec::new(),
             odd: Vec::new(),
             unread: Vec::new(),
+            stop: Arc::default(),
             top: Top::Server(client.clone(), url.clone()),
         };
         let name = url.path_segments().and_then(|mut parts| parts.next_back()).unwrap_or_default().to_owned();

@@ -46,7 +46,7 @@ struct Audit {
 }
 
 impl Step for Audit {
-    identity!(version 2);
+    identity!(version 3);
 
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
         let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
@@ -61,9 +61,10 @@ impl Step for Audit {
             StepError::spec(format!("no input of {} that is published has the ISO {}", job.node, self.iso))
         })?;
         job.progress("reading back", 0, None);
-        let mut report =
-            audit::audit(&self.iso, &Place::Local(iso), Set::given("the published files", files))
-                .map_err(StepError::environment)?;
+        let mut set = Set::given("the published files", files);
+        set.stop = job.cancel.flag();
+        let mut report = audit::audit(&self.iso, &Place::Local(iso), set).map_err(StepError::environment)?;
+        job.check_cancelled()?;
         report.allow(&self.allow);
         let findings = report.findings();
         if report.verdict > Verdict::Warning {

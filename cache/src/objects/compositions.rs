@@ -101,6 +101,10 @@ impl<'a> Composer<'a> {
     }
 }
 
+/// So many bytes are copied before somebody asks whether to go on: a multiple of every file system's blocks, which are shared
+/// where that can be.
+const COPIED: u64 = 64 << 20;
+
 impl Objects {
     /// Stores what `parts` give, one behind the other; the objects among them are not kept a second time.
     ///
@@ -117,6 +121,7 @@ impl Objects {
                     let mut buffer = vec![0; BUFFER];
                     let path = || self.object_path(&blob.digest);
                     loop {
+                        self.check_stopped()?;
                         let got = file.read(&mut buffer).on_file("read", path())?;
                         if got == 0 {
                             break;
@@ -266,9 +271,15 @@ impl Objects {
                 opened => opened.on_file("open", &path)?,
             };
             file.seek(SeekFrom::Start(*start)).on_file("read", &path)?;
-            let copied = io::copy(&mut file.take(*length), &mut out).on_file("write", whole)?;
-            if copied != *length {
-                return Ok(Some(*object));
+            let mut left = *length;
+            while left > 0 {
+                self.check_stopped()?;
+                let now = left.min(COPIED);
+                let copied = io::copy(&mut (&mut file).take(now), &mut out).on_file("write", whole)?;
+                if copied != now {
+                    return Ok(Some(*object));
+                }
+                left -= now;
             }
         }
         Ok(None)

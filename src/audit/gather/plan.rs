@@ -125,7 +125,7 @@ impl<'a> Plan<'a> {
             wanted.spans.dedup();
         }
         let mut all = BTreeMap::new();
-        for (names, result) in names.into_iter().zip(pass::read_all(&files)) {
+        for (names, result) in names.into_iter().zip(pass::read_all(&files, &set.stop)) {
             for name in names {
                 let copy = result.as_ref().map(Clone::clone);
                 all.insert(name, copy.map_err(|error| std::io::Error::new(error.kind(), error.to_string())));
