@@ -31,7 +31,11 @@ pub(super) fn kind_of(name: &str, head: &[u8]) -> Kind {
     }
     // iPXE and memory tests come with a kernel's header, so that boot loaders start them.
     let is_program = file.ends_with(".lkrn") || is_memtest(name);
-    if !is_program && kernel::detect(head).is_some() {
+    // A Linux release begins with a digit; MEMDISK and its like say their own name there.
+    let is_linux = |found: kernel::Kernel| {
+        found.release.is_none_or(|release| release.starts_with(|first: char| first.is_ascii_digit()))
+    };
+    if !is_program && kernel::detect(head).is_some_and(is_linux) {
         return Kind::Kernel;
     }
     if is_initramfs(name, head) {
@@ -43,8 +47,10 @@ pub(super) fn kind_of(name: &str, head: &[u8]) -> Kind {
     Kind::Other
 }
 
+/// Tells whether a file is a program that boot loaders start like a kernel: a memory test, MEMDISK, wimboot.
 pub(super) fn is_memtest(name: &str) -> bool {
-    name.rsplit('/').next().unwrap_or(name).to_ascii_lowercase().contains("memtest")
+    let file = name.rsplit('/').next().unwrap_or(name).to_ascii_lowercase();
+    ["memtest", "memdisk", "wimboot"].iter().any(|program| file.contains(program))
 }
 
 /// Tells whether a file begins with a cpio archive, bare or compressed.

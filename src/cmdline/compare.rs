@@ -135,6 +135,13 @@ fn dracut(initramfs: &Initramfs, squashfs: &Squashfs<'_>, line: &mut Line<'_>, f
             let right = format!("root=live:CDLABEL={volume_id}");
             root(&roots, &right, found, |value| {
                 let label = value.strip_prefix("live:")?;
+                // By what is in the volume itself, which is not judged.
+                if label.starts_with("UUID=") || label.starts_with("/dev/disk/by-uuid/") {
+                    return Some(true);
+                }
+                if let Some(label) = label.strip_prefix("/dev/disk/by-label/") {
+                    return Some(label.replace("\\x20", " ") == *volume_id);
+                }
                 let label = label.strip_prefix("CDLABEL=").or_else(|| label.strip_prefix("LABEL="))?;
                 // A blank is written \x20 for udev.
                 Some(label.replace("\\x20", " ") == *volume_id)
@@ -167,7 +174,8 @@ fn dracut(initramfs: &Initramfs, squashfs: &Squashfs<'_>, line: &mut Line<'_>, f
         Squashfs::Fetched => {
             root(&roots, "root=live:http://HOST/image.squashfs", found, |value| {
                 let address = value.strip_prefix("live:")?;
-                let fetched = ["http://", "https://", "ftp://", "tftp://", "nfs://", "torrent://", "${"];
+                let fetched =
+                    ["http://", "https://", "ftp://", "tftp://", "nfs://", "torrent://", "nfs:", "${"];
                 Some(fetched.iter().any(|scheme| address.starts_with(scheme)))
             });
             if !initramfs.has_livenet() {
@@ -187,7 +195,7 @@ fn dracut(initramfs: &Initramfs, squashfs: &Squashfs<'_>, line: &mut Line<'_>, f
     }
 }
 
-/// Checks the words `root=`: there is one, and each says what is right.
+/// Checks the words `root=`: there is one, and the last one, which dracut takes, says what is right.
 fn root(
     roots: &[(&str, Option<&str>)],
     right: &str,
@@ -197,7 +205,7 @@ fn root(
     if roots.is_empty() {
         found.missing(right, "the initramfs does not know its root");
     }
-    for (word, value) in roots {
+    for (word, value) in roots.iter().rev().take(1) {
         if is_right(value.unwrap_or_default()) != Some(true) {
             found.wrong(word, format!("it must be {right}"));
         }

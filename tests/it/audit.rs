@@ -300,7 +300,7 @@ const DAMAGES: &[Damage] = &[
         },
         "it looks for the volume \"Tiny-20260102\", but the ISO's volume id is \"Tiny-20260103\"",
     ),
-    damage(
+    warning(
         "volume-id",
         "the volume id has a blank",
         |set| {
@@ -1139,6 +1139,25 @@ const DAMAGES: &[Damage] = &[
             set.write("netboot/grub/grub.cfg-01-52-54-00-12-34-56", text.replace(LINE, "root=/dev/sda9"));
         },
         "netboot/grub/grub.cfg-01-52-54-00-12-34-56:11: root=/dev/sda9",
+    ),
+    damage(
+        "initrd",
+        "a script has iPXE replace a file of the initrd",
+        |set| {
+            set.write("netboot/evil", "base");
+            set.edit(
+                "netboot/inject.ipxe",
+                "imgstat\n",
+                "initrd evil /usr/lib/dracut/modules.txt\nimgstat\n",
+            );
+        },
+        "netboot/inject.ipxe:9: replaces /usr/lib/dracut/modules.txt of the ISO's initrd",
+    ),
+    damage(
+        "combined",
+        "a folder behind the squashfs takes the place of a file of the ISO's initrd",
+        |set| set.append(&[folder("usr/lib/dracut/modules.txt")]),
+        "replaces /usr/lib/dracut/modules.txt of the ISO's initrd",
     ),
     damage(
         "loaders",

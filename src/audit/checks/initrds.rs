@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::lines::is_of_the_way;
+use cache::name::RelPath;
+
+use super::lines::{is_image, is_of_the_way};
 use super::parts::{TAKE, difference, meant};
 use super::select::{count, initrd_of, initrds_of, is_booted, linux, listed, set_menus};
 use crate::audit::facts::{EntryFacts, Facts, Kind, MenuFacts, Part, places, sequences};
@@ -130,27 +132,50 @@ fn judge_beside(facts: &Facts, outcome: &mut Outcome) {
                 // The later one wins: where the ISO's comes later, nothing of it is lost. Folders may be made by the others.
                 let before =
                     || all[..number].iter().filter_map(|part| Some(&part.contents()?.initramfs.files));
-                let own = files
-                    .iter()
-                    .filter(|(_, made)| made.node != Node::Folder)
-                    .map(|(path, _)| path.to_string());
+                let is_folder = |path: &str| {
+                    let path = RelPath::new(path.as_bytes()).ok();
+                    path.and_then(|path| files.get(&path)).is_some_and(|made| made.node == Node::Folder)
+                };
+                let own = files.iter().map(|(path, _)| path.to_string());
                 let mut more = More::default();
                 for path in own.chain(files.lost.iter().cloned()) {
-                    let is_file = |files: &Files| {
-                        let found = files.resolve(&path).and_then(|path| files.get(&path));
-                        found.is_some_and(|made| made.node != Node::Folder)
-                    };
-                    let shown = format!("/{}", path.trim_start_matches("./").trim_start_matches('/'));
-                    if before().any(is_file) {
-                        more.replaced.push(shown);
-                    } else if shown.starts_with("/etc/cmdline") {
-                        more.added.push(shown);
+                    let is_folder = is_folder(&path);
+                    if before().any(|files| takes_the_place(files, &path, is_folder)) {
+                        more.replaced.push(shown(&path));
+                    } else if !is_folder && shown(&path).starts_with("/etc/cmdline") {
+                        more.added.push(shown(&path));
                     }
                 }
                 more.say(&extra.name, outcome);
             }
+            // Files that the boot loader puts there come last.
+            let before = || all.iter().filter_map(|part| Some(&part.contents()?.initramfs.files));
+            let mut more = More::default();
+            for inside in entry.initrds.iter().filter_map(|loaded| loaded.inside.as_ref()) {
+                if before().any(|files| takes_the_place(files, inside, false)) {
+                    more.replaced.push(shown(inside));
+                } else if shown(inside).starts_with("/etc/cmdline") || !is_image(inside) {
+                    more.added.push(shown(inside));
+                }
+            }
+            more.say(&format!("{}:{}", menu.file, entry.line), outcome);
         }
     }
+}
+
+/// Tells whether what is made at a path takes the place of something: of a file or a link, whatever comes; of nothing, where a
+/// folder is.
+fn takes_the_place(files: &Files, path: &str, is_folder: bool) -> bool {
+    let whole = RelPath::new(path.trim_start_matches("./").trim_matches('/').as_bytes()).ok();
+    let is_no_folder = |path: Option<RelPath>| {
+        path.and_then(|path| files.get(&path)).is_some_and(|made| made.node != Node::Folder)
+    };
+    is_no_folder(whole) || !is_folder && is_no_folder(files.resolve(path))
+}
+
+/// Returns a path as it is once everything is unpacked.
+fn shown(path: &str) -> String {
+    format!("/{}", path.trim_start_matches("./").trim_start_matches('/'))
 }
 
 /// Returns what stands in an initrd behind the ISO's, beside the squashfs.
@@ -165,7 +190,8 @@ fn more_behind(part: &Part, length: u64) -> More {
         if images.contains(path.as_str()) {
             continue;
         }
-        if made.first < first && made.node != Node::Folder {
+        let is_turned = made.turned.is_some_and(|segment| segment >= first);
+        if made.first < first && (made.node != Node::Folder || is_turned) {
             more.replaced.push(path);
         } else if made.node != Node::Folder {
             more.added.push(path);

@@ -43,7 +43,8 @@ impl Source for Medium<'_> {
     }
 
     fn find(&self, form: &str, folder: &str) -> Result<Option<String>, ()> {
-        // On a medium, a path with a slash in front is whole.
+        // On a medium, a path with a slash in front is whole; PXELINUX writes :: in front of one.
+        let form = form.trim_start_matches("::");
         let path = match form.strip_prefix('/') {
             Some(path) => path.trim_start_matches('/').to_owned(),
             None => names_in_set(form, folder)?.into_iter().next().unwrap_or_default(),

@@ -47,6 +47,8 @@ pub struct Made {
     pub first: usize,
     /// The archive that made what is there in the end.
     pub last: usize,
+    /// The last archive that made something of another kind of what was there: a folder of a file or of a link.
+    pub turned: Option<usize>,
 }
 
 /// All that is there once everything is unpacked.
@@ -68,8 +70,12 @@ impl Files {
             self.lost.push(name.to_owned());
         }
         let path = made?;
-        let first = self.made.get(&path).map_or(segment, |before| before.first);
-        self.made.insert(path.clone(), Made { node, first, last: segment });
+        let kind = std::mem::discriminant::<Node>;
+        let before = self.made.get(&path);
+        let first = before.map_or(segment, |before| before.first);
+        let is_turned = before.is_some_and(|before| kind(&before.node) != kind(&node));
+        let turned = if is_turned { Some(segment) } else { before.and_then(|before| before.turned) };
+        self.made.insert(path.clone(), Made { node, first, last: segment, turned });
         Some(path)
     }
 
@@ -154,8 +160,8 @@ mod tests {
             files.add(name, node, segment);
         }
         let made = |name: &str| files.get(&path(name)).cloned();
-        assert_eq!(made("usr/lib/a"), Some(Made { node: Node::File, first: 0, last: 1 }));
-        assert_eq!(made("init"), Some(Made { node: Node::File, first: 0, last: 1 }));
+        assert_eq!(made("usr/lib/a"), Some(Made { node: Node::File, first: 0, last: 1, turned: None }));
+        assert_eq!(made("init"), Some(Made { node: Node::File, first: 0, last: 1, turned: Some(1) }));
         assert_eq!(files.resolve("/lib/../lib/a"), Some(path("usr/lib/a")));
         assert!(files.lost.is_empty(), "{:?}", files.lost);
     }

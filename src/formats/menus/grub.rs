@@ -13,6 +13,9 @@ use super::{Continued, Entry, Handed, Loaded, MAX_ENTRIES, MAX_LINES, Menu, Name
 /// Blocks inside each other that are read before a file counts as hostile.
 const MAX_DEPTH: usize = 64;
 
+/// Bytes of all words of a menu, with the values of variables in them, that are read before it counts as hostile.
+const MAX_EXPANDED: usize = 16 << 20;
+
 /// Reads a menu; `handed` are the variables that the menu before it set.
 pub fn parse(text: &str, handed: &Handed) -> Menu {
     let mut script = Script {
@@ -53,13 +56,34 @@ struct Script {
     /// The title of the entry whose block opens next.
     opening: Option<String>,
     entry: Option<Entry>,
+    /// What the open entry looks for, before it loads a kernel.
+    searched: Vec<(usize, String)>,
+    /// Bytes of all words, once variables are put in.
+    expanded: usize,
     choices: Choices,
 }
 
 impl Script {
     /// Takes in one command.
     fn command(&mut self, number: usize, words: &[Word]) {
-        let words: Vec<String> = words.iter().flat_map(|word| self.variables.expand(word)).collect();
+        if self.expanded > MAX_EXPANDED {
+            return;
+        }
+        let mut expanded = Vec::new();
+        for word in words {
+            if self.expanded > MAX_EXPANDED {
+                break;
+            }
+            let words = self.variables.expand(word);
+            self.expanded += words.iter().map(|word| word.len() + 1).sum::<usize>();
+            expanded.extend(words);
+        }
+        if self.expanded > MAX_EXPANDED {
+            return self
+                .menu
+                .problem(number, "its words are more than any real menu's; what follows is not read");
+        }
+        let words = expanded;
         // "if a; then linux …": what stands in front of a command does not matter here.
         let start = words.iter().take_while(|word| matches!(word.as_str(), "then" | "else" | "do")).count();
         let Some(command) = words.get(start) else { return };
@@ -109,7 +133,11 @@ impl Script {
     fn close(&mut self, number: usize) {
         self.push();
         self.choices.close(self.blocks.len());
-        if self.blocks.pop().is_none() {
+        let closed = self.blocks.pop();
+        if closed.as_ref().is_some_and(|(_, title)| title.is_some()) {
+            self.searched.clear();
+        }
+        if closed.is_none() {
             self.menu.problem(number, "a block is closed that nobody opened: GRUB refuses the whole menu");
         }
     }
@@ -117,6 +145,7 @@ impl Script {
     fn kernel(&mut self, number: usize, command: &str, args: &[String]) {
         self.push();
         self.choices.boots();
+        self.menu.searched.append(&mut self.searched);
         let [kernel, rest @ ..] = args else {
             return self.menu.problem(number, format!("{command} names no kernel"));
         };
@@ -140,11 +169,32 @@ impl Script {
         }
     }
 
+    /// Takes in `search`: of its words, the first that is neither an option nor the value of one is what it looks for.
     fn search(&mut self, number: usize, args: &[String]) {
-        let is_label = args.iter().any(|arg| matches!(arg.as_str(), "--label" | "-l"));
-        let value = args.iter().rfind(|arg| !arg.starts_with('-'));
-        if let Some(value) = value.filter(|_| is_label) {
-            self.menu.searched.push((number, value.clone()));
+        let mut is_label = false;
+        let mut value = None;
+        let mut args = args.iter().peekable();
+        while let Some(arg) = args.next() {
+            match arg.as_str() {
+                "--label" | "-l" => is_label = true,
+                "--set" | "-s" => {
+                    let _variable = args.next_if(|next| !next.starts_with('-'));
+                }
+                hint if hint == "-h" || hint.starts_with("--hint") && !hint.contains('=') => {
+                    let _device = args.next();
+                }
+                option if option.starts_with('-') => {}
+                _ if value.is_none() => value = Some(arg.clone()),
+                _ => {}
+            }
+        }
+        let Some(value) = value.filter(|_| is_label) else { return };
+        // What an entry looks for counts if it boots a kernel: others start the disk, or another loader.
+        let is_in_entry = self.blocks.iter().any(|(_, title)| title.is_some());
+        if is_in_entry && self.entry.is_none() {
+            self.searched.push((number, value));
+        } else {
+            self.menu.searched.push((number, value));
         }
     }
 
@@ -223,6 +273,28 @@ mod tests {
         assert_eq!(line("menuentry 'a {\nlinux /k\n}\n"), Some(1));
         assert_eq!(line("menuentry a {\n}\n}\n"), Some(3));
         assert_eq!(line("function f {\n  set x=${y}\n}\nif [ a ]; then\n  linux /k\nfi\n"), None);
+    }
+
+    #[test]
+    fn what_is_searched_is_told_from_the_values_of_options() {
+        for (line, expected) in [
+            ("search --no-floppy --set=root --label Live --hint hd0", Some("Live")),
+            ("search --no-floppy --label Live --set root", Some("Live")),
+            ("search -l -s root Live", Some("Live")),
+            ("search --set root --file /.disk", None),
+            ("menuentry 'Disk' { search --set=root --label EFI; chainloader /x.efi; }", None),
+            ("menuentry 'Live' { search --set=root --label Live; linux /k; }", Some("Live")),
+        ] {
+            let found = parse(line, &Handed::new()).searched;
+            assert_eq!(found.first().map(|(_, label)| label.as_str()), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_menu_whose_variables_would_fill_the_memory_is_named() {
+        let text = format!("set a={}\n{}", "x".repeat(60_000), "linux /k $a $a $a $a\n".repeat(2000));
+        let menu = parse(&text, &Handed::new());
+        assert!(menu.problems.iter().any(|problem| problem.what.contains("more than any real menu's")));
     }
 
     #[test]
