@@ -130,6 +130,27 @@ fn kernels_are_found_by_what_is_inside_them_and_by_menus() {
             Expected { kernels: only, says: &[] },
         ),
         (
+            "a menu whose first entry is stale",
+            &|live| {
+                initrd(live, "old.img", "5.0.0");
+                let entry = |initrd: &str| {
+                    format!("menuentry x {{\n linux /boot/vmlinuz-test\n initrd /boot/{initrd}\n}}\n")
+                };
+                fs::write(boot(live, "grub/grub.cfg"), entry("old.img") + &entry("initramfs-test.img"))
+                    .unwrap();
+            },
+            Expected { kernels: only, says: &["the first that fit are taken: initramfs-test.img"] },
+        ),
+        (
+            "a menu that is stale as a whole",
+            &|live| {
+                initrd(live, "old.img", "5.0.0");
+                let entry = "menuentry x {\n linux /boot/vmlinuz-test\n initrd /boot/old.img\n}\n";
+                fs::write(boot(live, "grub/grub.cfg"), entry).unwrap();
+            },
+            Expected { kernels: only, says: &[] },
+        ),
+        (
             "a link out of /boot, inside the root",
             &|live| {
                 let modules = live.root().join("usr/lib/modules").join(RELEASE);

@@ -84,9 +84,32 @@ impl<'f> Pairing<'f> {
     }
 
     fn choose(&mut self, image: &Image) -> Result<Option<(By, Vec<Candidate>)>, StepError> {
-        if let Some(initrds) = self.by_menu(image) {
-            return Ok(Some((By::Menu, initrds)));
+        let in_menus = self.by_menu(image);
+        // An entry may be stale, or of a crash kernel: the first that fits the kernel counts.
+        for initrds in &in_menus {
+            let fits = self.initramfs(initrds)?.is_ok_and(|initramfs| {
+                let is_of_kernel = |release: &str| initramfs.kernels.contains(release);
+                initramfs.family.is_some()
+                    && (initramfs.kernels.is_empty() || image.release().is_none_or(is_of_kernel))
+            });
+            if fits {
+                if in_menus.len() > 1 {
+                    let names: Vec<_> = initrds.iter().map(|initrd| initrd.path.to_string()).collect();
+                    self.remarks.push(format!(
+                        "menus boot {} with several initrds; the first that fit are taken: {}",
+                        image.path(),
+                        names.join(", ")
+                    ));
+                }
+                return Ok(Some((By::Menu, initrds.clone())));
+            }
         }
+        let other = self.without_menu(image)?;
+        Ok(other.or_else(|| in_menus.into_iter().next().map(|initrds| (By::Menu, initrds))))
+    }
+
+    /// As [`Pairing::choose`], where no menu says it.
+    fn without_menu(&mut self, image: &Image) -> Result<Option<(By, Vec<Candidate>)>, StepError> {
         let folder = self.folder;
         let is_beside = |initrd: &&Candidate| image.path().parent() == initrd.path.parent();
         let is_named = |initrd: &&Candidate| is_beside(initrd) && stem(image.path()) == stem(&initrd.path);
@@ -132,8 +155,8 @@ impl<'f> Pairing<'f> {
         Ok(only.map(|initrd| (By::Guess, vec![initrd])))
     }
 
-    /// Returns the initrds that a menu boots a kernel with.
-    fn by_menu(&mut self, image: &Image) -> Option<Vec<Candidate>> {
+    /// Returns the initrds that menus boot a kernel with, entry by entry.
+    fn by_menu(&self, image: &Image) -> Vec<Vec<Candidate>> {
         let folder = self.folder;
         let is_ours = |name: &str| image.path().as_bytes() == name.trim_start_matches('/').as_bytes();
         let mut found: Vec<Vec<Candidate>> = Vec::new();
@@ -155,15 +178,7 @@ impl<'f> Pairing<'f> {
                 }
             }
         }
-        if let [first, _, ..] = &found[..] {
-            let names: Vec<_> = first.iter().map(|initrd| initrd.path.to_string()).collect();
-            self.remarks.push(format!(
-                "menus boot {} with several initrds; the first entry's are taken: {}",
-                image.path(),
-                names.join(", ")
-            ));
-        }
-        found.into_iter().next()
+        found
     }
 
     /// Reads initrds one behind the other, as the kernel gets them.
