@@ -177,6 +177,11 @@ impl Arch {
     }
 }
 
+/// Returns the names of those that one thing may be for, for a sentence.
+pub fn one_of(archs: &[Arch]) -> String {
+    archs.iter().map(|arch| arch.name()).collect::<Vec<_>>().join(" or ")
+}
+
 impl fmt::Display for Arch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())

@@ -6,12 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::arch::Arch;
 use crate::formats::initramfs::{Family, Initramfs};
-
-/// No initrd has so many bytes: sizes of 32 bits are in its archives and in boot loaders.
-const LIMIT: u64 = 1 << 32;
-
-/// Bytes that padding and an archive take around a squashfs.
-const ROOM: u64 = 64 << 10;
+use crate::memory;
 
 /// A kernel and the initrd that goes with it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,10 +46,9 @@ impl Kernels {
         serde_json::to_vec_pretty(self).expect("names, digests and numbers are plain values")
     }
 
-    /// Tells whether a squashfs of so many bytes can be inside each initrd: what a cpio archive has room for, and boot loaders
-    /// load, is below 4 GiB.
+    /// Tells whether a squashfs of so many bytes can be inside each initrd.
     pub fn can_hold(&self, squashfs: u64) -> bool {
-        self.0.iter().all(|entry| entry.initrd.size.saturating_add(squashfs).saturating_add(ROOM) < LIMIT)
+        self.0.iter().all(|entry| memory::fits_initrd(entry.initrd.size, squashfs))
     }
 
     /// Tells whether every initrd can fetch its squashfs over HTTP.

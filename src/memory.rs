@@ -25,6 +25,17 @@ impl Load {
     }
 }
 
+/// No initrd has so many bytes: sizes of 32 bits are in its archives and in boot loaders.
+const INITRD_LIMIT: u64 = 1 << 32;
+
+/// Bytes that padding and an archive take around a squashfs.
+const ARCHIVE_ROOM: u64 = 64 << 10;
+
+/// Tells whether a squashfs can be inside an initrd, both given by their bytes.
+pub fn fits_initrd(initrd: u64, squashfs: u64) -> bool {
+    initrd.saturating_add(squashfs).saturating_add(ARCHIVE_ROOM) < INITRD_LIMIT
+}
+
 /// The ways to boot, by the names that manifests and audits give them.
 pub const WAYS: [(&str, Load); 5] = [
     ("iso", Load::Medium),

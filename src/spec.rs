@@ -5,6 +5,7 @@
 
 mod load;
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use cache::name::{FileName, RelPath};
@@ -72,6 +73,14 @@ struct Reader<'a> {
 /// Where each input of each node was written.
 type Origins = BTreeMap<(NodeName, String), Origin>;
 
+/// What other nodes and `[publish]` say of a node.
+struct Around {
+    /// The folder that each published output goes to.
+    places: BTreeMap<OutputRef, String>,
+    /// What becomes of each node's root.
+    packings: BTreeMap<NodeName, Packing>,
+}
+
 /// The nodes of a spec, as far as they could be read.
 #[derive(Default)]
 struct Nodes {
@@ -93,11 +102,12 @@ impl<'a> Reader<'a> {
         let kinds: BTreeSet<&str> = self.kinds.values().map(|kind| kind.name).collect();
         let image = without_other_steps(image, &kinds);
         let Some(image) = Image::read(&image, &kinds, &mut self.errors) else { return Err(self.errors) };
-        let places = publish.map(published_places).unwrap_or_default();
+        let around =
+            Around { places: publish.map(published_places).unwrap_or_default(), packings: self.packings() };
         let mut read = Nodes::default();
         for (node, kind) in self.kinds.clone() {
             let item = self.items[&node];
-            let Some((derivation, folders)) = self.derivation(&node, item, kind, &image, &places) else {
+            let Some((derivation, folders)) = self.derivation(&node, item, kind, &image, &around) else {
                 continue;
             };
             read.folders.extend(folders.into_iter().map(|output| OutputRef { node: node.clone(), output }));
@@ -173,7 +183,7 @@ impl<'a> Reader<'a> {
         item: &Item,
         kind: &steps::Kind,
         image: &Image,
-        places: &BTreeMap<OutputRef, String>,
+        around: &Around,
     ) -> Option<(Derivation, BTreeSet<String>)> {
         let merged = self.errors.check(step_settings(item, kind.name))?;
         let fields = self.errors.check(Fields::of(&merged, &format!("the step {}", kind.name)))?;
@@ -186,9 +196,10 @@ impl<'a> Reader<'a> {
             }
         }
         check_inputs(node, kind, &inputs, &fields, &merged);
-        let published =
-            inputs.iter().filter_map(|(name, output)| Some((name.clone(), places.get(output)?.clone())));
-        let packing = self.packing(node);
+        let published = inputs
+            .iter()
+            .filter_map(|(name, output)| Some((name.clone(), around.places.get(output)?.clone())));
+        let packing = around.packings.get(node).cloned().unwrap_or_default();
         let fields = fields.with_published(published.collect()).with_packing(packing);
         let made = (kind.make)(&fields, image);
         self.errors.check(fields.finish())?;
@@ -196,35 +207,26 @@ impl<'a> Reader<'a> {
         Some((Derivation::new(made.step, inputs, made.outputs), made.folders))
     }
 
-    /// Returns what all nodes that take the node's root do with it: nothing in common where one takes it as it is.
-    fn packing(&self, node: &NodeName) -> Packing {
-        let root = format!("{node}.{}", steps::ROOT);
-        let takes = |item: &Item| {
-            let inputs = item.get("input").and_then(|inputs| inputs.entries().ok());
-            inputs.is_some_and(|mut inputs| {
-                inputs.any(|(_, input)| input.as_text().is_ok_and(|text| text == root))
-            })
-        };
-        let settings = self.kinds.iter().filter_map(|(taker, kind)| {
-            let settings = step_settings(self.items[taker], kind.name).ok()?;
-            takes(&settings).then_some((kind.name, settings))
-        });
-        let all = settings.map(|(kind, settings)| {
-            if kind != steps::SQUASHFS {
-                return Packing::default();
+    /// Returns what all nodes that take a node's root do with it: nothing in common where one takes it as it is.
+    fn packings(&self) -> BTreeMap<NodeName, Packing> {
+        let mut packings: BTreeMap<NodeName, Packing> = BTreeMap::new();
+        for (taker, kind) in &self.kinds {
+            let Ok(settings) = step_settings(self.items[taker], kind.name) else { continue };
+            let inputs = settings.get("input").and_then(|inputs| inputs.entries().ok()).into_iter().flatten();
+            let roots = inputs.filter_map(|(_, input)| parse_output(input.as_text().ok()?));
+            for root in roots.filter(|output| output.output == steps::ROOT) {
+                let own = if kind.name == steps::SQUASHFS { packing(&settings) } else { Packing::default() };
+                match packings.entry(root.node) {
+                    Entry::Vacant(entry) => drop(entry.insert(own)),
+                    Entry::Occupied(mut entry) => {
+                        let common = entry.get_mut();
+                        common.excluded.retain(|pattern| own.excluded.contains(pattern));
+                        common.clamps_mtime &= own.clamps_mtime;
+                    }
+                }
             }
-            let excluded = settings.get("exclude").and_then(|item| item.as_list().ok()).unwrap_or_default();
-            let clamps = settings.get("clamp_mtime").is_none_or(|item| item.as_bool().unwrap_or(false));
-            Packing {
-                excluded: excluded.iter().filter_map(|item| item.as_text().ok().map(str::to_owned)).collect(),
-                clamps_mtime: clamps,
-            }
-        });
-        let common = all.reduce(|a, b| Packing {
-            excluded: a.excluded.into_iter().filter(|pattern| b.excluded.contains(pattern)).collect(),
-            clamps_mtime: a.clamps_mtime && b.clamps_mtime,
-        });
-        common.unwrap_or_default()
+        }
+        packings
     }
 
     /// Reads `[publish]`: a folder (`.` is the top) and the outputs that go there.
@@ -323,6 +325,15 @@ fn step_settings(item: &Item, step: &str) -> Result<Item, Box<SpecError>> {
     match own {
         Some(own) => merged.overlaid_on(own),
         None => Ok(merged),
+    }
+}
+
+/// Returns what a node that packs a root does with it, by its settings.
+fn packing(settings: &Item) -> Packing {
+    let excluded = settings.get("exclude").and_then(|item| item.as_list().ok()).unwrap_or_default();
+    Packing {
+        excluded: excluded.iter().filter_map(|item| item.as_text().ok().map(str::to_owned)).collect(),
+        clamps_mtime: settings.get("clamp_mtime").is_none_or(|item| item.as_bool().unwrap_or(false)),
     }
 }
 

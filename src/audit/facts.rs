@@ -49,6 +49,23 @@ pub(super) fn article(kind: Kind) -> &'static str {
     }
 }
 
+/// The initrds of the ISO that one of the set begins with, or is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Beginning {
+    /// Their names on the ISO, in order.
+    pub initrds: Vec<String>,
+    /// Bytes of the set's initrd that they take.
+    pub length: u64,
+}
+
+impl Beginning {
+    /// Tells whether a file of so many bytes has nothing behind them: boot loaders put no more than zeros up to a multiple of
+    /// four there.
+    pub fn is_all_of(&self, size: u64) -> bool {
+        cpio::aligned(self.length) >= size
+    }
+}
+
 /// A file of the ISO or of the set.
 #[derive(Debug, Clone)]
 pub struct Part {
@@ -64,6 +81,8 @@ pub struct Part {
     pub hashes: BTreeMap<Algorithm, String>,
     /// Digests of parts of it, by their start and their length, where they mattered.
     pub spans: BTreeMap<(u64, u64), BlobDigest>,
+    /// The ISO's initrds that it begins with, or is.
+    pub begins: Option<Beginning>,
     /// What the kernel says of itself.
     pub kernel: Option<Kernel>,
     /// What is in the initramfs, or why that cannot be told.
@@ -84,6 +103,7 @@ impl Part {
             identity: None,
             hashes: BTreeMap::new(),
             spans: BTreeMap::new(),
+            begins: None,
             kernel: None,
             walk: None,
             superblock: None,
@@ -124,6 +144,13 @@ pub enum Loader {
     Ipxe,
     /// PXELINUX, ISOLINUX, SYSLINUX.
     Pxelinux,
+}
+
+impl Loader {
+    /// Tells whether only the machine knows what a text of its menus is: a variable is in it that may be set elsewhere.
+    pub(super) fn leaves_open(self, text: &str) -> bool {
+        matches!(self, Loader::Bls | Loader::Grub) && text.contains("${")
+    }
 }
 
 /// A file that a menu names and that is not there.
@@ -348,38 +375,6 @@ impl Facts {
     pub fn part(&self, menu: &MenuFacts, name: &str) -> Option<&Part> {
         if menu.on_iso { self.iso.parts.get(name) } else { self.parts.get(name) }
     }
-}
-
-/// Returns the initrds that the ISO's entries load, one behind the other, and each by itself.
-pub(super) fn sequences<'a>(
-    menus: &[MenuFacts],
-    iso_parts: &'a BTreeMap<String, Part>,
-) -> Vec<Vec<&'a Part>> {
-    let initrd = |name: &String| iso_parts.get(name).filter(|part| part.kind == Kind::Initramfs);
-    let entries = menus.iter().filter(|menu| menu.on_iso).flat_map(|menu| &menu.entries);
-    let loaded = entries.map(|entry| {
-        let own = entry.initrds.iter().filter(|loaded| loaded.inside.is_none());
-        own.filter_map(|loaded| initrd(loaded.part.as_ref()?)).collect::<Vec<_>>()
-    });
-    let singles = iso_parts.keys().filter_map(|name| Some(vec![initrd(name)?]));
-    let mut sequences: Vec<Vec<&Part>> =
-        loaded.chain(singles).filter(|sequence| !sequence.is_empty()).collect();
-    let names =
-        |sequence: &Vec<&Part>| sequence.iter().map(|part| part.name.clone()).collect::<Vec<String>>();
-    sequences.sort_by_key(names);
-    sequences.dedup_by_key(|sequence| names(sequence));
-    sequences
-}
-
-/// Returns where each of these initrds is when they are one file: boot loaders begin each on a multiple of four.
-pub(super) fn places(sequence: &[&Part]) -> Vec<(u64, u64)> {
-    let mut at: u64 = 0;
-    let place = |part: &&Part| {
-        let start = cpio::aligned(at);
-        at = start + part.size;
-        (start, part.size)
-    };
-    sequence.iter().map(place).collect()
 }
 
 /// Returns the span of a file of an ISO.

@@ -78,6 +78,7 @@ pub fn gather(iso_name: &str, iso_place: &Place, mut set: Set) -> Result<Facts, 
         }
     }
     plan.learn_iso_parts(&iso_learnt, &mut gatherer.iso_parts);
+    plan::find_beginnings(&mut parts, &gatherer.menus, &gatherer.iso_parts);
     gatherer.walk_iso_initrds(&parts);
     gatherer.read_iso_releases(&parts);
 

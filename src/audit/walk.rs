@@ -47,7 +47,7 @@ pub(super) fn walk(input: impl Read) -> io::Result<Walk> {
     // What is lost has its name for a path.
     let mut images: BTreeMap<String, Inside> = BTreeMap::new();
     let initramfs = initramfs::read_with(input, &mut |entry, content| {
-        let written = format!("/{}", entry.name.trim_start_matches("./").trim_start_matches('/'));
+        let written = format!("/{}", initramfs::plain_name(entry.name));
         let path = entry.path.map_or(written, |path| format!("/{path}"));
         // Of several entries of one name, the last is what is there.
         images.remove(&path);

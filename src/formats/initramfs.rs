@@ -13,7 +13,7 @@ use cache::name::RelPath;
 use cpio::newc;
 use serde::{Deserialize, Serialize};
 
-pub use self::files::{Files, Made, Node};
+pub use self::files::{Files, Made, Node, plain_name};
 use super::compression::{Compression, kernels_refusal};
 use super::program;
 use crate::arch::Arch;
@@ -288,7 +288,7 @@ fn read_archive<R: BufRead>(
                 MAX_UNPACKED >> 30
             )));
         }
-        let name = written.trim_start_matches("./").trim_start_matches('/');
+        let name = plain_name(&written);
         let firmware = ["kernel", "kernel/x86", "early_cpio", "."];
         microcode &= name.is_empty() || firmware.contains(&name) || name.starts_with("kernel/x86/");
         read_entry(&mut reader, &written, &place, found, visit)?;
@@ -316,7 +316,7 @@ fn read_entry<R: BufRead>(
     reader.by_ref().take(program::ELF_HEAD as u64).read_to_end(&mut head)?;
     let elf = program::elf(&head).filter(|elf| elf.is_program && is_file);
     let mut content = head.chain(reader);
-    let name = written.trim_start_matches("./").trim_start_matches('/');
+    let name = plain_name(written);
     look_at(name, &mut content, found)?;
     if let Some(path) = path.as_ref().map(ToString::to_string) {
         // Firmware is for other processors than the one that boots.

@@ -7,6 +7,8 @@
 
 use std::io::{self, Read};
 
+use memchr::memmem;
+
 use super::compression::Compression;
 use super::program::{self, Pe};
 use crate::arch::Arch;
@@ -204,7 +206,7 @@ fn banner(input: &mut dyn Read) -> io::Result<Option<String>> {
         let filled = kept + read;
         let is_end = read == 0;
         let mut at = 0;
-        while let Some(found) = find(&buffer[at..filled], BANNER) {
+        while let Some(found) = memmem::find(&buffer[at..filled], BANNER) {
             let text = &buffer[at + found + BANNER.len()..filled];
             if text.len() <= MAX_RELEASE && !is_end {
                 break;
@@ -222,17 +224,6 @@ fn banner(input: &mut dyn Read) -> io::Result<Option<String>> {
         buffer.copy_within(from..filled, 0);
         kept = filled - from;
     }
-}
-
-fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
-    let mut from = 0;
-    while let Some(at) = bytes[from..].iter().position(|byte| *byte == wanted[0]) {
-        if bytes[from + at..].starts_with(wanted) {
-            return Some(from + at);
-        }
-        from += at + 1;
-    }
-    None
 }
 
 /// Returns the release that a text begins with: it begins with a digit, and ends at a blank or a zero.

@@ -10,9 +10,9 @@ use graph::{Job, StepError};
 use serde::Serialize;
 
 use self::folder::{Candidate, Folder};
-pub(super) use self::folder::{is_kernel_by_name, is_memtest};
+pub(super) use self::folder::{is_kernel_by_name, is_memtest, is_menu};
 use self::pair::{By, Pair, Pairing, stem};
-use crate::arch::Arch;
+use crate::arch::{Arch, one_of};
 use crate::boot::{BootEntry, Kernels};
 use crate::config::{Fields, SpecError};
 use crate::formats::initramfs::{Family, Initramfs};
@@ -58,7 +58,7 @@ pub(super) fn check_loaders(kernels: &Kernels) -> Result<(), StepError> {
         None => Ok(()),
         Some(BootEntry { label, archs, .. }) => Err(StepError::action(format!(
             "the kernel {label} is for {}; this graph makes boot loaders for {LOADERS}",
-            named(archs)
+            one_of(archs)
         ))
         .with_hint(
             "a set without boot loaders can be made of it: extends = \"netboot\", and [node.netboot] loaders = false",
@@ -279,7 +279,7 @@ fn bootable(pair: Pair<'_>, label: String, family: Option<Family>) -> Result<Boo
     {
         return Err(StepError::action(format!(
             "the kernel {path} is for {}, but {} in the initrd {names} is for {}",
-            named(&archs),
+            one_of(&archs),
             program.name,
             program.arch
         )));
@@ -293,11 +293,6 @@ fn bootable(pair: Pair<'_>, label: String, family: Option<Family>) -> Result<Boo
         family,
         initramfs: (*initramfs).clone(),
     })
-}
-
-/// Returns the names of architectures, for a sentence.
-pub(super) fn named(archs: &[Arch]) -> String {
-    archs.iter().map(|arch| arch.name()).collect::<Vec<_>>().join(" or ")
 }
 
 /// Checks that menus can name each kernel, that no two have one name, and that those the spec asks for are there.

@@ -14,10 +14,10 @@ use cache::{Blob, Bytes, Object, Objects, Output, RootTree, TreeDigest};
 use graph::{Fault, Job, Resolved, Resolving, Step, StepError};
 use serde::{Deserialize, Serialize};
 
-use super::boot::{is_kernel_by_name, is_memtest};
+use super::boot::{is_kernel_by_name, is_memtest, is_menu};
 use super::exclude::Excluded;
 use super::kind::{Inputs, Kind, Made, folder};
-use crate::audit::{iso_menus, may_be_menu};
+use crate::audit::iso_menus;
 use crate::config::{Fields, SpecError};
 use crate::formats::compression::Compression;
 use crate::formats::iso9660::{Iso, IsoError, IsoFile};
@@ -31,9 +31,6 @@ pub(super) const KIND: Kind =
 
 /// Where live ISOs have their squashfs: Gentoo's, then those of dracut's tools.
 const SQUASHFS_PATHS: [&str; 3] = ["image.squashfs", "LiveOS/squashfs.img", "live/filesystem.squashfs"];
-
-/// Menus longer than this are none.
-const MAX_MENU: u64 = 1 << 20;
 
 struct Import {
     path: PathBuf,
@@ -382,7 +379,7 @@ fn iso_boot_files(job: &Job<'_>, iso: &Iso) -> Result<Vec<(String, Blob)>, StepE
         if is_kernel && !is_memtest(path) {
             folders.insert(path.parent());
         }
-        if file.size() <= MAX_MENU && may_be_menu(&path.to_string()) {
+        if is_menu(path, file.size()) {
             wanted.insert(path.clone());
         }
     }

@@ -58,6 +58,9 @@ const fn loader(
     Loader { name, places: [debian, gentoo], package }
 }
 
+/// The package of iPXE's loaders.
+const IPXE: &str = "ipxe";
+
 const LOADERS: [Loader; 7] = [
     loader("pxelinux.0", "/usr/lib/PXELINUX/pxelinux.0", "/usr/share/syslinux/pxelinux.0", "pxelinux"),
     loader(
@@ -78,17 +81,14 @@ const LOADERS: [Loader; 7] = [
         "/usr/share/syslinux/menu.c32",
         "syslinux-common",
     ),
-    loader("undionly.kpxe", "/usr/lib/ipxe/undionly.kpxe", "/usr/share/ipxe/undionly.kpxe", "ipxe"),
-    loader("ipxe.efi", "/usr/lib/ipxe/ipxe.efi", "/usr/share/ipxe/ipxe.efi", "ipxe"),
-    loader("snponly.efi", "/usr/lib/ipxe/snponly.efi", "/usr/share/ipxe/snponly.efi", "ipxe"),
+    loader("undionly.kpxe", "/usr/lib/ipxe/undionly.kpxe", "/usr/share/ipxe/undionly.kpxe", IPXE),
+    loader("ipxe.efi", "/usr/lib/ipxe/ipxe.efi", "/usr/share/ipxe/ipxe.efi", IPXE),
+    loader("snponly.efi", "/usr/lib/ipxe/snponly.efi", "/usr/share/ipxe/snponly.efi", IPXE),
 ];
 
 /// What `ways` says: the squashfs may be inside the initrd, or it has to be fetched.
 const WITH_INITRD: &[u8] = b"initrd http\n";
 pub(super) const HTTP_ALONE: &[u8] = b"http\n";
-
-/// Loaders that have their scripts fetch a squashfs which no initrd holds.
-const IPXE: [&str; 3] = ["undionly.kpxe", "ipxe.efi", "snponly.efi"];
 
 /// GRUB's images among the inputs, and what they are called.
 const LOADER_INPUTS: [(&str, &str); 2] =
@@ -267,7 +267,9 @@ impl Step for Netboot {
             beside.push((outside.kernel(label), entry.kernel));
             beside.push((outside.initrd(label), entry.initrd));
         }
-        let is_wanted = |name: &str| is_inside || IPXE.contains(&name);
+        // iPXE's scripts have the initramfs fetch what no initrd holds.
+        let is_ipxe = |name: &str| LOADERS.iter().any(|own| own.name == name && own.package == IPXE);
+        let is_wanted = |name: &str| is_inside || is_ipxe(name);
         for (name, path) in job.resolved.paths.iter().filter(|(name, _)| is_wanted(name)) {
             let bytes = std::fs::read(path).on_file("read", path)?;
             let blob = job.objects.put(&bytes)?;

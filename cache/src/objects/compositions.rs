@@ -101,10 +101,6 @@ impl<'a> Composer<'a> {
     }
 }
 
-/// So many bytes are copied before somebody asks whether to go on: a multiple of every file system's blocks, which are shared
-/// where that can be.
-const COPIED: u64 = 64 << 20;
-
 impl Objects {
     /// Stores what `parts` give, one behind the other; the objects among them are not kept a second time.
     ///
@@ -271,15 +267,8 @@ impl Objects {
                 opened => opened.on_file("open", &path)?,
             };
             file.seek(SeekFrom::Start(*start)).on_file("read", &path)?;
-            let mut left = *length;
-            while left > 0 {
-                self.check_stopped()?;
-                let now = left.min(COPIED);
-                let copied = io::copy(&mut (&mut file).take(now), &mut out).on_file("write", whole)?;
-                if copied != now {
-                    return Ok(Some(*object));
-                }
-                left -= now;
+            if self.copy(file, &mut out, whole, *length)? != *length {
+                return Ok(Some(*object));
             }
         }
         Ok(None)

@@ -62,6 +62,26 @@ impl Objects {
         self.enter(&file, path, Blob::hashed(&hasher))
     }
 
+    /// Copies `length` bytes, or all there are, to the file at `path`; returns how many there were.
+    pub(super) fn copy(
+        &self,
+        mut from: impl Read,
+        to: &mut impl Write,
+        path: &Path,
+        length: u64,
+    ) -> Result<u64, StoreError> {
+        let mut copied = 0;
+        while copied < length {
+            self.check_stopped()?;
+            let mut piece = from.by_ref().take(COPIED.min(length - copied));
+            match io::copy(&mut piece, to).on_file("write", path)? {
+                0 => break,
+                read => copied += read,
+            }
+        }
+        Ok(copied)
+    }
+
     /// Syncs a finished file, gives it its name and enters it in the index.
     fn enter(&self, file: &File, path: &Path, blob: Blob) -> Result<Blob, StoreError> {
         let Blob { digest, size } = blob;
@@ -113,7 +133,8 @@ pub(super) fn enter_row(index: &Connection, blob: &Blob) -> Result<(), rusqlite:
     index::note(index, blob.digest.as_bytes())
 }
 
-/// So many bytes are copied before somebody asks whether to go on.
+/// So many bytes are copied before somebody asks whether to go on: a multiple of every file system's blocks, which are shared
+/// where that can be.
 const COPIED: u64 = 16 << 20;
 
 /// A blob being written; it becomes an object by [`BlobWriter::commit`] or leaves nothing.
@@ -138,16 +159,9 @@ impl BlobWriter<'_> {
     ///
     /// # Errors
     /// [`StoreError::File`]: reading or writing failed.
-    pub fn copy_from(&mut self, mut reader: impl Read) -> Result<u64, StoreError> {
-        let mut copied = 0;
-        loop {
-            self.store.check_stopped()?;
-            let piece = reader.by_ref().take(COPIED);
-            match io::copy(&mut { piece }, self).on_file("write", &self.path)? {
-                0 => return Ok(copied),
-                read => copied += read,
-            }
-        }
+    pub fn copy_from(&mut self, reader: impl Read) -> Result<u64, StoreError> {
+        let (store, path) = (self.store, self.path.clone());
+        store.copy(reader, self, &path, u64::MAX)
     }
 }
 

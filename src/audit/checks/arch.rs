@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::select::{count, initrds_of, linux, listed};
-use crate::arch::Arch;
+use crate::arch::{Arch, one_of};
 use crate::audit::facts::{Facts, Kind, Part};
 use crate::audit::loaders::{Firmware, LoaderFacts};
 use crate::audit::report::{Check, Outcome};
@@ -20,11 +20,6 @@ fn kernels(facts: &Facts, on_iso: bool) -> Vec<&[Arch]> {
 
 fn starts_one(kernels: &[&[Arch]], loader: Arch) -> bool {
     kernels.iter().any(|archs| archs.iter().any(|arch| arch.starts_by(loader)))
-}
-
-/// Returns the names of what one kernel may be for.
-fn one_of(archs: &[Arch]) -> String {
-    archs.iter().map(|arch| arch.name()).collect::<Vec<_>>().join(" or ")
 }
 
 fn names_of(kernels: &[&[Arch]]) -> String {

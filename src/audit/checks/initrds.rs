@@ -2,57 +2,24 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cache::name::RelPath;
-
 use super::lines::{is_image, is_of_the_way};
 use super::parts::{TAKE, difference, meant};
 use super::select::{count, initrd_of, initrds_of, is_booted, linux, listed, set_menus};
-use crate::audit::facts::{EntryFacts, Facts, Kind, MenuFacts, Part, places, sequences};
+use crate::audit::facts::{EntryFacts, Facts, Kind, MenuFacts, Part};
 use crate::audit::report::{Check, Outcome};
-use crate::formats::initramfs::{Files, Node};
-
-/// The initrds of the ISO that one of the set begins with, or is.
-struct Beginning<'a> {
-    initrds: Vec<&'a Part>,
-    /// Bytes of the set's initrd that they take.
-    length: u64,
-}
-
-/// Returns the most of the ISO's initrds, as its menus load them one behind the other, that a file begins with.
-fn beginning<'a>(facts: &'a Facts, part: &Part) -> Option<Beginning<'a>> {
-    let digest_at = |place: (u64, u64)| match place {
-        (0, length) if length == part.size => part.digest(),
-        place => part.spans.get(&place).copied(),
-    };
-    let found = sequences(&facts.menus, &facts.iso.parts).into_iter().filter_map(|initrds| {
-        let places = places(&initrds);
-        let is_there = |(place, initrd): (&(u64, u64), &&Part)| {
-            initrd.digest().is_some() && digest_at(*place) == initrd.digest()
-        };
-        let length = places.last().map(|(at, length)| at + length)?;
-        places.iter().zip(&initrds).all(is_there).then_some(Beginning { initrds, length })
-    });
-    found.max_by_key(|beginning| beginning.length)
-}
-
-/// As [`beginning`], of a file that goes on behind it.
-fn begins_with<'a>(facts: &'a Facts, part: &Part) -> Option<Beginning<'a>> {
-    // What boot loaders put behind an initrd is no more than zeros up to a multiple of four.
-    beginning(facts, part).filter(|beginning| beginning.length.next_multiple_of(4) < part.size)
-}
+use crate::formats::initramfs::{Node, plain_name};
 
 pub(super) fn initrd(check: &Check, facts: &Facts) -> Outcome {
     let mut outcome = Outcome::new(check);
     let mut right = Vec::new();
     for part in facts.of_kind(Kind::Initramfs).filter(|part| is_booted(facts, &part.name)) {
-        let beginning = beginning(facts, part);
-        let is_whole = beginning.as_ref().is_some_and(|b| b.length.next_multiple_of(4) >= part.size);
+        let only_begins = part.begins.as_ref().is_some_and(|begins| !begins.is_all_of(part.size));
         // One with a squashfs inside is the next check's business, and so is one that only begins well.
-        if part.is_combined() || beginning.is_some() && !is_whole || part.digest().is_none() {
+        if part.is_combined() || only_begins || part.digest().is_none() {
             continue;
         }
         outcome.looked();
-        match beginning {
+        match part.begins {
             Some(_) => right.push(part.name.as_str()),
             None if is_extra(facts, part) => {
                 let what = "is loaded beside the ISO's initrd; the ISO has none like it";
@@ -74,8 +41,7 @@ pub(super) fn initrd(check: &Check, facts: &Facts) -> Outcome {
 /// Tells whether an initrd is only loaded beside one of the ISO's and has no system of its own: microcode, an overlay.
 fn is_extra(facts: &Facts, part: &Part) -> bool {
     let Some(walk) = part.contents().filter(|walk| walk.initramfs.family.is_none()) else { return false };
-    let is_isos =
-        |name: &String| facts.parts.get(name).is_some_and(|other| beginning(facts, other).is_some());
+    let is_isos = |name: &String| facts.parts.get(name).is_some_and(|other| other.begins.is_some());
     let mut entries = set_menus(facts).flat_map(linux);
     walk.initramfs.kernels.is_empty()
         && entries.any(|entry| {
@@ -125,22 +91,18 @@ fn judge_beside(facts: &Facts, outcome: &mut Outcome) {
         for entry in linux(menu) {
             let all: Vec<&Part> = initrds_of(facts, menu, entry).collect();
             for (number, extra) in all.iter().enumerate() {
-                if beginning(facts, extra).is_some() || !is_extra(facts, extra) || !seen.insert(&extra.name) {
+                if extra.begins.is_some() || !is_extra(facts, extra) || !seen.insert(&extra.name) {
                     continue;
                 }
                 let Some(files) = extra.contents().map(|walk| &walk.initramfs.files) else { continue };
                 // The later one wins: where the ISO's comes later, nothing of it is lost. Folders may be made by the others.
                 let before =
                     || all[..number].iter().filter_map(|part| Some(&part.contents()?.initramfs.files));
-                let is_folder = |path: &str| {
-                    let path = RelPath::new(path.as_bytes()).ok();
-                    path.and_then(|path| files.get(&path)).is_some_and(|made| made.node == Node::Folder)
-                };
-                let own = files.iter().map(|(path, _)| path.to_string());
+                let own = files.iter().map(|(path, made)| (path.to_string(), made.node == Node::Folder));
+                let lost = files.lost.iter().map(|name| (name.clone(), false));
                 let mut more = More::default();
-                for path in own.chain(files.lost.iter().cloned()) {
-                    let is_folder = is_folder(&path);
-                    if before().any(|files| takes_the_place(files, &path, is_folder)) {
+                for (path, is_folder) in own.chain(lost) {
+                    if before().any(|files| files.loses(&path, is_folder)) {
                         more.replaced.push(shown(&path));
                     } else if !is_folder && shown(&path).starts_with("/etc/cmdline") {
                         more.added.push(shown(&path));
@@ -152,7 +114,7 @@ fn judge_beside(facts: &Facts, outcome: &mut Outcome) {
             let before = || all.iter().filter_map(|part| Some(&part.contents()?.initramfs.files));
             let mut more = More::default();
             for inside in entry.initrds.iter().filter_map(|loaded| loaded.inside.as_ref()) {
-                if before().any(|files| takes_the_place(files, inside, false)) {
+                if before().any(|files| files.loses(inside, false)) {
                     more.replaced.push(shown(inside));
                 } else if shown(inside).starts_with("/etc/cmdline") || !is_image(inside) {
                     more.added.push(shown(inside));
@@ -163,19 +125,9 @@ fn judge_beside(facts: &Facts, outcome: &mut Outcome) {
     }
 }
 
-/// Tells whether what is made at a path takes the place of something: of a file or a link, whatever comes; of nothing, where a
-/// folder is.
-fn takes_the_place(files: &Files, path: &str, is_folder: bool) -> bool {
-    let whole = RelPath::new(path.trim_start_matches("./").trim_matches('/').as_bytes()).ok();
-    let is_no_folder = |path: Option<RelPath>| {
-        path.and_then(|path| files.get(&path)).is_some_and(|made| made.node != Node::Folder)
-    };
-    is_no_folder(whole) || !is_folder && is_no_folder(files.resolve(path))
-}
-
 /// Returns a path as it is once everything is unpacked.
 fn shown(path: &str) -> String {
-    format!("/{}", path.trim_start_matches("./").trim_start_matches('/'))
+    format!("/{}", plain_name(path))
 }
 
 /// Returns what stands in an initrd behind the ISO's, beside the squashfs.
@@ -205,13 +157,13 @@ pub(super) fn combined(check: &Check, facts: &Facts) -> Outcome {
     let mut right = Vec::new();
     for part in facts.of_kind(Kind::Initramfs) {
         let images = part.contents().map_or(&[][..], |walk| &walk.images);
-        let begins = begins_with(facts, part);
+        let begins = part.begins.as_ref().filter(|begins| !begins.is_all_of(part.size));
         if images.is_empty() && begins.is_none() {
             continue;
         }
         outcome.looked();
         let before = outcome.findings.len();
-        match &begins {
+        match begins {
             Some(begins) => more_behind(part, begins.length).say(&part.name, &mut outcome),
             None if part.digest().is_some() && !is_extra(facts, part) => {
                 let what = match meant(facts, part) {
@@ -260,8 +212,8 @@ pub(super) fn combined(check: &Check, facts: &Facts) -> Outcome {
 
 /// Returns the ISO's initrds that an entry of the set loads, in order; what the ISO has none of is left out.
 fn loaded_of_iso<'a>(facts: &'a Facts, menu: &MenuFacts, entry: &EntryFacts) -> Vec<&'a Part> {
-    let beginnings = initrds_of(facts, menu, entry).filter_map(|part| beginning(facts, part));
-    beginnings.flat_map(|beginning| beginning.initrds).collect()
+    let beginnings = initrds_of(facts, menu, entry).filter_map(|part| part.begins.as_ref());
+    beginnings.flat_map(|begins| &begins.initrds).filter_map(|name| facts.iso.parts.get(name)).collect()
 }
 
 pub(super) fn pairs(check: &Check, facts: &Facts) -> Outcome {

@@ -173,7 +173,7 @@ fn effective(initramfs: &Initramfs, words: &[String]) -> Vec<String> {
 
 /// Tells whether only the machine knows what a word is.
 fn is_open(menu: &MenuFacts, word: &str) -> bool {
-    matches!(menu.loader, Loader::Grub | Loader::Bls) && word.contains("${")
+    menu.loader.leaves_open(word)
 }
 
 /// Returns the words whose text is known, and whether nothing of importance can be among the others: GRUB's variables

@@ -2,7 +2,7 @@
 
 use crate::audit::facts::{Facts, Kind};
 use crate::audit::report::Memory;
-use crate::memory::{Sizes, WAYS, least_ram};
+use crate::memory::{Load, Sizes, WAYS, fits_initrd, least_ram};
 
 /// Computes the least memory of every initrd of the ISO and way to boot.
 pub(super) fn memory(facts: &Facts) -> Vec<Memory> {
@@ -16,11 +16,10 @@ pub(super) fn memory(facts: &Facts) -> Vec<Memory> {
         let kernels = with.filter_map(|entry| facts.iso.parts.get(entry.kernel.as_ref()?));
         let Some(kernel) = kernels.map(|kernel| kernel.size).max() else { continue };
         for (way, load) in WAYS {
-            if load == crate::memory::Load::Http && !walk.initramfs.has_livenet() {
+            if load == Load::Http && !walk.initramfs.has_livenet() {
                 continue;
             }
-            // No initrd holds 4 GiB.
-            if load.is_in_initrd() && initrd.size + squashfs.size >= 1 << 32 {
+            if load.is_in_initrd() && !fits_initrd(initrd.size, squashfs.size) {
                 continue;
             }
             let sizes = Sizes {

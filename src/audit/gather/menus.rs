@@ -230,7 +230,7 @@ pub(super) fn resolve(
         // Another server's script, or a loader on a medium, is not this set's business.
         let elsewhere = matches!(named.role, Role::Next | Role::Signature)
             && (form.contains("://") || form.contains("${") || on_iso);
-        if matches!(loader, Loader::Bls | Loader::Grub) && form.contains("${") {
+        if loader.leaves_open(&form) {
             let what = format!("{form} is not judged: only the machine knows what the variable holds");
             problems.push(Problem { line: named.line, what, is_certain: false });
         } else if loader == Loader::Ipxe && named.role == Role::Next && form.contains("://") {

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::facts::{
-    ChecksumFacts, Kind, ManifestFacts, MenuFacts, OwnChecksums, Part, Target, places, sequences, span_of,
+    Beginning, ChecksumFacts, Kind, ManifestFacts, MenuFacts, OwnChecksums, Part, Target, span_of,
 };
 use super::super::pass::{self, Learnt, Span, Wanted};
 use super::super::place::Place;
 use super::super::set::Set;
 use crate::formats::checksums::{Algorithm, Checksum};
+use crate::formats::cpio;
 use crate::formats::iso9660::{Iso, IsoFile};
 use crate::formats::kernel::Kernel;
 use crate::formats::squashfs;
@@ -142,6 +143,61 @@ impl<'a> Plan<'a> {
                 part.hashes.insert(Algorithm::Blake3, hex.clone());
             }
         }
+    }
+}
+
+/// Returns the initrds that the ISO's entries load, one behind the other, and each by itself.
+fn sequences<'a>(menus: &[MenuFacts], iso_parts: &'a BTreeMap<String, Part>) -> Vec<Vec<&'a Part>> {
+    let initrd = |name: &String| iso_parts.get(name).filter(|part| part.kind == Kind::Initramfs);
+    let entries = menus.iter().filter(|menu| menu.on_iso).flat_map(|menu| &menu.entries);
+    let loaded = entries.map(|entry| {
+        let own = entry.initrds.iter().filter(|loaded| loaded.inside.is_none());
+        own.filter_map(|loaded| initrd(loaded.part.as_ref()?)).collect::<Vec<_>>()
+    });
+    let singles = iso_parts.keys().filter_map(|name| Some(vec![initrd(name)?]));
+    let mut sequences: Vec<Vec<&Part>> =
+        loaded.chain(singles).filter(|sequence| !sequence.is_empty()).collect();
+    let names =
+        |sequence: &Vec<&Part>| sequence.iter().map(|part| part.name.clone()).collect::<Vec<String>>();
+    sequences.sort_by_key(names);
+    sequences.dedup_by_key(|sequence| names(sequence));
+    sequences
+}
+
+/// Returns where each of these initrds is when they are one file: boot loaders begin each on a multiple of four.
+fn places(sequence: &[&Part]) -> Vec<(u64, u64)> {
+    let mut at: u64 = 0;
+    let place = |part: &&Part| {
+        let start = cpio::aligned(at);
+        at = start + part.size;
+        (start, part.size)
+    };
+    sequence.iter().map(place).collect()
+}
+
+/// Finds out of each initrd of the set which of the ISO's it begins with: of those that the ISO's menus load one behind the
+/// other, the most.
+pub(super) fn find_beginnings(
+    parts: &mut BTreeMap<String, Part>,
+    menus: &[MenuFacts],
+    iso_parts: &BTreeMap<String, Part>,
+) {
+    let sequences = sequences(menus, iso_parts);
+    for part in parts.values_mut().filter(|part| part.kind == Kind::Initramfs) {
+        let digest_at = |place: (u64, u64)| match place {
+            (0, length) if length == part.size => part.digest(),
+            place => part.spans.get(&place).copied(),
+        };
+        let found = sequences.iter().filter_map(|initrds| {
+            let places = places(initrds);
+            let is_there = |(place, initrd): (&(u64, u64), &&Part)| {
+                initrd.digest().is_some() && digest_at(*place) == initrd.digest()
+            };
+            let length = places.last().map(|(at, length)| at + length)?;
+            let names = initrds.iter().map(|initrd| initrd.name.clone()).collect();
+            places.iter().zip(initrds).all(is_there).then_some(Beginning { initrds: names, length })
+        });
+        part.begins = found.max_by_key(|beginning| beginning.length);
     }
 }
 

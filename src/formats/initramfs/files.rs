@@ -116,15 +116,20 @@ impl Files {
         self.made.iter()
     }
 
-    /// Returns how many paths there are.
-    pub fn len(&self) -> usize {
-        self.made.len()
+    /// Tells whether something is lost where an entry is made at a path afterwards: a file or a link, whatever comes. A folder
+    /// stays, and what a link to a folder leads to does where the entry is a folder itself.
+    pub fn loses(&self, path: &str, is_folder: bool) -> bool {
+        let whole = RelPath::new(plain_name(path).trim_end_matches('/').as_bytes()).ok();
+        let is_no_folder = |path: Option<RelPath>| {
+            path.and_then(|path| self.get(&path)).is_some_and(|made| made.node != Node::Folder)
+        };
+        is_no_folder(whole) || !is_folder && is_no_folder(self.resolve(path))
     }
+}
 
-    /// Tells whether there is nothing.
-    pub fn is_empty(&self) -> bool {
-        self.made.is_empty()
-    }
+/// Returns the name of an entry without what stands in front of the first name: archives are unpacked at the top.
+pub fn plain_name(name: &str) -> &str {
+    name.trim_start_matches("./").trim_start_matches('/')
 }
 
 /// Tells whether a name is that of the top folder.

@@ -16,6 +16,11 @@ use crate::formats::program;
 /// Menus longer than this are none.
 const MAX_MENU: u64 = 1 << 20;
 
+/// Tells whether a file of so many bytes may be a menu.
+pub(in crate::steps) fn is_menu(path: &RelPath, size: u64) -> bool {
+    size <= MAX_MENU && may_be_menu(&path.to_string())
+}
+
 /// A file of the boot folder.
 #[derive(Clone)]
 pub(super) struct Candidate {
@@ -63,7 +68,7 @@ impl<'a> Folder<'a> {
             if is_memtest(path) {
                 continue;
             }
-            if size <= MAX_MENU && may_be_menu(&path.to_string()) {
+            if is_menu(path, size) {
                 let mut text = Vec::new();
                 folder.open(&candidate)?.read_to_end(&mut text).on_file("read", path.to_string())?;
                 texts.insert(path.to_string(), String::from_utf8_lossy(&text).into_owned());
