@@ -13,7 +13,7 @@ use crate::formats::cpio;
 use crate::formats::initramfs::Family;
 use crate::formats::iso9660::BootImage;
 use crate::formats::kernel::Kernel;
-use crate::formats::menus::{Problem, Role};
+use crate::formats::menus::{Problem, Role, Searched};
 use crate::formats::squashfs::Superblock;
 use crate::manifest::{Manifest, ManifestError};
 
@@ -154,7 +154,7 @@ impl Loader {
 }
 
 /// A file that a menu names and that is not there.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Missing {
     /// The line.
     pub line: usize,
@@ -167,7 +167,7 @@ pub struct Missing {
 }
 
 /// A file loaded as initrd.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoadedPart {
     /// Its name in the set or on the ISO; nothing where it is not there.
     pub part: Option<String>,
@@ -175,6 +175,8 @@ pub struct LoadedPart {
     pub form: String,
     /// The path it gets inside the initrd.
     pub inside: Option<String>,
+    /// How many of that path's folders the boot loader makes, counted from the innermost.
+    pub makes_folders: usize,
     /// What the boot loader calls it, where that is not its file's name.
     pub called: Option<String>,
 }
@@ -187,7 +189,7 @@ impl LoadedPart {
 }
 
 /// A thing that can be booted.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EntryFacts {
     /// What the menu calls it.
     pub title: String,
@@ -203,6 +205,8 @@ pub struct EntryFacts {
     pub words: Vec<String>,
     /// The values of `initrd=`.
     pub initrd_words: Vec<String>,
+    /// Whether it is booted where nobody chooses.
+    pub is_default: bool,
 }
 
 /// A menu or script.
@@ -220,10 +224,28 @@ pub struct MenuFacts {
     pub missing: Vec<Missing>,
     /// What is wrong in it by itself.
     pub problems: Vec<Problem>,
-    /// Labels it searches volumes by.
-    pub searched: Vec<(usize, String)>,
+    /// Volumes that it looks for.
+    pub searched: Vec<Searched>,
     /// The line that takes in the entries of the Boot Loader Specification.
     pub takes_entries: Option<usize>,
+}
+
+impl MenuFacts {
+    /// Takes in what the same file says where it is read with other variables.
+    pub(super) fn join(&mut self, other: Self) {
+        fn add<T: PartialEq>(all: &mut Vec<T>, more: Vec<T>) {
+            for item in more {
+                if !all.contains(&item) {
+                    all.push(item);
+                }
+            }
+        }
+        add(&mut self.entries, other.entries);
+        add(&mut self.missing, other.missing);
+        add(&mut self.problems, other.problems);
+        add(&mut self.searched, other.searched);
+        self.takes_entries = self.takes_entries.or(other.takes_entries);
+    }
 }
 
 /// A boot image that El Torito offers.
@@ -247,6 +269,8 @@ pub struct IsoFacts {
     pub name: String,
     /// The volume id.
     pub volume_id: String,
+    /// What boot loaders call its UUID.
+    pub uuid: String,
     /// Whether a system of Gentoo is on it: catalyst's mark `/livecd` is there, its squashfs has catalyst's name, or the
     /// volume is called so.
     pub is_gentoos: bool,

@@ -91,6 +91,7 @@ pub fn gather(iso_name: &str, iso_place: &Place, mut set: Set) -> Result<Facts, 
         iso: IsoFacts {
             name: file_name,
             volume_id: iso.volume_id.clone(),
+            uuid: iso.uuid.clone(),
             is_gentoos,
             volume_size: iso.volume_size,
             size: iso.size(),

@@ -6,7 +6,7 @@ use super::facts::{Kind, Loader, Part};
 use super::place::Place;
 use crate::formats::checksums::{is_named_like_checksums, is_signature};
 use crate::formats::compression::Compression;
-use crate::formats::menus::{self, Handed, Menu};
+use crate::formats::menus::{self, Handed, IsThere, Menu};
 use crate::formats::{kernel, squashfs};
 
 /// How much of a file is looked at: a first block of zstd has up to 128 KiB.
@@ -91,10 +91,11 @@ pub(super) fn loader_of(name: &str, head: &[u8]) -> Option<Loader> {
     .then_some(Loader::Grub)
 }
 
-pub(super) fn parse(loader: Loader, text: &str, handed: &Handed) -> Menu {
+/// Reads a menu; `is_there` tells whether a file is there that a condition of it asks for.
+pub(super) fn parse(loader: Loader, text: &str, handed: &Handed, is_there: IsThere<'_>) -> Menu {
     match loader {
         Loader::Bls => menus::parse_bls(text, handed),
-        Loader::Grub => menus::parse_grub(text, handed),
+        Loader::Grub => menus::parse_grub(text, handed, is_there),
         Loader::Ipxe => menus::parse_ipxe(text, handed),
         Loader::Pxelinux => menus::parse_pxelinux(text, handed),
     }

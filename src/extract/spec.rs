@@ -41,7 +41,11 @@ pub(super) fn spec(path: &Path) -> Result<Made, MenuError> {
             .flat_map(|menu| menu.entries.iter().map(move |entry| (menu, entry)))
             .filter(|(_, e)| !e.is_memtest)
     };
-    let (menu, first) = entries().next().ok_or_else(|| MenuError::NoMenu(path.to_owned()))?;
+    // What is booted where nobody chooses, in the first menu that boots anything.
+    let first = entries().next().ok_or_else(|| MenuError::NoMenu(path.to_owned()))?;
+    let is_default =
+        |(menu, entry): &(&MenuFacts, &EntryFacts)| entry.is_default && std::ptr::eq(*menu, first.0);
+    let (menu, first) = entries().find(is_default).unwrap_or(first);
     let mut remarks = Vec::new();
     // A word that no boot loader could be told, as one with a variable of GRUB's, was made for the medium.
     let mut token = |entry: &EntryFacts, menu: &MenuFacts, word: &str| match Token::new(word) {

@@ -5,6 +5,7 @@
 //! are walked.
 
 mod files;
+mod programs;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, Read};
@@ -14,9 +15,9 @@ use cpio::newc;
 use serde::{Deserialize, Serialize};
 
 pub use self::files::{Files, Made, Node, plain_name};
+pub use self::programs::Program;
+use self::programs::Programs;
 use super::compression::{Compression, kernels_refusal};
-use super::program;
-use crate::arch::Arch;
 
 /// Entries that are looked at before the file counts as hostile.
 const MAX_ENTRIES: usize = 1_000_000;
@@ -41,6 +42,9 @@ const HEADER: usize = 110;
 
 /// Where a header has the length of the name: eight hex digits.
 const NAME_SIZE: std::ops::Range<usize> = 94..102;
+
+/// Bytes of a file that tell what program it is, or what program a script is for.
+const PROGRAM_HEAD: u64 = 128;
 
 /// dracut's list of its modules is read up to here.
 const MAX_MODULES: u64 = 1 << 20;
@@ -91,7 +95,7 @@ pub struct Initramfs {
     pub segments: Vec<Segment>,
     /// Bytes of all files in it: what it takes in memory when unpacked.
     pub unpacked: u64,
-    /// The first program in it, and whose it is.
+    /// The program that the kernel starts, else the first one in it, and whose it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub program: Option<Program>,
     /// Words of a command line that are in it, by the file they are in: dracut's `etc/cmdline.d/*.conf` and `etc/cmdline`.
@@ -100,15 +104,6 @@ pub struct Initramfs {
     /// What is there once it is unpacked.
     #[serde(skip)]
     pub files: Files,
-}
-
-/// A program in an initramfs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Program {
-    /// Its path.
-    pub name: String,
-    /// Whose it is.
-    pub arch: Arch,
 }
 
 impl Initramfs {
@@ -182,6 +177,7 @@ pub fn read_with(input: impl Read, visit: &mut Visitor<'_>) -> io::Result<Initra
         files: Files::default(),
     };
     let mut names = 0;
+    let mut programs = Programs::default();
     loop {
         skip_zeros(&mut input)?;
         let offset = input.at;
@@ -195,7 +191,12 @@ pub fn read_with(input: impl Read, visit: &mut Visitor<'_>) -> io::Result<Initra
                     "at byte {offset}: an archive must start on a multiple of four, or the kernel stops before it"
                 )));
             }
-            let place = Place { segment: found.segments.len(), bare: true, names: &mut names };
+            let place = Place {
+                segment: found.segments.len(),
+                bare: true,
+                names: &mut names,
+                programs: &mut programs,
+            };
             let (entries, microcode) = read_archive(&mut input, &mut found, place, visit)?;
             found.segments.push(Segment { offset, compression: None, entries, microcode });
             continue;
@@ -224,7 +225,12 @@ pub fn read_with(input: impl Read, visit: &mut Visitor<'_>) -> io::Result<Initra
             if inner.fill_buf()?.is_empty() {
                 break;
             }
-            let place = Place { segment: found.segments.len(), bare: false, names: &mut names };
+            let place = Place {
+                segment: found.segments.len(),
+                bare: false,
+                names: &mut names,
+                programs: &mut programs,
+            };
             let (entries, _) = read_archive(&mut inner, &mut found, place, visit)?;
             segment.entries += entries;
         }
@@ -234,14 +240,16 @@ pub fn read_with(input: impl Read, visit: &mut Visitor<'_>) -> io::Result<Initra
     if found.segments.is_empty() {
         return Err(io::Error::other("the file holds no cpio archive"));
     }
+    found.program = programs.first(&found.files);
     Ok(found)
 }
 
-/// Which archive is being read, and how many bytes of names there were so far.
+/// Which archive is being read, how many bytes of names there were so far, and what programs.
 struct Place<'a> {
     segment: usize,
     bare: bool,
     names: &'a mut usize,
+    programs: &'a mut Programs,
 }
 
 /// Refuses a name that no kernel takes, before anybody makes room for it.
@@ -261,7 +269,7 @@ fn check_header<R: BufRead>(input: &mut R) -> io::Result<()> {
 fn read_archive<R: BufRead>(
     input: &mut R,
     found: &mut Initramfs,
-    place: Place,
+    mut place: Place<'_>,
     visit: &mut Visitor<'_>,
 ) -> io::Result<(usize, bool)> {
     let mut entries = 0;
@@ -291,7 +299,7 @@ fn read_archive<R: BufRead>(
         let name = plain_name(&written);
         let firmware = ["kernel", "kernel/x86", "early_cpio", "."];
         microcode &= name.is_empty() || firmware.contains(&name) || name.starts_with("kernel/x86/");
-        read_entry(&mut reader, &written, &place, found, visit)?;
+        read_entry(&mut reader, &written, &mut place, found, visit)?;
         reader.finish()?;
     }
 }
@@ -300,7 +308,7 @@ fn read_archive<R: BufRead>(
 fn read_entry<R: BufRead>(
     reader: &mut newc::Reader<R>,
     written: &str,
-    place: &Place<'_>,
+    place: &mut Place<'_>,
     found: &mut Initramfs,
     visit: &mut Visitor<'_>,
 ) -> io::Result<()> {
@@ -313,21 +321,16 @@ fn read_entry<R: BufRead>(
     let path = node.and_then(|node| found.files.add(written, node, place.segment));
     // What its first bytes tell is put in front of the others again.
     let mut head = Vec::new();
-    reader.by_ref().take(program::ELF_HEAD as u64).read_to_end(&mut head)?;
-    let elf = program::elf(&head).filter(|elf| elf.is_program && is_file);
+    reader.by_ref().take(PROGRAM_HEAD).read_to_end(&mut head)?;
+    if let Some(path) = path.as_ref() {
+        let entry = reader.entry();
+        let inode = (entry.nlink() > 1).then(|| (entry.dev_major(), entry.dev_minor(), entry.ino()));
+        place.programs.made(path, if is_file { &head } else { &[] }, inode.filter(|_| is_file));
+    }
     let mut content = head.chain(reader);
     let name = plain_name(written);
     look_at(name, &mut content, found)?;
     if let Some(path) = path.as_ref().map(ToString::to_string) {
-        // Firmware is for other processors than the one that boots.
-        let is_ours = !name.contains("lib/firmware/");
-        // What the kernel starts counts most.
-        if let Some(arch) = elf.and_then(|elf| elf.arch)
-            && is_ours
-            && (found.program.is_none() || path == "init")
-        {
-            found.program = Some(Program { name: path.clone(), arch });
-        }
         let is_words = path.strip_prefix("etc/cmdline.d/").is_some_and(|file| file.ends_with(".conf"));
         if is_words || path == "etc/cmdline" {
             let mut text = Vec::new();

@@ -77,6 +77,8 @@ pub struct Iso {
     size: u64,
     /// The volume id, without the blanks behind it.
     pub volume_id: String,
+    /// What boot loaders and Linux call its UUID: the time of its last change, `YYYY-MM-DD-HH-MM-SS-hh`; empty where it says none.
+    pub uuid: String,
     /// Bytes of the volume, by its descriptor. The file may be longer: hybrid images have partitions behind.
     pub volume_size: u64,
     /// What El Torito offers the firmware; `Err` says why its catalog cannot be used.
@@ -97,6 +99,16 @@ struct Record {
     continues: bool,
     name: Vec<u8>,
     link: Option<Vec<u8>>,
+}
+
+/// Returns the UUID that GRUB and libblkid make of the sixteen digits of a time (ECMA-119, 8.4.26.1).
+fn uuid(time: &[u8]) -> String {
+    if !time.iter().all(u8::is_ascii_digit) || time.iter().all(|digit| *digit == b'0') {
+        return String::new();
+    }
+    let text = String::from_utf8_lossy(time);
+    let parts = [0..4, 4..6, 6..8, 8..10, 10..12, 12..14, 14..16].map(|range| &text[range]);
+    parts.join("-")
 }
 
 impl Iso {
@@ -120,6 +132,7 @@ impl Iso {
             file,
             size,
             volume_id: String::new(),
+            uuid: String::new(),
             volume_size: 0,
             boot_images: Ok(Vec::new()),
             files: BTreeMap::new(),
@@ -132,6 +145,7 @@ impl Iso {
         iso.boot_images = eltorito::read(iso.size, |at, length| iso.bytes(at, length))?;
         let volume_id = &descriptor[40..72];
         iso.volume_id = String::from_utf8_lossy(volume_id).trim_end_matches([' ', '\0']).to_owned();
+        iso.uuid = uuid(&descriptor[830..846]);
         let Some(root) = iso.record(&descriptor[156..190])? else {
             return Err(iso.damaged("its top folder has no record"));
         };

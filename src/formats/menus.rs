@@ -1,12 +1,13 @@
 //! The menus and scripts of boot loaders, as far as they say what is booted with which words.
 //!
-//! Not what a loader would do: what it is told. Every entry is read, whichever a user would pick; a variable
-//! may have several values, and then a text has several forms.
+//! Every entry is read, whichever a user would pick. A condition that only the machine can decide has two ways through
+//! the script behind it, and what is loaded on each of them is an entry of its own.
 
 mod bls;
 mod grub;
 mod ipxe;
 mod pxelinux;
+mod ways;
 
 use std::collections::BTreeMap;
 
@@ -19,19 +20,19 @@ pub use self::pxelinux::parse as parse_pxelinux;
 const MAX_LINES: usize = 100_000;
 const MAX_ENTRIES: usize = 10_000;
 
-/// A file that a menu names, in each form its variables allow.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A file that a menu names.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Named {
     /// The line, counted from 1.
     pub line: usize,
-    /// The address or path; more than one where a variable has more than one value.
-    pub forms: Vec<String>,
+    /// The address or path; what only the machine knows of it is the name of the variable, `${net0/mac}`.
+    pub form: String,
     /// What it is wanted for.
     pub role: Role,
 }
 
 /// What a file is wanted for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
     /// A kernel.
     Kernel,
@@ -39,25 +40,29 @@ pub enum Role {
     Initrd,
     /// A file that the boot loader puts into the initrd.
     Injected,
-    /// Another script or menu, or a program.
+    /// Another script or menu, or a program that does something else.
     Next,
+    /// A program without which the menu is not shown.
+    Program,
     /// A detached signature.
     Signature,
 }
 
 /// A file that goes into the memory of the kernel as initrd, or a part of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Loaded {
     /// The file.
     pub file: Named,
     /// The path the boot loader gives it inside the initrd; without one it is an initrd by itself.
     pub inside: Option<String>,
+    /// How many of that path's folders the boot loader makes, counted from the innermost.
+    pub makes_folders: usize,
     /// What the boot loader calls it, where that is not its file's name.
     pub called: Option<String>,
 }
 
 /// One thing that can be booted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Entry {
     /// What the menu calls it.
     pub title: String,
@@ -69,6 +74,8 @@ pub struct Entry {
     pub initrds: Vec<Loaded>,
     /// The words of the kernel's command line, in order.
     pub words: Vec<String>,
+    /// Whether it is booted where nobody chooses.
+    pub is_default: bool,
 }
 
 /// Something wrong in a menu by itself.
@@ -87,12 +94,34 @@ pub struct Problem {
 pub type Handed = BTreeMap<String, String>;
 
 /// A menu in another file, which this one includes or goes on to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Continued {
     /// The file.
     pub file: Named,
     /// What it begins with.
     pub handed: Handed,
+}
+
+/// A volume that a menu looks for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Searched {
+    /// The line, counted from 1.
+    pub line: usize,
+    /// What it is known by.
+    pub by: By,
+    /// Its label, its UUID, or the path of a file on it.
+    pub value: String,
+}
+
+/// What a volume is known by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum By {
+    /// The label.
+    Label,
+    /// The UUID; of an ISO, the time that its volume descriptor says it was changed.
+    Uuid,
+    /// A file on it.
+    File,
 }
 
 /// A menu or script.
@@ -104,26 +133,31 @@ pub struct Menu {
     pub others: Vec<Named>,
     /// Menus that it goes on to, whatever their names are.
     pub continued: Vec<Continued>,
-    /// Volume labels that the medium is searched by, with their lines.
-    pub searched: Vec<(usize, String)>,
+    /// Volumes that it looks for.
+    pub searched: Vec<Searched>,
     /// What is wrong in it.
     pub problems: Vec<Problem>,
     /// The line that takes in the entries of the Boot Loader Specification.
     pub takes_entries: Option<usize>,
 }
 
+/// Tells whether a file is there, for conditions that ask; nothing where that cannot be told.
+pub type IsThere<'a> = &'a mut dyn FnMut(&str) -> Option<bool>;
+
 impl Menu {
     fn problem(&mut self, line: usize, what: impl Into<String>) {
-        // One of a kind is enough to act on.
-        if self.problems.len() < MAX_ENTRIES {
-            self.problems.push(Problem { line, what: what.into(), is_certain: true });
-        }
+        self.say(Problem { line, what: what.into(), is_certain: true });
     }
 
     fn guess(&mut self, line: usize, what: impl Into<String>) {
-        self.problem(line, what);
-        if let Some(problem) = self.problems.last_mut() {
-            problem.is_certain = false;
+        self.say(Problem { line, what: what.into(), is_certain: false });
+    }
+
+    fn say(&mut self, problem: Problem) {
+        let is_known = || self.problems.iter().rev().take(64).any(|known| *known == problem);
+        // One of a kind is enough to act on.
+        if self.problems.len() < MAX_ENTRIES && !is_known() {
+            self.problems.push(problem);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! GRUB's words: what GRUB makes of a text, in QEMU, against what the product makes of it.
+//! GRUB's words and conditions: what GRUB makes of a text, in QEMU, against what the product makes of it.
 
 use std::fmt::Write as _;
 use std::process::Command;
@@ -71,11 +71,13 @@ impl Draw {
 
 /// The words of every kernel's line, as the product reads them.
 fn ours(text: &str) -> Vec<Vec<String>> {
-    let menu = parse_grub(&format!("{PRELUDE}{text}"), &Handed::new());
+    // What is on the ISO.
+    let mut is_there = |path: &str| Some(matches!(path, "/0.cfg" | "/boot"));
+    let menu = parse_grub(&format!("{PRELUDE}{text}"), &Handed::new(), &mut is_there);
     assert!(menu.problems.is_empty(), "{:?}: {text}", menu.problems);
     menu.entries
         .into_iter()
-        .map(|entry| entry.kernel.forms.into_iter().chain(entry.words).collect())
+        .map(|entry| std::iter::once(entry.kernel.form).chain(entry.words).collect())
         .collect()
 }
 
@@ -91,6 +93,12 @@ fn grub_splits_the_same_texts_into_the_same_words() {
             "set v=\"$live\"\nlinux a$v\nset v=$live\nlinux a$v\n",
             "if true; then\nlinux a; linux b # c\nfi\n",
             "linux a \\\n# b \\\n c 'd\n#e\nf'\nlinux a \\\n #b \\\nlinux c\n",
+            "if [ \"$empty\" = x ]; then\nlinux a\nelif [ \"$live\" ]; then linux b\nelse\nlinux c\nfi\n",
+            "if [ -z \"$empty\" -a ! \"$live\" = x ]; then\nlinux a\nfi\nif [ 1 = 2 -o 2 -gt 1 ]; then\nlinux b\nfi\n",
+            "if [ -f /0.cfg ]; then\nlinux a\nfi\nif [ -e /gone ]; then\nlinux b\nfi\nif [ -d /boot ]; then\nlinux c\nfi\n",
+            "for i in 1 \"2 3\" $live; do\nlinux $i x\ndone\nlinux $i\n",
+            "function both {\nlinux $1 $2\nif [ $1 = a ]; then\nreturn\nfi\nlinux $2\n}\nboth a b\nboth c 'd e'\nlinux [$1]\n",
+            "set p=1\nif true; then\nset p=2\nfi\nif false; then\nset p=3\nfi\nlinux $p\n",
             "linux 'a\\\nb' \"c\\\nd\" \"e\nf\"\n",
         ]
         .map(str::to_owned),

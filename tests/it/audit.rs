@@ -143,6 +143,12 @@ impl Published {
         run_in(&self.dir, "sh", &["-ec", &script]);
     }
 
+    /// Puts a menu of GRUB on the EFI system partition of the ISO.
+    fn esp_menu(&self, text: &str) {
+        fs::write(self.path("esp.cfg"), text).unwrap();
+        self.change_esp("mcopy -i \"$I\" esp.cfg ::EFI/BOOT/grub.cfg; rm esp.cfg");
+    }
+
     /// Writes another architecture into an EFI program.
     fn retarget(&self, name: &str, machine: u16) {
         let mut bytes = self.read(name);
@@ -228,6 +234,12 @@ const fn warning(
     says: &'static str,
 ) -> Damage {
     Damage { check, how, base: Base::One, damage, says, is_warning: true }
+}
+
+impl Damage {
+    const fn of(self, base: Base) -> Self {
+        Self { base, ..self }
+    }
 }
 
 const MENU: &str = "netboot/pxelinux.cfg/default";
@@ -463,17 +475,13 @@ const DAMAGES: &[Damage] = &[
         |set| set.combine(0, &["image.squashfs.img", "image.squashfs"]),
         "holds 2 images",
     ),
-    Damage {
-        base: Base::Two,
-        ..damage(
-            "pairs",
-            "a script boots a kernel with the other kernel's initrd",
-            |set| {
-                set.edit("netboot/inject.ipxe", "initrd old.initrd", "initrd test.initrd");
-            },
-            "boots netboot/old.vmlinuz with netboot/test.initrd",
-        )
-    },
+    damage(
+        "pairs",
+        "a script boots a kernel with the other kernel's initrd",
+        |set| set.edit("netboot/inject.ipxe", "initrd old.initrd", "initrd test.initrd"),
+        "boots netboot/old.vmlinuz with netboot/test.initrd",
+    )
+    .of(Base::Two),
     damage(
         "initramfs",
         "the combined initrd lacks the padding",
@@ -667,18 +675,16 @@ const DAMAGES: &[Damage] = &[
         },
         "is no squashfs of this set",
     ),
-    Damage {
-        base: Base::WithoutLivenet,
-        ..damage(
-            "ipxe",
-            "the squashfs is to be fetched by an initrd without livenet",
-            |set| {
-                set.write("netboot/http.ipxe", "#!ipxe\nkernel gentoo.vmlinuz initrd=gentoo.initrd ip=dhcp root=live:http://10.0.0.1/image.squashfs\n\
+    damage(
+        "ipxe",
+        "the squashfs is to be fetched by an initrd without livenet",
+        |set| {
+            set.write("netboot/http.ipxe", "#!ipxe\nkernel gentoo.vmlinuz initrd=gentoo.initrd ip=dhcp root=live:http://10.0.0.1/image.squashfs\n\
             initrd gentoo.initrd\nboot\n");
-            },
-            "no livenet module",
-        )
-    },
+        },
+        "no livenet module",
+    )
+    .of(Base::WithoutLivenet),
     damage(
         "ipxe",
         "the network is off, and the squashfs is to be fetched",
@@ -1278,8 +1284,7 @@ const DAMAGES: &[Damage] = &[
         |set| {
             let text = "menuentry 'Gentoo' {\n linux /boot/gentoo dokeymap root=live:CDLABEL=Tiny-20250102 rd.live.dir=/ \
                         rd.live.squashimg=image.squashfs cdroot\n initrd /boot/gentoo.igz\n}\n";
-            fs::write(set.path("esp.cfg"), text).unwrap();
-            set.change_esp("mcopy -i \"$I\" esp.cfg ::EFI/BOOT/grub.cfg; rm esp.cfg");
+            set.esp_menu(text);
         },
         ":/EFI/BOOT/grub.cfg:2: it looks for the volume",
     ),
@@ -1311,6 +1316,93 @@ const DAMAGES: &[Damage] = &[
             ])
         },
         "adds words to the command line",
+    ),
+    damage(
+        "references",
+        "a script loads what the user chooses, and one choice is not there",
+        |set| {
+            let line = "initrd=gentoo.combined dokeymap root=live:/image.squashfs.img cdroot";
+            let text = format!(
+                "#!ipxe\nmenu Live\nitem one One\nitem two Two\nchoose os && goto ${{os}}\n:one\nset k gentoo\ngoto load\n\
+                 :two\nset k gentto\ngoto load\n:load\nkernel ${{k}}.vmlinuz {line}\ninitrd gentoo.combined\nboot\n"
+            );
+            set.write("netboot/menu.ipxe", text);
+        },
+        "netboot/menu.ipxe:13: names the kernel gentto.vmlinuz, which is not there",
+    ),
+    damage(
+        "pairs",
+        "a script loads what belongs to the firmware, and takes it for the other",
+        |set| {
+            let line = "dokeymap root=live:/image.squashfs.img cdroot";
+            let text = format!(
+                "#!ipxe\niseq ${{platform}} efi && set k test || set k old\niseq ${{platform}} efi && set i old || set i test\n\
+                 kernel ${{k}}.vmlinuz initrd=${{i}}.combined {line}\ninitrd ${{i}}.combined\nboot\n"
+            );
+            set.write("netboot/menu.ipxe", text);
+        },
+        "netboot/menu.ipxe:4: boots netboot/test.vmlinuz with netboot/old.combined",
+    )
+    .of(Base::Two),
+    damage(
+        "references",
+        "GRUB's menu sets a name in both branches of a condition, one of them wrong",
+        |set| {
+            set.edit("netboot/grub/grub.cfg", "menuentry", "if [ $grub_platform = efi ]; then\n set k=gentto\nelse\n set k=gentoo\nfi\nmenuentry");
+            set.edit("netboot/grub/grub.cfg", "gentoo.vmlinuz", "${k}.vmlinuz");
+        },
+        "gentto.vmlinuz, which is not there",
+    ),
+    damage(
+        "grub-net",
+        "an entry of a submenu takes its line from a variable that is not exported",
+        |set| {
+            set.edit("netboot/grub/grub.cfg", LINE, "$live");
+            let text = String::from_utf8(set.read("netboot/grub/grub.cfg")).unwrap();
+            let (before, entries) = text.split_once("menuentry").unwrap();
+            let text = format!("set live={LINE}\n{before}submenu 'More' {{\nmenuentry{entries}}}\n");
+            set.write("netboot/grub/grub.cfg", text);
+        },
+        "is missing",
+    ),
+    damage(
+        "references",
+        "GRUB's menu joins commands as a shell does",
+        |set| set.edit("netboot/grub/grub.cfg", "menuentry", "insmod all_video && insmod gfxterm\nmenuentry"),
+        "GRUB knows neither & nor |",
+    ),
+    damage(
+        "iso-contents",
+        "the menu in the EFI system partition goes on to one that is not there",
+        |set| set.esp_menu("search --set=root --label Tiny-20260102\nconfigfile /boot/grub/gone.cfg\n"),
+        ":/EFI/BOOT/grub.cfg:2: it names /boot/grub/gone.cfg, which is not on the ISO",
+    ),
+    warning(
+        "iso-menu",
+        "the menu in the EFI system partition boots nothing",
+        |set| set.esp_menu("exit\n"),
+        ":/EFI/BOOT/grub.cfg:1: boots nothing and goes on to no other menu",
+    ),
+    warning(
+        "iso-menu",
+        "the menu in the EFI system partition looks for a file that is not there",
+        |set| set.esp_menu("search --set=root --file /.disk/gone\nconfigfile /boot/grub/grub.cfg\n"),
+        "it looks for the volume that has /.disk/gone, which is not on this one",
+    ),
+    warning(
+        "volume-id",
+        "the menu in the EFI system partition looks for the UUID of another ISO",
+        |set| set.esp_menu("search --set=root --fs-uuid 2025-01-02-03-04-05-00\nconfigfile /boot/grub/grub.cfg\n"),
+        "looks for the volume 2025-01-02-03-04-05-00, but the ISO's UUID is 20",
+    ),
+    damage(
+        "ipxe",
+        "a script puts the squashfs into a folder that nobody makes",
+        |set| {
+            set.edit("netboot/inject.ipxe", " /image.squashfs.img", " /live/image.squashfs.img");
+            set.edit("netboot/inject.ipxe", LINE, "root=live:/live/image.squashfs.img");
+        },
+        "into /live, which no initrd before it has: iPXE makes no folders",
     ),
     damage(
         "combined",
@@ -1794,8 +1886,10 @@ fn what_people_really_write_is_no_difference() {
         }),
         ("another file put into the initrd", &|set| {
             fs::write(set.join("authorized_keys"), "ssh-ed25519 x\n").unwrap();
-            let text = script("")
-                .replace("boot\n", "initrd authorized_keys /root/.ssh/authorized_keys mode=600\nboot\n");
+            let text = script("").replace(
+                "boot\n",
+                "initrd authorized_keys /root/.ssh/authorized_keys mode=600 mkdir=2\nboot\n",
+            );
             fs::write(set.join("boot.ipxe"), text).unwrap();
         }),
         ("names that iPXE sets itself, and those that only a machine knows", &|set| {

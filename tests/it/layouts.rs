@@ -69,7 +69,7 @@ const LAYOUTS: &[Layout] = &[
     ),
     layout(
         "Debian's live-build: menus in several files, an initrd of initramfs-tools",
-        "mkdir -p i/live i/boot/grub i/isolinux; cp K i/live/vmlinuz; cp O i/live/initrd.img; cp S i/live/filesystem.squashfs
+        "mkdir -p i/live i/boot/grub i/isolinux; cp B i/isolinux/vesamenu.c32; cp K i/live/vmlinuz; cp O i/live/initrd.img; cp S i/live/filesystem.squashfs
          printf 'source /boot/grub/config.cfg\\nmenuentry \"Live system (amd64)\" --hotkey=l {\\n linux /live/vmlinuz boot=live components quiet splash findiso=${iso_path}\\n initrd /live/initrd.img\\n}\\n' > i/boot/grub/grub.cfg
          echo 'set theme=/boot/grub/live-theme/theme.txt' > i/boot/grub/config.cfg; echo 'source /boot/grub/grub.cfg' > i/boot/grub/loopback.cfg
          printf 'include menu.cfg\\ndefault vesamenu.c32\\nprompt 0\\n' > i/isolinux/isolinux.cfg; printf 'include live.cfg\\n' > i/isolinux/menu.cfg

@@ -6,6 +6,7 @@ use crate::audit::facts::{Facts, Kind};
 use crate::audit::loaders::Firmware;
 use crate::audit::report::{Check, Outcome};
 use crate::formats::iso9660::Platform;
+use crate::formats::menus::{By, Searched};
 
 const AGAIN: &str = "fetch the ISO again, or build it again";
 
@@ -132,7 +133,8 @@ pub(super) fn volume_id(check: &Check, facts: &Facts) -> Outcome {
             });
             labels.map(|label| (entry.line, label.replace("\\x20", " ")))
         });
-        let searched = menu.searched.iter().filter(|_| menu.on_iso).cloned();
+        let searched = menu.searched.iter().filter(|searched| menu.on_iso && searched.by == By::Label);
+        let searched = searched.map(|searched| (searched.line, searched.value.clone()));
         // What only the machine knows is not judged.
         for (line, label) in labels.chain(searched).filter(|(_, label)| !label.contains("${")) {
             named += 1;
@@ -145,7 +147,21 @@ pub(super) fn volume_id(check: &Check, facts: &Facts) -> Outcome {
             }
         }
     }
+    for menu in facts.menus.iter().filter(|menu| menu.on_iso) {
+        let is_isos = |searched: &&Searched| is_of_isos(&searched.value) && searched.value != iso.uuid;
+        for searched in menu.searched.iter().filter(|searched| searched.by == By::Uuid).filter(is_isos) {
+            let what =
+                format!("it looks for the volume {}, but the ISO's UUID is {}", searched.value, iso.uuid);
+            let hint = "make menu and ISO in one build, or look for a file that only this ISO has";
+            outcome.warns(format!("{}:{}", menu.file, searched.line), what, hint);
+        }
+    }
     outcome.says(format!("{id:?}, and {} for it", count(named, "line looks", "lines look")), "")
+}
+
+/// Tells whether a UUID is one of an ISO: the digits of a time.
+fn is_of_isos(uuid: &str) -> bool {
+    uuid.len() == 22 && uuid.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-')
 }
 
 pub(super) fn contents(check: &Check, facts: &Facts) -> Outcome {

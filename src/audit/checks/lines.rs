@@ -7,7 +7,7 @@ use crate::audit::facts::{EntryFacts, Facts, Kind, LoadedPart, Loader, MenuFacts
 use crate::audit::report::{Check, Outcome};
 use crate::audit::set::names_in_set;
 use crate::cmdline::compare::{Squashfs, compare};
-use crate::formats::initramfs::Initramfs;
+use crate::formats::initramfs::{Initramfs, Node};
 use crate::formats::menus::Role;
 
 const HINT: &str = "stagegraph extract ISO DIR writes scripts with the right lines";
@@ -15,13 +15,16 @@ const HINT: &str = "stagegraph extract ISO DIR writes scripts with the right lin
 pub(super) fn iso_menu(check: &Check, facts: &Facts) -> Outcome {
     let mut outcome = judge(check, facts, |menu| menu.on_iso);
     for menu in facts.menus.iter().filter(|menu| menu.on_iso) {
-        for problem in menu.problems.iter().filter(|problem| problem.is_certain) {
+        for problem in &menu.problems {
             let subject = format!("{}:{}", menu.file, problem.line);
-            outcome.differs(
-                subject,
-                &problem.what,
-                "correct the menu that the ISO is made with, and build the ISO again",
-            );
+            match problem.is_certain {
+                true => outcome.differs(
+                    subject,
+                    &problem.what,
+                    "correct the menu that the ISO is made with, and build the ISO again",
+                ),
+                false => outcome.warns(subject, &problem.what, "see that it is meant to be so"),
+            }
         }
     }
     outcome
@@ -115,6 +118,18 @@ fn judge_entry(facts: &Facts, menu: &MenuFacts, entry: &EntryFacts, outcome: &mu
             ),
             _ => {}
         }
+        if let Some(folder) =
+            loaded.inside.as_deref().and_then(|inside| lacked_folder(facts, menu, entry, loaded, inside))
+        {
+            outcome.differs(
+                &subject,
+                format!(
+                    "puts {} into {folder}, which no initrd before it has: iPXE makes no folders",
+                    loaded.form
+                ),
+                "put it at the top, or have iPXE make them: mkdir=-1 behind the path (iPXE since 2022)",
+            );
+        }
     }
     if entry.initrds.is_empty() {
         outcome.differs(&subject, "loads no initrd, without which nothing finds the squashfs", HINT);
@@ -161,6 +176,38 @@ fn judge_entry(facts: &Facts, menu: &MenuFacts, entry: &EntryFacts, outcome: &mu
             format!("{word:?} has characters that are not ASCII, perhaps a blank that does not part words");
         outcome.differs(&subject, what, hint);
     }
+}
+
+/// Returns the folder of a path inside the initrd that neither the boot loader makes nor an initrd has that is loaded before it.
+fn lacked_folder<'a>(
+    facts: &Facts,
+    menu: &MenuFacts,
+    entry: &EntryFacts,
+    loaded: &LoadedPart,
+    inside: &'a str,
+) -> Option<&'a str> {
+    let folders = inside.trim_start_matches('/').matches('/').count();
+    // Those that it does not make.
+    let own = folders.checked_sub(loaded.makes_folders).filter(|own| *own > 0)?;
+    let (end, _) = inside.match_indices('/').nth(own)?;
+    let folder = &inside[..end];
+    let is_in = |path: &String| path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
+    for part in entry.initrds.iter().take_while(|other| !std::ptr::eq(*other, loaded)) {
+        match &part.inside {
+            // What is put there as well has made it, or is complained about.
+            Some(other) if is_in(other) => return None,
+            Some(_) => continue,
+            None => {}
+        }
+        // What cannot be read may have it.
+        let walk = facts.part(menu, part.part.as_ref()?)?.contents()?;
+        let files = &walk.initramfs.files;
+        let made = files.resolve(folder).and_then(|folder| files.get(&folder));
+        if made.is_some_and(|made| made.node == Node::Folder) {
+            return None;
+        }
+    }
+    Some(folder)
 }
 
 /// Returns the words that dracut finds: those that are in the initramfs, and behind them those of the kernel's line, which win.
@@ -365,7 +412,7 @@ pub(super) fn references(check: &Check, facts: &Facts) -> Outcome {
                     Role::Kernel => "the kernel",
                     Role::Initrd => "the initrd",
                     Role::Injected => "the squashfs",
-                    Role::Next => "the file",
+                    Role::Next | Role::Program => "the file",
                     Role::Signature => "the signature",
                 };
                 format!("names {role} {}, which is not there", missing.form)

@@ -10,7 +10,7 @@ use super::super::{place, walk};
 use super::Gatherer;
 use super::esp::Esp;
 use super::plan::OwnLines;
-use super::reading::{Source, menus_of};
+use super::reading::{Finder, Source, menus_of};
 use crate::formats::iso9660::Iso;
 use crate::formats::{checksums, kernel, squashfs};
 
@@ -41,8 +41,10 @@ impl Source for Medium<'_> {
             }
         }
     }
+}
 
-    fn find(&self, form: &str, folder: &str) -> Result<Option<String>, ()> {
+impl Finder for Medium<'_> {
+    fn find(&mut self, form: &str, folder: &str) -> Result<Option<String>, ()> {
         // On a medium, a path with a slash in front is whole; PXELINUX writes :: in front of one.
         let form = form.trim_start_matches("::");
         let path = match form.strip_prefix('/') {
@@ -52,8 +54,24 @@ impl Source for Medium<'_> {
         if let Some(path) = self.iso.resolve(&path).filter(|path| self.iso.files.contains_key(path)) {
             return Ok(Some(format!("/{path}")));
         }
+        // ISOLINUX looks for its programs in several folders.
+        if path.ends_with(".c32") {
+            let file = path.rsplit('/').next().unwrap_or(&path);
+            let mut names = self.iso.files.keys().map(ToString::to_string);
+            if let Some(found) = names.find(|name| name.rsplit('/').next() == Some(file)) {
+                return Ok(Some(format!("/{found}")));
+            }
+        }
         // What starts from the EFI system partition finds its files there as well.
         Ok(self.esps.iter().find_map(|esp| Some(esp.shown(esp.find(&path)?))))
+    }
+
+    fn is_folder(&self, form: &str, _: &str) -> bool {
+        let inside = format!("{}/", form.trim_matches('/'));
+        let on_esp = || self.esps.iter().flat_map(|esp| esp.files.keys());
+        self.iso.files.keys().any(|path| path.to_string().starts_with(&inside))
+            || on_esp()
+                .any(|path| path.get(..inside.len()).is_some_and(|start| start.eq_ignore_ascii_case(&inside)))
     }
 }
 

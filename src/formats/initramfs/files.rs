@@ -84,7 +84,7 @@ impl Files {
         let name = name.trim_end_matches('/');
         let (folder, file) = name.rsplit_once('/').unwrap_or(("", name));
         let file = FileName::new(file.as_bytes()).ok()?;
-        let path = if is_top(folder) {
+        let path = if self.is_top(folder) {
             file.into()
         } else {
             let folder = self.resolve(folder)?;
@@ -104,6 +104,15 @@ impl Files {
             Node::Link(target) => Some(target.clone()),
             _ => None,
         })
+    }
+
+    /// Tells whether a path leads to the top: `..` there stays there.
+    fn is_top(&self, path: &str) -> bool {
+        is_top(path)
+            || path.split('/').any(|name| name == "..") && self.resolve(path).is_none() && {
+                let inside = self.resolve(&format!("{path}/x"));
+                inside.is_some_and(|inside| !inside.as_bytes().contains(&b'/'))
+            }
     }
 
     /// Returns what is at a path, if anything is.
@@ -169,6 +178,8 @@ mod tests {
         assert_eq!(made("init"), Some(Made { node: Node::File, first: 0, last: 1, turned: Some(1) }));
         assert_eq!(files.resolve("/lib/../lib/a"), Some(path("usr/lib/a")));
         assert!(files.lost.is_empty(), "{:?}", files.lost);
+        assert_eq!(files.add("../usr/../b", Node::File, 1), Some(path("b")));
+        assert_eq!(files.add("usr/lib/../c", Node::File, 1), Some(path("usr/c")));
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub fn parse(text: &str, handed: &Handed) -> Menu {
         }
         let (key, value) = line.split_once([' ', '\t']).unwrap_or((line, ""));
         let value = value.trim();
-        let named = |role, path: &str| Named { line: number + 1, forms: vec![path.to_owned()], role };
+        let named = |role, path: &str| Named { line: number + 1, form: path.to_owned(), role };
         match key {
             "title" => value.clone_into(&mut title),
             "linux" => kernel = Some(named(Role::Kernel, value)),
@@ -22,6 +22,7 @@ pub fn parse(text: &str, handed: &Handed) -> Menu {
             "initrd" => initrds.extend(value.split_whitespace().map(|path| Loaded {
                 file: named(Role::Initrd, path),
                 inside: None,
+                makes_folders: usize::MAX,
                 called: None,
             })),
             "options" => words.extend(value.split_whitespace().flat_map(|word| expanded(word, handed))),
@@ -30,7 +31,7 @@ pub fn parse(text: &str, handed: &Handed) -> Menu {
         }
     }
     if let Some(kernel) = kernel {
-        menu.entries.push(Entry { title, line: kernel.line, kernel, initrds, words });
+        menu.entries.push(Entry { title, line: kernel.line, kernel, initrds, words, is_default: false });
     }
     menu
 }
@@ -57,8 +58,8 @@ mod tests {
         let menu = parse(text, &handed);
         let [entry] = &menu.entries[..] else { panic!("{menu:?}") };
         assert_eq!((entry.title.as_str(), entry.line), ("Gentoo Linux", 4));
-        assert_eq!(entry.kernel.forms, ["/0123/6.6.1/linux"]);
-        let initrds: Vec<_> = entry.initrds.iter().map(|loaded| &loaded.file.forms[0]).collect();
+        assert_eq!(entry.kernel.form, "/0123/6.6.1/linux");
+        let initrds: Vec<_> = entry.initrds.iter().map(|loaded| &loaded.file.form).collect();
         assert_eq!(initrds, ["/0123/ucode.img", "/0123/6.6.1/initrd"]);
         assert_eq!(entry.words, ["root=live:CDLABEL=X", "quiet", "${kernelopts}", "a", "b"]);
         assert!(parse("title EFI shell\nefi /shell.efi\n", &handed).entries.is_empty());

@@ -42,6 +42,8 @@ struct Script {
     wanted: Vec<(usize, String)>,
     /// Labels that boot something else than a kernel: the disk, another menu.
     elsewhere: BTreeSet<String>,
+    /// The labels of the entries, in order.
+    booted: Vec<String>,
     in_help: bool,
 }
 
@@ -58,7 +60,10 @@ impl Script {
             "DEFAULT" | "ONTIMEOUT" | "ONERROR" => {
                 let name = rest.split_ascii_whitespace().next().unwrap_or_default();
                 // It may name a file as well: a kernel, or a menu program.
-                if !name.contains('.') && !name.is_empty() {
+                if name.to_ascii_lowercase().ends_with(".c32") {
+                    let named = Named { line: number, form: name.to_owned(), role: Role::Program };
+                    self.menu.others.push(named);
+                } else if !name.contains('.') && !name.is_empty() {
                     self.wanted.push((number, name.to_owned()));
                 }
             }
@@ -85,7 +90,8 @@ impl Script {
             "UI" | "COM32" => {
                 self.does_else();
                 let (file, menu) = rest.split_once(|c: char| c.is_ascii_whitespace()).unwrap_or((rest, ""));
-                self.next_file(number, file);
+                let role = if keyword == "UI" { Role::Program } else { Role::Next };
+                self.menu.others.push(Named { line: number, form: file.to_owned(), role });
                 // The menu programs take the menu's file as their argument.
                 if file.rsplit('/').next().is_some_and(|name| name.contains("menu.c32")) {
                     self.go_on(number, menu);
@@ -106,7 +112,7 @@ impl Script {
     /// Takes in a menu in another file.
     fn go_on(&mut self, line: usize, rest: &str) {
         let Some(file) = rest.split_ascii_whitespace().next() else { return };
-        let file = Named { line, forms: vec![file.to_owned()], role: Role::Next };
+        let file = Named { line, form: file.to_owned(), role: Role::Next };
         let handed = Handed::from([(GLOBALS.to_owned(), self.globals.clone())]);
         self.menu.continued.push(Continued { file, handed });
     }
@@ -137,7 +143,7 @@ impl Script {
     }
 
     fn next_file(&mut self, line: usize, file: &str) {
-        self.menu.others.push(Named { line, forms: vec![file.to_owned()], role: Role::Next });
+        self.menu.others.push(Named { line, form: file.to_owned(), role: Role::Next });
     }
 
     /// Ends the label that is open, if one is.
@@ -170,21 +176,37 @@ impl Script {
                 None => words.push(word.to_owned()),
             }
         }
-        let named = |(line, name): (usize, String), role| Named { line, forms: vec![name], role };
+        let named = |(line, name): (usize, String), role| Named { line, form: name, role };
         self.menu.entries.push(Entry {
-            title: label.title.unwrap_or(label.name),
+            title: label.title.unwrap_or_else(|| label.name.clone()),
             line,
             kernel: named((line, kernel), Role::Kernel),
             initrds: initrds
                 .into_iter()
-                .map(|initrd| Loaded { file: named(initrd, Role::Initrd), inside: None, called: None })
+                .map(|initrd| Loaded {
+                    file: named(initrd, Role::Initrd),
+                    inside: None,
+                    makes_folders: usize::MAX,
+                    called: None,
+                })
                 .collect(),
             words,
+            is_default: false,
         });
+        self.booted.push(label.name);
     }
 
     fn finish(mut self) -> Menu {
         self.end();
+        // Of several, the last one counts; without any, a menu begins at the top.
+        let default = self.wanted.last().map(|(_, name)| name.as_str());
+        let place = match default {
+            Some(default) => self.booted.iter().position(|name| name == default),
+            None => Some(0),
+        };
+        if let Some(entry) = place.and_then(|at| self.menu.entries.get_mut(at)) {
+            entry.is_default = true;
+        }
         for (line, name) in self.wanted {
             // It may be in a menu that this one goes on to; and what is no label is a kernel's file.
             if !self.labels.contains(&name) && self.menu.continued.is_empty() {
@@ -210,7 +232,7 @@ mod tests {
         let [first, second] = &menu.entries[..] else { unreachable!() };
         assert_eq!((first.title.as_str(), first.line), ("1 Live", 7));
         assert_eq!(first.words, ["root=live:/x.img", "quiet"]);
-        assert_eq!(first.initrds[0].file.forms, ["combined.igz"]);
+        assert_eq!(first.initrds[0].file.form, "combined.igz");
         assert_eq!(second.initrds.len(), 2);
         assert_eq!(menu.others.len(), 2);
         assert!(menu.problems.is_empty());
@@ -227,7 +249,7 @@ mod tests {
         let lines: Vec<_> = menu.problems.iter().map(|problem| problem.line).collect();
         assert_eq!(lines, [1], "{menu:?}");
         // A label without a kernel boots the file of its own name.
-        assert_eq!((menu.entries.len(), &menu.entries[0].kernel.forms[..]), (1, &["gentoo".to_owned()][..]));
+        assert_eq!((menu.entries.len(), menu.entries[0].kernel.form.as_str()), (1, "gentoo"));
     }
 
     #[test]
@@ -236,7 +258,7 @@ mod tests {
             "APPEND quiet\nINCLUDE live.cfg\nUI vesamenu.c32 /menus/other\nMENU INCLUDE more.cfg Title\nDEFAULT elsewhere\n",
             &Handed::new(),
         );
-        let files: Vec<_> = menu.continued.iter().map(|next| next.file.forms[0].as_str()).collect();
+        let files: Vec<_> = menu.continued.iter().map(|next| next.file.form.as_str()).collect();
         assert_eq!(files, ["live.cfg", "/menus/other", "more.cfg"]);
         assert!(menu.problems.is_empty(), "{menu:?}");
         let next = parse("LABEL a\nKERNEL k\nLABEL b\nKERNEL k\nAPPEND -\n", &menu.continued[0].handed);

@@ -1,103 +1,76 @@
 //! What GRUB boots by itself: the variable `default` names an entry by its number, its title or its id (GRUB manual, 15.1.11); what
 //! it does not find, it takes the first entry for (`grub-core/normal/menu.c`).
 
-/// One thing to choose at the top of a menu.
-#[derive(Debug, Default, Clone)]
-struct Choice {
-    title: String,
+use crate::formats::menus::ways::is_open;
+
+/// One thing to choose in a menu.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Choice {
+    /// The line, counted from 1.
+    pub(super) line: usize,
+    pub(super) title: String,
     id: Option<String>,
-    /// Whether a kernel is loaded in it; of a submenu that is not known.
-    boots: bool,
+    /// What else stands behind the title.
+    pub(super) args: Vec<String>,
+    /// The number of the block that is run.
+    pub(super) block: usize,
+    pub(super) is_submenu: bool,
 }
 
-/// The choices of a menu.
-#[derive(Debug, Default)]
-pub(super) struct Choices {
-    all: Vec<Choice>,
-    /// The one whose block opens next.
-    next: Option<Choice>,
-    /// How deep the block of the last one is, while it is open.
-    open: Option<usize>,
-    /// Whether some are there only where a condition holds: then numbers say nothing.
-    is_conditional: bool,
-    /// The line that sets `default`.
-    line: usize,
-}
-
-impl Choices {
-    /// Takes in `menuentry` or `submenu`.
-    pub(super) fn begin(&mut self, args: &[String], is_submenu: bool) {
+impl Choice {
+    /// Takes in `menuentry` or `submenu`: options stand in front of the title or behind it.
+    pub(super) fn of(line: usize, args: &[String], block: usize, is_submenu: bool) -> Self {
+        let mut choice = Self { line, title: String::new(), id: None, args: Vec::new(), block, is_submenu };
+        let mut plain = Vec::new();
         let mut args = args.iter();
-        let title = args.next().cloned().unwrap_or_default();
-        let id = args.find_map(|arg| match arg.strip_prefix("--id") {
-            Some("") => Some(None),
-            Some(rest) => rest.strip_prefix('=').map(|id| Some(id.to_owned())),
-            None => None,
-        });
-        // With a blank between, the id is the next word.
-        let id = id.and_then(|id| id.or_else(|| args.next().cloned()));
-        self.next = Some(Choice { title, id, boots: is_submenu });
-    }
-
-    /// Takes in a variable that is set.
-    pub(super) fn set(&mut self, line: usize, name: &str) {
-        if name == "default" {
-            self.line = line;
-        }
-    }
-
-    /// Takes in a block that opens, with so many around it.
-    pub(super) fn open(&mut self, depth: usize) {
-        let Some(choice) = self.next.take() else { return };
-        // What is in a submenu is no choice of the menu's own.
-        if self.open.is_none() {
-            self.is_conditional |= depth > 0;
-            self.open = Some(depth);
-            self.all.push(choice);
-        }
-    }
-
-    /// Takes in a block that closes, with so many open before that.
-    pub(super) fn close(&mut self, depth: usize) {
-        if self.open.is_some_and(|open| open + 1 == depth) {
-            self.open = None;
-        }
-    }
-
-    /// Takes in a kernel.
-    pub(super) fn boots(&mut self) {
-        if let (Some(_), Some(last)) = (self.open, self.all.last_mut()) {
-            last.boots = true;
-        }
-    }
-
-    /// Says what is odd about the entry that is booted where nobody chooses.
-    pub(super) fn judge(&self, default: Option<&str>) -> Option<(usize, String)> {
-        let default = default.unwrap_or("0");
-        if default.contains("${") || default.contains('>') || self.all.is_empty() {
-            return None;
-        }
-        let number = default.parse::<usize>().ok();
-        let is_meant = |choice: &&Choice| choice.title == default || choice.id.as_deref() == Some(default);
-        let found = match number {
-            Some(_) if self.is_conditional => return None,
-            Some(number) => self.all.get(number),
-            None => self.all.iter().find(is_meant),
-        };
-        match found {
-            None => {
-                let first = &self.all[0].title;
-                Some((
-                    self.line.max(1),
-                    format!("default names no entry {default:?}: GRUB takes the first, {first:?}"),
-                ))
+        while let Some(arg) = args.next() {
+            match arg.as_str() {
+                // grub-mkconfig writes the option in a variable, for versions that lack it.
+                "--id" | "${menuentry_id_option}" => choice.id = args.next().cloned(),
+                "--class" | "--users" | "--hotkey" | "--source" => drop(args.next()),
+                "--" => plain.extend(args.by_ref().cloned()),
+                option if option.starts_with("--") => {
+                    choice.id = option.strip_prefix("--id=").map(str::to_owned).or(choice.id.take());
+                }
+                _ => plain.push(arg.clone()),
             }
-            Some(choice) if !choice.boots => Some((
-                self.line.max(1),
-                format!("the entry that is booted by itself, {:?}, boots no Linux", choice.title),
-            )),
-            Some(_) => None,
         }
+        let mut plain = plain.into_iter();
+        choice.title = plain.next().unwrap_or_default();
+        choice.args = plain.collect();
+        choice
+    }
+}
+
+/// What a variable `default` names.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Chosen<'a> {
+    /// An entry by its number, and what is behind the `>`: an entry of that submenu.
+    Entry(usize, Option<&'a str>),
+    /// None that is there.
+    Nothing(&'a str),
+    /// Only the machine knows.
+    Open,
+}
+
+/// Finds what is booted where nobody chooses.
+pub(super) fn chosen<'a>(choices: &[Choice], default: Option<&'a str>) -> Chosen<'a> {
+    let default = default.unwrap_or("0");
+    let (first, inside) = match default.split_once('>') {
+        Some((first, inside)) => (first, Some(inside)),
+        None => (default, None),
+    };
+    let is_meant = |choice: &Choice| choice.title == first || choice.id.as_deref() == Some(first);
+    let found = match first.parse::<usize>() {
+        Ok(number) => Some(number).filter(|number| *number < choices.len()),
+        Err(_) => choices.iter().position(is_meant),
+    };
+    match found {
+        _ if is_open(default) => Chosen::Open,
+        // grub-set-default may have written a title that has a > of its own.
+        None if inside.is_some() || choices.is_empty() => Chosen::Open,
+        None => Chosen::Nothing(default),
+        Some(at) => Chosen::Entry(at, inside),
     }
 }
 
@@ -108,27 +81,34 @@ mod tests {
 
     #[test]
     fn what_is_booted_by_itself_is_found_by_number_title_and_id() {
-        let entries = "menuentry 'Disk' { exit }\nmenuentry 'Live' --class os --id live {\n linux /k\n initrd /i\n}\n\
-                       submenu 'More' {\n menuentry 'Other' {\n linux /k\n }\n}\n";
-        for (before, says) in [
-            ("", Some("\"Disk\", boots no Linux")),
-            ("set default=1\n", None),
-            ("set default=live\n", None),
-            ("set default='Live'\n", None),
-            ("set default=2\n", None),
-            ("set default=3\n", Some("names no entry \"3\"")),
-            ("set default=Other\n", Some("names no entry \"Other\"")),
-            ("set default=\"${saved_entry}\"\nload_env\nset default=\"${saved_entry}\"\n", None),
-            ("set default='2>0'\n", None),
-            ("if [ x ]; then\n menuentry 'First' { linux /k }\nfi\n", None),
+        let entries = "menuentry 'Disk' { exit }\nmenuentry --class os --id live 'Live' {\n linux /k\n initrd /i\n}\n\
+                       submenu 'More' {\n menuentry 'Other' {\n linux /k x\n }\n}\n";
+        for (before, says, booted) in [
+            ("", Some("\"Disk\", boots no Linux"), None),
+            ("set default=1\n", None, Some("Live")),
+            ("set default=live\n", None, Some("Live")),
+            ("set default='Live'\n", None, Some("Live")),
+            ("set default=2\n", None, Some("Other")),
+            ("set default=3\n", Some("names no entry \"3\""), None),
+            ("set default=Other\n", Some("names no entry \"Other\""), None),
+            ("set default=\"${saved_entry}\"\nload_env\nset default=\"${saved_entry}\"\n", None, None),
+            ("set default='2>0'\n", None, Some("Other")),
+            ("if [ x ]; then\n menuentry 'First' { linux /k }\nfi\n", None, Some("First")),
+            (
+                "if [ $grub_platform = efi ]; then\n menuentry 'Setup' { fwsetup }\nfi\n",
+                Some("\"Disk\""),
+                None,
+            ),
         ] {
-            let menu = parse(&format!("{before}{entries}"), &Handed::new());
+            let menu = parse(&format!("{before}{entries}"), &Handed::new(), &mut |_| None);
             let found = menu.problems.iter().map(|problem| problem.what.as_str()).collect::<Vec<_>>();
             match says {
                 None => assert!(found.is_empty(), "{before}: {found:?}"),
                 Some(says) => assert!(found.iter().any(|what| what.contains(says)), "{before}: {found:?}"),
             }
             assert!(menu.problems.iter().all(|problem| !problem.is_certain));
+            let default = menu.entries.iter().find(|entry| entry.is_default);
+            assert_eq!(default.map(|entry| entry.title.as_str()), booted, "{before}");
         }
     }
 }

@@ -8,10 +8,12 @@
 //! - `{` and `}` outside of quotes begin and end a block, with or without a blank around them.
 //! - The value of a variable outside of quotes is split at its blanks, those at its ends count for nothing; a word that
 //!   is left with nothing is none.
-//! - A dollar that names no variable is a mistake, in double quotes as well: GRUB refuses the command.
+//! - A dollar that names no variable is a mistake, in double quotes as well: GRUB refuses the command. So is `&` or `|`.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::iter::Peekable;
+
+use crate::formats::menus::ways::Known;
 
 /// A part of a word.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +27,24 @@ enum Piece {
 /// A word as it is written.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Word(Vec<Piece>);
+
+impl Word {
+    /// Returns the text of a word without variables.
+    pub(super) fn text(&self) -> Option<&str> {
+        match &self.0[..] {
+            [Piece::Text(text)] => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Returns the names of its variables.
+    pub(super) fn variables(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|piece| match piece {
+            Piece::Variable(name, _) => Some(name.as_str()),
+            Piece::Text(_) => None,
+        })
+    }
+}
 
 /// A command, or the end of a block.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,8 +66,8 @@ pub(super) enum What {
 /// A text, split into commands.
 pub(super) struct Commands {
     pub(super) commands: Vec<Command>,
-    /// The lines of dollars that name no variable.
-    pub(super) stray_dollars: Vec<usize>,
+    /// What GRUB refuses a command for, by lines.
+    pub(super) mistakes: Vec<(usize, &'static str)>,
     /// The line of a quote that nobody closes.
     pub(super) open_quote: Option<usize>,
 }
@@ -80,16 +100,17 @@ fn is_grubs_own(name: &str) -> bool {
         "timeout",
         "timeout_style",
     ];
-    let is_argument = name.bytes().all(|byte| byte.is_ascii_digit() || b"?#*@".contains(&byte));
-    is_argument
+    matches!(name, "?" | "#" | "*" | "@")
         || NAMES.contains(&name)
         || ["net_", "pxe_", "feature_"].iter().any(|start| name.starts_with(start))
 }
 
 /// The values of variables, as far as the menu itself tells.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Variables {
-    pub(super) values: BTreeMap<String, String>,
+    pub(super) known: Known,
+    /// Those that submenus and other menus see as well.
+    pub(super) exported: BTreeSet<String>,
     /// Whether another file may have set some: then one that nobody sets here may have any value.
     pub(super) are_open: bool,
 }
@@ -97,11 +118,26 @@ pub(super) struct Variables {
 impl Variables {
     /// Returns a value; what cannot be told is written as the variable itself, `${name}`.
     fn value(&self, name: &str) -> String {
-        match self.values.get(name) {
+        match self.known.values.get(name) {
             Some(value) => value.clone(),
             None if self.are_open || is_grubs_own(name) => format!("${{{name}}}"),
             None => String::new(),
         }
+    }
+
+    pub(super) fn set(&mut self, name: &str, value: &str) {
+        self.known.values.insert(name.to_owned(), value.to_owned());
+    }
+
+    /// Returns what a submenu or another menu sees of them (`grub_env_context_open`; seen in QEMU): those that were exported. GRUB
+    /// exports its own.
+    pub(super) fn passed_on(&self) -> Self {
+        let is_menus =
+            |name: &str| matches!(name, "default" | "fallback" | "timeout" | "timeout_style" | "theme");
+        let is_passed = |name: &str| self.exported.contains(name) || is_grubs_own(name) && !is_menus(name);
+        let mut passed = self.clone();
+        passed.known.values.retain(|name, _| is_passed(name));
+        passed
     }
 
     /// Returns what a word becomes: one word, or none, or several.
@@ -148,7 +184,7 @@ pub(super) fn split(text: &str, max_commands: usize) -> Commands {
     splitter.end();
     Commands {
         commands: splitter.commands,
-        stray_dollars: splitter.stray_dollars,
+        mistakes: splitter.mistakes,
         open_quote: splitter.quote.map(|(_, line)| line),
     }
 }
@@ -161,7 +197,7 @@ struct Splitter {
     commands: Vec<Command>,
     words: Vec<Word>,
     word: Option<Word>,
-    stray_dollars: Vec<usize>,
+    mistakes: Vec<(usize, &'static str)>,
     /// The quote that is open, and its line.
     quote: Option<(char, usize)>,
     /// The line of the command that is being read.
@@ -177,7 +213,7 @@ impl Splitter {
             commands: Vec::new(),
             words: Vec::new(),
             word: None,
-            stray_dollars: Vec::new(),
+            mistakes: Vec::new(),
             quote: None,
             first: 1,
         }
@@ -215,7 +251,11 @@ impl Splitter {
                 self.push_text("");
             }
             (None, '#') if self.word.is_none() => while self.next_if(|c| c != '\n').is_some() {},
-            (None, '\n' | ';' | '&' | '|') => self.end(),
+            (None, '\n' | ';') => self.end(),
+            (None, '&' | '|') => {
+                self.mistakes.push((self.line, "GRUB knows neither & nor |: it refuses the command"));
+                self.end();
+            }
             (None, ' ' | '\t') => self.end_word(),
             (None, '{') => self.block(What::Opens),
             (None, '}') => self.block(What::Closes),
@@ -245,7 +285,7 @@ impl Splitter {
         }
         match name.is_empty() {
             true => {
-                self.stray_dollars.push(line);
+                self.mistakes.push((line, "a $ names no variable: GRUB refuses the command"));
                 self.push('$');
             }
             false => self.piece(Piece::Variable(name, is_quoted)),
@@ -294,7 +334,7 @@ mod tests {
 
     fn words(text: &str, values: &[(&str, &str)]) -> Vec<Vec<String>> {
         let values = values.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let variables = Variables { values, are_open: false };
+        let variables = Variables { known: Known::of(values), ..Variables::default() };
         let commands = split(text, 100).commands;
         commands
             .iter()
@@ -347,6 +387,6 @@ mod tests {
         let commands = split("a \\\n b\n\n'c\nd' e\nf $ \"$\" 'open\n", 9);
         let lines: Vec<_> = commands.commands.iter().map(|command| command.line).collect();
         assert_eq!((lines, commands.open_quote), (vec![1, 4, 6], Some(6)));
-        assert_eq!(commands.stray_dollars, [6, 6]);
+        assert_eq!(commands.mistakes.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [6, 6]);
     }
 }
