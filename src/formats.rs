@@ -8,6 +8,7 @@ pub mod initramfs;
 pub mod iso9660;
 pub mod kernel;
 pub mod menus;
+pub mod partitions;
 pub mod program;
 pub mod squashfs;
 

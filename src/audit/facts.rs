@@ -280,6 +280,8 @@ pub struct IsoFacts {
     pub size: u64,
     /// What it offers the firmware by El Torito.
     pub boot_images: Result<Vec<BootFacts>, &'static str>,
+    /// What is wrong with the EFI system partitions that it has as a stick.
+    pub wrong_partitions: Vec<String>,
     /// Whether BIOS is to start it from a stick as well, where nothing but zeros is.
     pub has_empty_boot_code: bool,
     /// Paths that several records of a folder have.

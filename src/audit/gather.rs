@@ -55,6 +55,7 @@ pub fn gather(iso_name: &str, iso_place: &Place, mut set: Set) -> Result<Facts, 
     let file_name = iso_name.rsplit('/').next().unwrap_or(iso_name).to_owned();
     let mut gatherer = Gatherer::new(&iso);
     gatherer.read_boot_images();
+    let wrong_partitions = gatherer.read_partitions();
     gatherer.read_iso_loaders();
     gatherer.read_iso_menus();
     gatherer.find_iso_parts();
@@ -80,7 +81,7 @@ pub fn gather(iso_name: &str, iso_place: &Place, mut set: Set) -> Result<Facts, 
     plan.learn_iso_parts(&iso_learnt, &mut gatherer.iso_parts);
     plan::find_beginnings(&mut parts, &gatherer.menus, &gatherer.iso_parts);
     gatherer.walk_iso_initrds(&parts);
-    gatherer.read_iso_releases(&parts);
+    gatherer.look_into_iso_kernels(&parts);
 
     let squashfs = gatherer.iso_parts.values().find(|part| part.kind == Kind::Squashfs);
     let squashfs = squashfs.map(|part| part.name.clone());
@@ -95,6 +96,7 @@ pub fn gather(iso_name: &str, iso_place: &Place, mut set: Set) -> Result<Facts, 
             is_gentoos,
             volume_size: iso.volume_size,
             size: iso.size(),
+            wrong_partitions,
             has_empty_boot_code: gatherer.has_empty_boot_code(),
             tables: gatherer.tables(squashfs.as_deref()),
             boot_images: iso.boot_images.as_ref().map(|_| gatherer.boot_images).map_err(|why| *why),

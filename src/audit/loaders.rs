@@ -40,6 +40,10 @@ pub struct LoaderFacts {
     pub arch: Option<Arch>,
     /// Why it is none.
     pub damage: Option<String>,
+    /// Whether it is an EFI program with nothing in it.
+    pub is_hollow: bool,
+    /// Whether it is a SYSLINUX that does nothing without `ldlinux.c32`.
+    pub is_modular: bool,
 }
 
 /// How much of a file is wanted to tell.
@@ -68,16 +72,32 @@ pub(super) fn expected(path: &str) -> Option<(Firmware, Option<Arch>)> {
 /// Tells what a file is that is to be a boot loader by its name; `None` for all others. `head` are its first bytes, `size` all.
 pub(super) fn look(path: &str, head: &[u8], size: u64, on_iso: bool) -> Option<LoaderFacts> {
     let (firmware, named) = expected(path)?;
-    let mut loader = LoaderFacts { file: path.to_owned(), on_iso, firmware, named, arch: None, damage: None };
+    let mut loader = LoaderFacts {
+        file: path.to_owned(),
+        on_iso,
+        firmware,
+        named,
+        arch: None,
+        damage: None,
+        is_modular: false,
+        is_hollow: false,
+    };
     if firmware == Firmware::Uefi {
         match program::pe(head) {
             None => loader.damage = Some(format!("is no EFI program: {}", looks(head))),
             Some(pe) => {
                 loader.arch = pe.arch;
                 let end = pe.sections.iter().map(|section| section.offset + section.length).max();
-                if let Some(end) = end.filter(|end| *end > size) {
-                    loader.damage = Some(format!("is cut off: it should have {end} bytes and has {size}"));
-                }
+                loader.damage = match end {
+                    _ if pe.is_cut => {
+                        Some("is cut off: it ends before its table of sections does".to_owned())
+                    }
+                    Some(end) if end > size => {
+                        Some(format!("is cut off: it should have {end} bytes and has {size}"))
+                    }
+                    _ => None,
+                };
+                loader.is_hollow = pe.sections.is_empty();
             }
         }
     } else if path.to_ascii_lowercase().ends_with(".lkrn") {
@@ -87,6 +107,7 @@ pub(super) fn look(path: &str, head: &[u8], size: u64, on_iso: bool) -> Option<L
         }
     } else {
         loader.arch = named;
+        loader.is_modular = is_modular(head);
         if is_no_program(head) {
             loader.damage = Some(format!("is no program: {}", looks(head)));
         }
@@ -94,10 +115,47 @@ pub(super) fn look(path: &str, head: &[u8], size: u64, on_iso: bool) -> Option<L
     Some(loader)
 }
 
+/// The module that SYSLINUX loads first, since version 5 (its `doc/syslinux.txt`).
+pub(super) const LDLINUX: &str = "ldlinux.c32";
+
+/// Tells whether a program is PXELINUX, ISOLINUX or EXTLINUX of version 5 or later, by what it says of itself.
+fn is_modular(head: &[u8]) -> bool {
+    ["PXELINUX ", "ISOLINUX ", "EXTLINUX "].iter().any(|name| {
+        memchr::memmem::find_iter(head, name).any(|at| {
+            let version = &head[at + name.len()..];
+            let digits = version.iter().take_while(|byte| byte.is_ascii_digit()).count();
+            let major =
+                std::str::from_utf8(&version[..digits]).ok().and_then(|text| text.parse::<u32>().ok());
+            version.get(digits) == Some(&b'.') && major.is_some_and(|major| major >= 5)
+        })
+    })
+}
+
+/// First bytes of files that people mistake for programs.
+const OTHERS: [(&[u8], &str); 11] = [
+    (b"\x89PNG", "a picture (PNG)"),
+    (b"\xff\xd8\xff", "a picture (JPEG)"),
+    (b"GIF8", "a picture (GIF)"),
+    (b"\x0a\x05\x01\x08", "a picture (PCX)"),
+    (b"%PDF", "a document (PDF)"),
+    (b"PK\x03\x04", "an archive (zip)"),
+    (b"\x1f\x8b", "compressed (gzip)"),
+    (b"\xfd7zXZ", "compressed (xz)"),
+    (b"\x28\xb5\x2f\xfd", "compressed (zstd)"),
+    (b"BZh9", "compressed (bzip2)"),
+    (b"FILE", "a font (PF2)"),
+];
+
+fn other(head: &[u8]) -> Option<&'static str> {
+    OTHERS.iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, name)| *name)
+}
+
 /// Tells whether bytes that are to be a program of BIOS are none: such a program has no mark, but is neither text nor nothing.
 pub(super) fn is_no_program(head: &[u8]) -> bool {
     let start = &head[..head.len().min(512)];
-    start.iter().all(|byte| *byte == 0) || std::str::from_utf8(start).is_ok_and(|text| !text.contains('\0'))
+    other(start).is_some()
+        || start.iter().all(|byte| *byte == 0)
+        || std::str::from_utf8(start).is_ok_and(|text| !text.contains('\0'))
 }
 
 /// Says what a file begins with.
@@ -108,6 +166,9 @@ pub(super) fn looks(head: &[u8]) -> String {
     }
     if start.iter().all(|byte| *byte == 0) {
         return "it begins with zeros".to_owned();
+    }
+    if let Some(other) = other(start) {
+        return format!("it is {other}");
     }
     let text = String::from_utf8_lossy(&start[..start.len().min(24)]);
     let text = text.trim_start();

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256, Sha512};
 use super::place::Place;
 use super::walk::{self, Walk};
 use crate::formats::checksums::{Algorithm, hex};
-use crate::formats::kernel::Kernel;
+use crate::formats::kernel::{Inside, Kernel};
 
 /// Bytes of a piece.
 const PIECE: usize = 1 << 20;
@@ -36,8 +36,8 @@ pub(super) struct Wanted {
     pub(super) spans: Vec<(Algorithm, Span)>,
     /// What is in it, if it is an initramfs.
     pub(super) walk: bool,
-    /// The release of this kernel, which its first bytes do not tell.
-    pub(super) release: Option<Kernel>,
+    /// What is in this kernel that its first bytes do not tell.
+    pub(super) kernel: Option<Kernel>,
 }
 
 /// What was learnt of a file.
@@ -51,8 +51,8 @@ pub(super) struct Learnt {
     pub(super) spans: BTreeMap<(Algorithm, Span), String>,
     /// What is in the initramfs, or why that cannot be told.
     pub(super) walk: Option<Result<Walk, String>>,
-    /// The release of the kernel.
-    pub(super) release: Option<String>,
+    /// What is in the kernel.
+    pub(super) kernel: Option<Inside>,
 }
 
 /// Reads all files, as many at once as there are cores; those that are not read when `stop` is set are errors.
@@ -118,10 +118,10 @@ fn read_one(place: &Place, wanted: &Wanted, stop: &AtomicBool) -> io::Result<Lea
             senders.push(sender);
             scope.spawn(move || walk::walk(Pieces { pieces, piece: Arc::default(), at: 0 }))
         });
-        let releasing = wanted.release.as_ref().map(|kernel| {
+        let looking = wanted.kernel.as_ref().map(|kernel| {
             let (sender, pieces) = mpsc::sync_channel::<Arc<Vec<u8>>>(WAITING);
             senders.push(sender);
-            scope.spawn(move || kernel.read_release(Pieces { pieces, piece: Arc::default(), at: 0 }))
+            scope.spawn(move || kernel.look_inside(Pieces { pieces, piece: Arc::default(), at: 0 }))
         });
         let mut learnt = Learnt::default();
         loop {
@@ -151,8 +151,8 @@ fn read_one(place: &Place, wanted: &Wanted, stop: &AtomicBool) -> io::Result<Lea
         if let Some(thread) = walking {
             learnt.walk = Some(thread.join().map_err(lost)?.map_err(|error| error.to_string()));
         }
-        if let Some(thread) = releasing {
-            learnt.release = thread.join().map_err(lost)??;
+        if let Some(thread) = looking {
+            learnt.kernel = Some(thread.join().map_err(lost)??);
         }
         Ok(learnt)
     })
@@ -307,7 +307,7 @@ mod tests {
             whole: vec![Algorithm::Sha256, Algorithm::Blake3],
             spans: spans.iter().map(|span| (Algorithm::Blake3, span.clone())).collect(),
             walk: false,
-            release: None,
+            kernel: None,
         };
         let learnt = read_all(&[(Place::Local(path), wanted)], &AtomicBool::default()).remove(0).unwrap();
         assert_eq!(learnt.size, bytes.len() as u64);

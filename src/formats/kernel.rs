@@ -10,7 +10,7 @@ use std::io::{self, Read};
 use memchr::memmem;
 
 use super::compression::Compression;
-use super::program::{self, Pe};
+use super::program::{self, Pe, Section};
 use crate::arch::Arch;
 
 /// How a kernel is packed for its boot loader.
@@ -41,6 +41,17 @@ pub struct Kernel {
     pub release: Option<String>,
     /// Bytes that the file must have, where the first bytes say: a shorter one is cut off.
     pub least_size: u64,
+    /// Whether what is packed in it is known to end in the middle.
+    pub is_cut: bool,
+}
+
+/// What is found in a kernel behind its first bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Inside {
+    /// The release.
+    pub release: Option<String>,
+    /// Whether what is packed in it ends in the middle.
+    pub is_cut: bool,
 }
 
 /// How much of a file is enough to tell.
@@ -70,6 +81,10 @@ const X86_FLAGS_SINCE: u16 = 0x20c;
 const IMAGE_MAGIC: usize = 0x38;
 const LINUX_PE_MAGIC: [u8; 4] = [0xcd, 0x23, 0x82, 0x81];
 
+/// Where a zImage of ARM has its magic number; behind it stand where it begins and ends.
+const ARM_MAGIC: usize = 0x24;
+const ARM: [u8; 4] = [0x18, 0x28, 0x6f, 0x01];
+
 /// Reads the start of a file; `None` where it is no kernel, or an ELF program, which may be anything.
 pub fn detect(head: &[u8]) -> Option<Kernel> {
     if head.get(X86_MAGIC..X86_MAGIC + 4) == Some(b"HdrS") {
@@ -79,7 +94,14 @@ pub fn detect(head: &[u8]) -> Option<Kernel> {
         return Some(kernel);
     }
     if let Some(arch) = bare(head) {
-        return Some(Kernel { format: Format::Image, archs: vec![arch], release: None, least_size: 0 });
+        let least_size = image_size(head);
+        return Some(Kernel {
+            format: Format::Image,
+            archs: vec![arch],
+            release: None,
+            least_size,
+            is_cut: false,
+        });
     }
     if head.get(4..8) == Some(b"zimg") && head.starts_with(b"MZ") {
         let word = |at: usize| Some(u64::from(u32::from_le_bytes(head.get(at..at + 4)?.try_into().ok()?)));
@@ -89,14 +111,14 @@ pub fn detect(head: &[u8]) -> Option<Kernel> {
         let archs = program::pe(head).and_then(|pe| pe.arch).into_iter().collect();
         let (offset, length) = (word(8)?, word(12)?);
         let format = Format::Zboot(offset, compression);
-        return Some(Kernel { format, archs, release: None, least_size: offset + length });
+        return Some(Kernel { format, archs, release: None, least_size: offset + length, is_cut: false });
     }
     if let Some(compression) = Compression::detect(head) {
         let mut start = [0; IMAGE_MAGIC + 4];
         compression.decoder(head).ok()?.read_exact(&mut start).ok()?;
         let arch = bare(&start)?;
         let format = Format::Packed(compression);
-        return Some(Kernel { format, archs: vec![arch], release: None, least_size: 0 });
+        return Some(Kernel { format, archs: vec![arch], release: None, least_size: 0, is_cut: false });
     }
     None
 }
@@ -106,7 +128,8 @@ pub fn detect_named(head: &[u8]) -> Option<Kernel> {
     detect(head).or_else(|| {
         let elf = program::elf(head).filter(|elf| elf.is_program)?;
         let archs = elf.arch.into_iter().collect();
-        Some(Kernel { format: Format::Elf, archs, release: None, least_size: 0 })
+        let least_size = program::elf_end(head).unwrap_or(0);
+        Some(Kernel { format: Format::Elf, archs, release: None, least_size, is_cut: false })
     })
 }
 
@@ -128,18 +151,36 @@ fn x86(head: &[u8]) -> Option<Kernel> {
     let setup = 512 * (1 + if setup == 0 { 4 } else { setup });
     let paragraphs = u32::from_le_bytes(head.get(X86_PARAGRAPHS..X86_PARAGRAPHS + 4)?.try_into().ok()?);
     let least_size = setup + 16 * u64::from(paragraphs);
-    Some(Kernel { format: Format::BzImage, archs, release, least_size })
+    Some(Kernel { format: Format::BzImage, archs, release, least_size, is_cut: false })
 }
 
 /// Reads a unified kernel image: systemd-stub with the kernel in a section.
 fn unified(head: &[u8]) -> Option<Kernel> {
-    let Pe { arch, sections } = program::pe(head)?;
+    let Pe { arch, sections, .. } = program::pe(head)?;
     let section = |name: &str| sections.iter().find(|section| section.name == name);
     section(".linux")?;
-    let least_size = sections.iter().map(|section| section.offset + section.length).max().unwrap_or(0);
+    let least_size = end_of(&sections);
     let release = section(".uname").map(|section| (section.offset, section.length));
     let format = Format::Unified(release);
-    Some(Kernel { format, archs: arch.into_iter().collect(), release: None, least_size })
+    Some(Kernel { format, archs: arch.into_iter().collect(), release: None, least_size, is_cut: false })
+}
+
+fn end_of(sections: &[Section]) -> u64 {
+    sections.iter().map(|section| section.offset + section.length).max().unwrap_or(0)
+}
+
+/// Returns the bytes that an Image must have: as an EFI program, those of its sections; ARM's header says where it ends.
+fn image_size(head: &[u8]) -> u64 {
+    if let Some(pe) = program::pe(head) {
+        return end_of(&pe.sections);
+    }
+    let word = |at: usize| {
+        let bytes = head.get(at..at + 4)?.try_into().ok()?;
+        Some(u64::from(u32::from_le_bytes(bytes)))
+    };
+    let arm = || word(ARM_MAGIC + 8)?.checked_sub(word(ARM_MAGIC + 4)?);
+    let is_arm = head.get(ARM_MAGIC..ARM_MAGIC + 4) == Some(&ARM);
+    if is_arm { arm().unwrap_or(0) } else { 0 }
 }
 
 /// Returns for which architecture an Image is that is not compressed.
@@ -152,48 +193,65 @@ fn bare(head: &[u8]) -> Option<Arch> {
         }
         _ => {}
     }
-    if head.get(0x24..0x28) == Some(&[0x18, 0x28, 0x6f, 0x01]) {
+    if head.get(ARM_MAGIC..ARM_MAGIC + 4) == Some(&ARM) {
         return Some(Arch::Arm);
     }
     head.starts_with(&[0, 8, 0, 0, 0x80, 0, 2, 0]).then_some(Arch::S390)
 }
 
 impl Kernel {
-    /// Tells whether [`Kernel::read_release`] may find a release that the first bytes do not tell.
-    pub fn hides_release(&self) -> bool {
+    /// Tells whether [`Kernel::look_inside`] may find something that the first bytes do not tell.
+    pub fn hides_more(&self) -> bool {
         self.release.is_none() && self.format != Format::BzImage
     }
 
-    /// Reads a kernel for its release, from its first byte on; `None` where it has none that can be found.
+    /// Returns what is wrong with a kernel whose file has so many bytes.
+    pub fn damage(&self, size: u64) -> Option<String> {
+        if size < self.least_size {
+            let least = self.least_size;
+            return Some(format!("is cut off: by its header it has {least} bytes, and there are {size}"));
+        }
+        self.is_cut.then(|| "is cut off: what is packed in it ends in the middle".to_owned())
+    }
+
+    /// Adds what was found inside.
+    pub fn learn(&mut self, inside: Inside) {
+        self.release = self.release.take().or(inside.release);
+        self.is_cut |= inside.is_cut;
+    }
+
+    /// Reads a kernel for its release, from its first byte on, and one that is compressed as a whole to its end.
     ///
     /// # Errors
     /// Reading failed. What cannot be unpacked has no release.
-    pub fn read_release(&self, mut input: impl Read) -> io::Result<Option<String>> {
+    pub fn look_inside(&self, mut input: impl Read) -> io::Result<Inside> {
         let skip = |input: &mut dyn Read, bytes: u64| io::copy(&mut input.take(bytes), &mut io::sink());
-        match &self.format {
-            Format::BzImage => Ok(self.release.clone()),
-            Format::Image | Format::Elf => banner(&mut input),
-            Format::Unified(None) => Ok(None),
+        let release = match &self.format {
+            Format::BzImage => self.release.clone(),
+            Format::Image | Format::Elf => banner(&mut input)?,
+            Format::Unified(None) | Format::Zboot(_, None) => None,
             Format::Unified(Some((offset, length))) => {
                 skip(&mut input, *offset)?;
                 let mut text = Vec::new();
                 input.take((*length).min(MAX_RELEASE as u64)).read_to_end(&mut text)?;
-                Ok(release(&text))
+                release(&text)
             }
-            Format::Packed(compression) => unpacked(*compression, &mut input),
-            Format::Zboot(_, None) => Ok(None),
+            Format::Packed(compression) => return Ok(unpacked(*compression, &mut input)),
             Format::Zboot(offset, Some(compression)) => {
                 skip(&mut input, *offset)?;
-                unpacked(*compression, &mut input)
+                // Its length is in its header.
+                unpacked(*compression, &mut input).release
             }
-        }
+        };
+        Ok(Inside { release, is_cut: false })
     }
 }
 
-fn unpacked(compression: Compression, input: &mut dyn Read) -> io::Result<Option<String>> {
-    let Ok(mut decoder) = compression.decoder(io::BufReader::new(input)) else { return Ok(None) };
-    // A kernel that ends in the middle says so by being cut off, not by its release.
-    Ok(banner(&mut decoder).unwrap_or(None))
+fn unpacked(compression: Compression, input: &mut dyn Read) -> Inside {
+    let Ok(mut decoder) = compression.decoder(io::BufReader::new(input)) else { return Inside::default() };
+    let Ok(release) = banner(&mut decoder) else { return Inside { release: None, is_cut: true } };
+    let rest = io::copy(&mut decoder.take(MAX_KERNEL), &mut io::sink());
+    Inside { release, is_cut: rest.is_err() }
 }
 
 /// Finds the kernel's first words, and the release in them.
@@ -257,8 +315,9 @@ mod tests {
 
     fn told(bytes: &[u8]) -> (Vec<Arch>, Option<String>) {
         let kernel = detect_named(&bytes[..bytes.len().min(HEAD)]).unwrap();
-        let release = kernel.read_release(bytes).unwrap();
-        (kernel.archs, release)
+        let inside = kernel.look_inside(bytes).unwrap();
+        assert!(!inside.is_cut);
+        (kernel.archs, inside.release)
     }
 
     #[test]
@@ -303,6 +362,27 @@ mod tests {
         elf[IMAGE_MAGIC + 20] = 0;
         assert_eq!(detect(&elf), None);
         assert_eq!(told(&elf), (vec![Arch::Ppc64le], release));
+    }
+
+    #[test]
+    fn kernels_that_are_cut_off_say_so() {
+        let arm64 = image(b"ARM\x64");
+        let packed = gzipped(&arm64);
+        let cut = &packed[..packed.len() - 40];
+        let mut kernel = detect(cut).unwrap();
+        kernel.learn(kernel.look_inside(cut).unwrap());
+        assert!(kernel.damage(cut.len() as u64).unwrap().contains("ends in the middle"));
+
+        let mut efi = pe_program(0xaa64, &[(".text", &[0x90; 5000])]);
+        efi[IMAGE_MAGIC..IMAGE_MAGIC + 4].copy_from_slice(b"ARM\x64");
+        let kernel = detect(&efi).unwrap();
+        assert_eq!((kernel.damage(efi.len() as u64), kernel.archs), (None, vec![Arch::Arm64]));
+        assert!(detect(&efi).unwrap().damage(2000).is_some());
+
+        let mut arm = vec![0; 1000];
+        arm[ARM_MAGIC..ARM_MAGIC + 4].copy_from_slice(&ARM);
+        arm[ARM_MAGIC + 8..ARM_MAGIC + 12].copy_from_slice(&1000u32.to_le_bytes());
+        assert!(detect(&arm).unwrap().damage(1000).is_none() && detect(&arm).unwrap().damage(999).is_some());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Programs as firmware, boot loaders and kernels start them: whose they are, told by their first bytes.
 
-use object::ReadRef;
-use object::{LittleEndian as LE, elf, pe};
+use object::read::elf::{FileHeader, ProgramHeader};
+use object::{Endianness, LittleEndian as LE, ReadRef, elf, pe};
 
 use crate::arch::Arch;
 
@@ -34,6 +34,25 @@ pub fn elf(head: &[u8]) -> Option<Elf> {
     Some(Elf { arch: Arch::of_elf(word(18), little), is_program: matches!(kind, elf::ET_EXEC | elf::ET_DYN) })
 }
 
+/// Returns how long an ELF program must be for what it loads to be in it, by its first bytes.
+pub fn elf_end(head: &[u8]) -> Option<u64> {
+    fn end<H: FileHeader<Endian = Endianness>>(head: &[u8]) -> Option<u64> {
+        let header = H::parse(head).ok()?;
+        let endian = header.endian().ok()?;
+        let segments = header.program_headers(endian, head).ok()?;
+        let ends = segments.iter().map(|segment| {
+            let (offset, length) = (segment.p_offset(endian).into(), segment.p_filesz(endian).into());
+            offset.saturating_add(length)
+        });
+        ends.max()
+    }
+    match head.get(4).map(|class| elf::FileClass(*class))? {
+        elf::ELFCLASS64 => end::<elf::FileHeader64<Endianness>>(head),
+        elf::ELFCLASS32 => end::<elf::FileHeader32<Endianness>>(head),
+        _ => None,
+    }
+}
+
 /// A section of a PE program: where in the file it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Section {
@@ -52,6 +71,8 @@ pub struct Pe {
     pub arch: Option<Arch>,
     /// Its sections.
     pub sections: Vec<Section>,
+    /// Whether it says that it has more of them.
+    pub is_cut: bool,
 }
 
 /// Reads the start of a PE program; `None` for any other file.
@@ -75,7 +96,8 @@ pub fn pe(head: &[u8]) -> Option<Pe> {
             length: if used == 0 { raw } else { raw.min(used) }.into(),
         }
     });
-    Some(Pe { arch: Arch::of_pe(header.machine.get(LE).0), sections: sections.collect() })
+    let is_cut = table.len() < number;
+    Some(Pe { arch: Arch::of_pe(header.machine.get(LE).0), sections: sections.collect(), is_cut })
 }
 
 #[cfg(test)]

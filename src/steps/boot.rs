@@ -128,7 +128,8 @@ pub(super) struct Found {
 /// # Errors
 /// There is none that can be booted, or one that the spec names is not there.
 pub(super) fn find(objects: &Objects, boot: &RootTree, hints: &Hints) -> Result<Found, StepError> {
-    let folder = Folder::read(objects, boot)?;
+    let named = hints.kernels.values().flat_map(|named| named.initrds.iter().cloned()).collect();
+    let folder = Folder::read(objects, boot, named)?;
     let mut pairing = Pairing::new(&folder);
     let mut kernels = Vec::new();
     let mut left_out = Vec::new();
@@ -195,12 +196,15 @@ fn once(pairs: &mut Vec<Pair<'_>>) {
     let mut seen = Vec::new();
     pairs.retain(|pair| {
         let is_known = seen.contains(&(kernel(pair), initrds(pair)));
-        seen.push((kernel(pair), initrds(pair)));
-        match pair.by {
+        let stays = match pair.by {
             By::Names => true,
             By::Menu => !is_known,
             By::Guess => !is_known && !in_menus.contains(&kernel(pair)),
+        };
+        if stays {
+            seen.push((kernel(pair), initrds(pair)));
         }
+        stays
     });
 }
 
@@ -228,27 +232,47 @@ fn meant<'f>(
 }
 
 /// Returns what kernels are called by their files: what is left of the name; of one that has none of its own the release, or the
-/// folder.
+/// folder. Where several would be called the same, the release and the folder are part of it.
 fn labels_of(kernels: &[Pair<'_>]) -> Vec<String> {
-    let plain = |pair: &Pair<'_>| {
-        let path = pair.image.path();
-        let stem = stem(path);
-        let folder = path.parent().map(|folder| String::from_utf8_lossy(folder.file_name()).into_owned());
+    let folder = |pair: &Pair<'_>| {
+        let folder = pair.image.path().parent()?;
+        Some(String::from_utf8_lossy(folder.file_name()).into_owned())
+    };
+    let by_file = |pair: &Pair<'_>| {
+        let stem = stem(pair.image.path());
         match stem.to_ascii_lowercase().as_str() {
             "vmlinuz" | "vmlinux" | "linux" | "kernel" | "bzimage" | "image" => {
-                pair.image.release().map(str::to_owned).or(folder).unwrap_or_else(|| stem.to_owned())
+                pair.image.release().map(str::to_owned).or_else(|| folder(pair)).unwrap_or(stem)
             }
-            _ => stem.to_owned(),
+            _ => stem,
         }
     };
-    let labels: Vec<String> = kernels.iter().map(plain).collect();
-    let is_repeated = |label: &String| labels.iter().filter(|other| *other == label).count() > 1;
-    let longer = kernels.iter().zip(&labels).map(|(pair, label)| match pair.image.release() {
-        // Two folders may have a kernel of one name.
-        Some(release) if is_repeated(label) && !label.contains(release) => format!("{label}-{release}"),
-        _ => label.clone(),
+    let mut labels: Vec<String> = kernels.iter().map(|pair| plain(&by_file(pair))).collect();
+    lengthen(kernels, &mut labels, |pair, label| {
+        let release = pair.image.release().filter(|release| !label.contains(release))?;
+        Some(format!("{label}-{release}"))
     });
-    longer.collect()
+    lengthen(kernels, &mut labels, |pair, label| Some(format!("{}-{label}", folder(pair)?)));
+    labels
+}
+
+/// Makes the labels longer that are there several times.
+fn lengthen(kernels: &[Pair<'_>], labels: &mut [String], longer: impl Fn(&Pair<'_>, &str) -> Option<String>) {
+    let before = labels.to_vec();
+    for (pair, label) in kernels.iter().zip(labels) {
+        let is_repeated = before.iter().filter(|other| *other == label).count() > 1;
+        if let Some(longer) = longer(pair, label).filter(|_| is_repeated) {
+            *label = plain(&longer);
+        }
+    }
+}
+
+/// Returns a name that menus can have: what they cannot becomes a hyphen.
+fn plain(name: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-+".contains(c);
+    let plain: String = name.chars().map(|c| if is_plain(c) { c } else { '-' }).collect();
+    let plain = plain.trim_start_matches(['.', '-']);
+    if plain.is_empty() { "linux".to_owned() } else { plain.to_owned() }
 }
 
 /// Puts together what is known of a kernel and its initrds, if they fit.

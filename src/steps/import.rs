@@ -32,6 +32,9 @@ pub(super) const KIND: Kind =
 /// Where live ISOs have their squashfs: Gentoo's, then those of dracut's tools.
 const SQUASHFS_PATHS: [&str; 3] = ["image.squashfs", "LiveOS/squashfs.img", "live/filesystem.squashfs"];
 
+/// Bytes that tell what file system an image is of.
+const OTHER_HEAD: u64 = 128 << 10;
+
 struct Import {
     path: PathBuf,
     boot: Option<PathBuf>,
@@ -188,7 +191,7 @@ impl Step for Import {
     }
 
     fn version(&self) -> u32 {
-        2
+        3
     }
 
     /// Nothing: what is at the paths counts, not the paths.
@@ -310,6 +313,8 @@ pub(super) fn boot_files(
     // The folder may be a link itself, to `usr/boot` or the like.
     let top = prefix.and_then(|prefix| follow(prefix, link));
     let mut files = Vec::new();
+    let mut places: BTreeMap<RelPath, Blob> = BTreeMap::new();
+    let mut linked = Vec::new();
     for (path, _) in root.tree.entries() {
         let Some(inode) = root.tree.inode(path) else { continue };
         let inner = match &top {
@@ -324,6 +329,10 @@ pub(super) fn boot_files(
             Node::Symlink(_) => {
                 let target = follow(path.as_bytes(), link);
                 match target.and_then(|target| Some((target.clone(), root.tree.inode(&target)?))) {
+                    Some((target, inode)) if inode.node == Node::Dir => {
+                        linked.push((name.to_owned(), target));
+                        continue;
+                    }
                     Some(found) => found,
                     None => {
                         remark(format!("{path} is a link that leads to nothing in the root"));
@@ -343,6 +352,19 @@ pub(super) fn boot_files(
             writer.commit()?
         };
         files.push((name.to_owned(), blob));
+        places.insert(path, blob);
+    }
+    // A menu may name files by a link to their folder.
+    for (link, folder) in linked {
+        let start = [folder.as_bytes(), b"/"].concat();
+        let inside = places.iter().filter(|(path, _)| path.as_bytes().starts_with(&start));
+        for (path, blob) in inside {
+            let rest = path
+                .as_bytes()
+                .strip_prefix(folder.as_bytes())
+                .and_then(|rest| std::str::from_utf8(rest).ok());
+            files.extend(rest.map(|rest| (format!("{link}{rest}"), *blob)));
+        }
     }
     Ok(files)
 }
@@ -410,18 +432,49 @@ fn is_squashfs(iso: &Iso, file: &IsoFile) -> Result<bool, StepError> {
     Ok(head == squashfs::MAGIC)
 }
 
-/// Returns the squashfs of an ISO: at one of the places that live media have it at, or else the largest one.
+/// Returns the squashfs of an ISO: the one that its menu boots by itself, else at one of the places that live media have it at,
+/// else the largest one.
 fn find_squashfs<'i>(iso: &'i Iso, path: &Path) -> Result<&'i IsoFile, StepError> {
-    if let Some(file) = SQUASHFS_PATHS.iter().find_map(|path| iso.file(path)) {
-        return Ok(file);
-    }
-    let mut files: Vec<_> = iso.files.values().collect();
-    files.sort_by_key(|file| std::cmp::Reverse(file.size()));
-    for file in files {
-        if is_squashfs(iso, file)? {
+    let menus = iso_menus(iso);
+    let entries = || menus.iter().flat_map(|menu| &menu.entries).filter(|entry| !entry.is_memtest);
+    let first = entries().find(|entry| entry.is_default).or_else(|| entries().next());
+    let named = first.and_then(|entry| named_squashfs(&entry.words));
+    let usual = SQUASHFS_PATHS.iter().map(|path| (*path).to_owned());
+    let mut files: Vec<&IsoFile> =
+        named.into_iter().chain(usual).filter_map(|path| iso.file(&path)).collect();
+    let mut others: Vec<_> = iso.files.values().collect();
+    others.sort_by_key(|file| std::cmp::Reverse(file.size()));
+    let mut other = None;
+    let expected = files.len();
+    files.extend(others);
+    for (number, file) in files.into_iter().enumerate() {
+        let mut head = Vec::new();
+        let wanted = if number < expected { OTHER_HEAD } else { squashfs::MAGIC.len() as u64 };
+        iso.reader(file).take(wanted).read_to_end(&mut head).map_err(StepError::environment)?;
+        if head.starts_with(squashfs::MAGIC) {
             return Ok(file);
         }
+        other = other.or(squashfs::other_image(&head));
     }
-    Err(StepError::action(format!("{} has no squashfs", path.display()))
+    let what = match other {
+        Some(other) => format!(
+            "what {} has for a squashfs is no such: it is an image of {other}, not a squashfs",
+            path.display()
+        ),
+        None => format!("{} has no squashfs", path.display()),
+    };
+    Err(StepError::action(what)
         .with_hint("it is an image that begins with \"hsqs\"; other file systems are not read here"))
+}
+
+/// Returns where a kernel's line says that the squashfs is on the medium: by dracut's words, or genkernel's.
+fn named_squashfs(words: &[String]) -> Option<String> {
+    let value = |key: &str| words.iter().rev().find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+    if let Some(path) = value("loop") {
+        return Some(path.trim_start_matches('/').to_owned());
+    }
+    let (folder, file) = (value("rd.live.dir"), value("rd.live.squashimg"));
+    let is_said = folder.is_some() || file.is_some();
+    let path = format!("{}/{}", folder.unwrap_or("LiveOS").trim_matches('/'), file.unwrap_or("squashfs.img"));
+    is_said.then(|| path.trim_start_matches('/').to_owned())
 }

@@ -28,7 +28,7 @@ struct Initrd {
 }
 
 impl Step for Initrd {
-    identity!(version 3);
+    identity!(version 4);
 
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
         let found = boot::find(job.objects, &job.tree("boot")?, &self.hints)?;

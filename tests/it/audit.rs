@@ -1405,6 +1405,63 @@ const DAMAGES: &[Damage] = &[
         "into /live, which no initrd before it has: iPXE makes no folders",
     ),
     damage(
+        "loaders",
+        "PXELINUX lacks the module that it loads first",
+        |set| fs::remove_file(set.path("netboot/ldlinux.c32")).unwrap(),
+        "netboot/pxelinux.0: does nothing without ldlinux.c32",
+    ),
+    damage(
+        "loaders",
+        "an EFI program ends within its table of sections",
+        |set| {
+            let bytes = set.read("netboot/grub/x86_64-efi/core.efi");
+            let at = u32::from_le_bytes(bytes[0x3c..0x40].try_into().unwrap()) as usize;
+            set.write("netboot/grub/x86_64-efi/core.efi", &bytes[..at + 24 + 240 + 50]);
+        },
+        "is cut off: it ends before its table of sections does",
+    ),
+    damage(
+        "iso-boot",
+        "the image for BIOS is a picture",
+        |set| {
+            let (_, start) = set.boot_entry(Platform::Bios);
+            set.overwrite_iso(start, b"\x89PNG\r\n\x1a\n");
+        },
+        "is no program: it is a picture (PNG)",
+    ),
+    damage(
+        "iso-boot",
+        "the partition table's EFI system partition is another place than El Torito's",
+        |set| {
+            let bytes = set.read(ISO);
+            let entry = (446..510).step_by(16).find(|at| bytes[at + 4] == 0xef);
+            match entry {
+                Some(at) => set.overwrite_iso(at + 8, &4u32.to_le_bytes()),
+                None => set.overwrite_iso(446 + 48 + 4, &[0xef, 0, 0, 0, 4, 0, 0, 0]),
+            }
+        },
+        "its EFI system partition at byte 2048 is no FAT file system",
+    ),
+    damage(
+        "squashfs-image",
+        "the inodes of both squashfs are zeros, with lengths as they were",
+        |set| {
+            let iso = Iso::open(&set.iso()).unwrap();
+            let start = iso.file("image.squashfs").unwrap().extents[0].0 as usize;
+            let mut bytes = set.read(ISO);
+            let long = |at: usize| u64::from_le_bytes(bytes[start + at..start + at + 8].try_into().unwrap()) as usize;
+            let at = start + long(64);
+            let length = usize::from(u16::from_le_bytes([bytes[at], bytes[at + 1]]) & 0x7fff);
+            bytes[at + 2..at + 2 + length].fill(0);
+            let image = bytes[start..start + iso.file("image.squashfs").unwrap().size() as usize].to_vec();
+            set.write(ISO, bytes);
+            set.write("netboot/image.squashfs", &image);
+            set.write(&format!("{ISO}.squashfs"), &image);
+            set.combine(0, &["image.squashfs.img"]);
+        },
+        "its inode table is damaged at byte",
+    ),
+    damage(
         "combined",
         "a later entry empties the squashfs",
         |set| set.append(&[archive("image.squashfs.img", b"")]),

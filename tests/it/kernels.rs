@@ -66,7 +66,7 @@ fn check(live: &Live, name: &str, output: &Output, expected: &Expected<'_>) {
     for (label, release) in expected.kernels {
         let bytes = fs::read(live.published(&format!("{label}.vmlinuz"))).unwrap();
         let found = stagegraph::formats::kernel::detect_named(&bytes).unwrap();
-        let found = found.release.clone().or_else(|| found.read_release(&bytes[..]).unwrap());
+        let found = found.release.clone().or_else(|| found.look_inside(&bytes[..]).unwrap().release);
         assert_eq!(found.as_deref(), Some(*release), "{name}: {label}");
         let initrd = fs::read(live.published(&format!("{label}.initrd"))).unwrap();
         let initramfs = stagegraph::formats::initramfs::read(&initrd[..]).unwrap();
@@ -221,12 +221,107 @@ fn kernels_are_found_by_what_is_inside_them_and_by_menus() {
             },
             Expected { kernels: only, says: &[] },
         ),
+        (
+            "an initrd that only a menu calls so",
+            &|live| {
+                fs::rename(boot(live, "initramfs-test.img"), boot(live, "rd.gz")).unwrap();
+                fs::write(
+                    boot(live, "grub/grub.cfg"),
+                    "menuentry x {\n linux /boot/vmlinuz-test\n initrd /boot/rd.gz\n}\n",
+                )
+                .unwrap();
+            },
+            Expected { kernels: only, says: &[] },
+        ),
+        (
+            "an initrd of a name that pictures have",
+            &|live| fs::rename(boot(live, "initramfs-test.img"), boot(live, "rd.gz")).unwrap(),
+            Expected { kernels: only, says: &[] },
+        ),
+        (
+            "kernels of one name and release, in two folders",
+            &|live| {
+                for folder in ["a", "b"] {
+                    kernel(live, &format!("{folder}/linux"), "6.6.0-b");
+                    initrd(live, &format!("{folder}/initrd"), "6.6.0-b");
+                    fs::write(
+                        boot(live, &format!("{folder}/linux")),
+                        [fs::read(boot(live, &format!("{folder}/linux"))).unwrap(), folder.into()].concat(),
+                    )
+                    .unwrap();
+                }
+                for file in ["vmlinuz-test", "initramfs-test.img"] {
+                    fs::remove_file(boot(live, file)).unwrap();
+                }
+            },
+            Expected { kernels: &[("a-6.6.0-b", "6.6.0-b"), ("b-6.6.0-b", "6.6.0-b")], says: &[] },
+        ),
+        (
+            "the kernel before, with its initrd",
+            &|live| {
+                kernel(live, "vmlinuz-test.old", "6.0.0-old");
+                initrd(live, "initramfs-test.img.old", "6.0.0-old");
+            },
+            Expected { kernels: &[("test", RELEASE), ("test.old", "6.0.0-old")], says: &[] },
+        ),
+        (
+            "a menu that names files by a link to their folder",
+            &|live| {
+                for file in ["vmlinuz-test", "initramfs-test.img"] {
+                    let to = boot(live, &format!("6.1/{file}"));
+                    fs::rename(boot(live, file), to).unwrap();
+                }
+                initrd(live, "6.1/initramfs-other.img", RELEASE);
+                std::os::unix::fs::symlink("6.1", boot(live, "latest")).unwrap();
+                let entry = "menuentry x {\n linux /boot/latest/vmlinuz-test\n initrd /boot/latest/initramfs-test.img\n}\n";
+                fs::write(boot(live, "grub/grub.cfg"), entry).unwrap();
+            },
+            Expected { kernels: only, says: &[] },
+        ),
+        (
+            "a name that no menu can have",
+            &|live| {
+                kernel(live, "vmlinuz-6.6.0~rc1", "6.6.0-rc1");
+                initrd(live, "initramfs-6.6.0~rc1.img", "6.6.0-rc1");
+            },
+            Expected { kernels: &[("6.6.0-rc1", "6.6.0-rc1"), ("test", RELEASE)], says: &[] },
+        ),
+        (
+            "a kernel that is cut off",
+            &|live| {
+                kernel(live, "vmlinuz-6.6.0", "6.6.0");
+                initrd(live, "initramfs-6.6.0.img", "6.6.0");
+                let bytes = fs::read(boot(live, "vmlinuz-6.6.0")).unwrap();
+                fs::write(boot(live, "vmlinuz-6.6.0"), &bytes[..bytes.len() - 100]).unwrap();
+                let mut bytes = fs::read(boot(live, "vmlinuz-6.6.0")).unwrap();
+                bytes[0x1f6] = 1;
+                fs::write(boot(live, "vmlinuz-6.6.0"), bytes).unwrap();
+            },
+            Expected { kernels: only, says: &["a kernel is left out: the kernel vmlinuz-6.6.0 is cut off"] },
+        ),
     ];
     for (name, make, expected) in layouts {
         let live = Live::new();
         make(&live);
         check(&live, name, &build(&live, ""), expected);
     }
+}
+
+#[test]
+fn microcode_is_no_initrd_by_itself() {
+    let live = Live::new();
+    fs::remove_file(boot(&live, "initramfs-test.img")).unwrap();
+    // It does not say for which kernel it is.
+    write_initrd(
+        &boot(&live, "live.img"),
+        &[("usr/lib/dracut/modules.txt", "base\ndmsquash-live\n")],
+        "gzip -n",
+    );
+    write_initrd(&boot(&live, "amd-uc.img"), &[("kernel/x86/microcode/AuthenticAMD.bin", "code")], "cat");
+    let output = build(&live, "");
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let published = fs::read(live.published("gentoo.initrd")).unwrap();
+    assert_eq!(published, fs::read(boot(&live, "live.img")).unwrap());
 }
 
 #[test]

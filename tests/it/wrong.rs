@@ -129,12 +129,6 @@ fn mistakes_in_the_image_are_pointed_at() {
 fn roots_that_cannot_boot_are_refused_by_what_they_lack() {
     let live = Live::new();
     let boot = live.root().join("boot");
-    let odd = boot.join("vmlinuz-a=b");
-    crate::live::write_kernel(&odd, "1");
-    write_dracut_initrd(&boot.join("initramfs-a=b.img"), "1");
-    refused(&live, &[], 1, &["cannot be named in menus"]);
-    fs::remove_file(odd).unwrap();
-    fs::remove_file(boot.join("initramfs-a=b.img")).unwrap();
     let initrd = boot.join("initramfs-test.img");
     write_initrd(&initrd, &[("init", "")], "cat");
     refused(&live, &[], 1, &["made by neither dracut nor genkernel"]);

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::select::{count, initrds_of, linux, listed};
 use crate::arch::{Arch, one_of};
 use crate::audit::facts::{Facts, Kind, Part};
-use crate::audit::loaders::{Firmware, LoaderFacts};
+use crate::audit::loaders::{Firmware, LDLINUX, LoaderFacts};
 use crate::audit::report::{Check, Outcome};
 use crate::formats::iso9660::Platform;
 
@@ -126,6 +126,18 @@ pub(super) fn loaders(check: &Check, facts: &Facts) -> Outcome {
         outcome.looked();
         if let Some(why) = &loader.damage {
             outcome.differs(&loader.file, why, "fetch it again, or take it from the package it is in");
+        }
+        if loader.is_hollow && loader.damage.is_none() {
+            let what = "is an EFI program without a section: there is nothing in it that could run";
+            outcome.warns(&loader.file, what, "take it from the package it is in");
+        }
+        let is_module = |other: &LoaderFacts| {
+            let file = other.file.rsplit('/').next().unwrap_or(&other.file);
+            other.on_iso == loader.on_iso && file.eq_ignore_ascii_case(LDLINUX)
+        };
+        if loader.is_modular && !facts.loaders.iter().any(is_module) && (loader.on_iso || facts.is_listed) {
+            let what = format!("does nothing without {LDLINUX}, which is not there");
+            outcome.differs(&loader.file, what, "put the file of the same version of SYSLINUX beside it");
         }
     }
     let number = facts.loaders.len();

@@ -4,15 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::lines::{is_image, is_of_the_way};
 use super::parts::{TAKE, difference, meant};
-use super::select::{count, initrd_of, initrds_of, is_booted, linux, listed, set_menus};
+use super::select::{Booted, count, initrd_of, initrds_of, linux, listed, set_menus};
 use crate::audit::facts::{EntryFacts, Facts, Kind, MenuFacts, Part};
 use crate::audit::report::{Check, Outcome};
 use crate::formats::initramfs::{Node, plain_name};
 
 pub(super) fn initrd(check: &Check, facts: &Facts) -> Outcome {
     let mut outcome = Outcome::new(check);
+    let booted = Booted::of(facts);
     let mut right = Vec::new();
-    for part in facts.of_kind(Kind::Initramfs).filter(|part| is_booted(facts, &part.name)) {
+    for part in facts.of_kind(Kind::Initramfs).filter(|part| booted.has(&part.name)) {
         let only_begins = part.begins.as_ref().is_some_and(|begins| !begins.is_all_of(part.size));
         // One with a squashfs inside is the next check's business, and so is one that only begins well.
         if part.is_combined() || only_begins || part.digest().is_none() {

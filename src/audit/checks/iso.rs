@@ -83,6 +83,9 @@ pub(super) fn boot(check: &Check, facts: &Facts) -> Outcome {
     if offered.is_empty() && !images.is_empty() && !open_firmware {
         outcome.differs(&iso.name, "none of its boot images is said to be bootable", hint);
     }
+    for what in &iso.wrong_partitions {
+        outcome.differs(&iso.name, what, "make the partition again: UEFI starts a stick from there");
+    }
     if iso.has_empty_boot_code {
         outcome.warns(
             &iso.name,

@@ -1,6 +1,6 @@
 //! Checks of command lines, and of what scripts and menus name.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::select::{count, initrd_of, linux, listed, set_menus};
 use crate::audit::facts::{EntryFacts, Facts, Kind, LoadedPart, Loader, MenuFacts, Part};
@@ -332,6 +332,9 @@ pub fn is_of_the_way(word: &str) -> bool {
     of_the_way.contains(&key)
 }
 
+/// Entries of one kernel, with words of their own, that others are compared with.
+const MAX_TWINS: usize = 256;
+
 /// The image's own words of an entry: those that are known, and whether they are all.
 struct Own<'a> {
     menu: &'a MenuFacts,
@@ -362,13 +365,28 @@ pub(super) fn drift(check: &Check, facts: &Facts) -> Outcome {
     let on_iso = owns(facts.menus.iter().filter(|menu| menu.on_iso));
     let Some(first) = on_iso.first() else { return outcome.says("", "the ISO has no menu") };
     let digest = |own: &Own<'_>| facts.part(own.menu, own.entry.kernel.as_ref()?)?.digest();
-    let mut said = BTreeSet::new();
+    // Many entries have the same words.
+    let mut by_kernel: BTreeMap<Option<String>, Vec<&Own<'_>>> = BTreeMap::new();
+    for own in &on_iso {
+        let kernel = digest(own).map(|digest| digest.to_string());
+        for kernel in [kernel, None] {
+            let known = by_kernel.entry(kernel).or_default();
+            if known.len() < MAX_TWINS && !known.iter().any(|other| other.words == own.words) {
+                known.push(own);
+            }
+        }
+    }
+    let (mut said, mut seen) = (BTreeSet::new(), BTreeSet::new());
     for here in owns(set_menus(facts)) {
         outcome.looked();
+        let kernel = digest(&here).map(|digest| digest.to_string());
+        if !seen.insert((&here.menu.file, kernel.clone(), here.words.clone(), here.is_whole)) {
+            continue;
+        }
         // Its twin: of the entries with this kernel, the one whose words are most like its own.
-        let of_kernel = || on_iso.iter().filter(|iso| digest(iso).is_some() && digest(iso) == digest(&here));
-        let distance = |iso: &&Own<'_>| iso.words.symmetric_difference(&here.words).count();
-        let twin = of_kernel().min_by_key(distance).or_else(|| on_iso.iter().min_by_key(distance));
+        let of_kernel = by_kernel.get(&kernel).or_else(|| by_kernel.get(&None));
+        let distance = |iso: &&&Own<'_>| iso.words.symmetric_difference(&here.words).count();
+        let twin = of_kernel.into_iter().flatten().min_by_key(distance).copied();
         let iso = twin.unwrap_or(first);
         let lacks: Vec<&str> = iso.words.difference(&here.words).copied().collect();
         let more: Vec<&str> = here.words.difference(&iso.words).copied().collect();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::select::{is_booted, listed};
+use super::select::{Booted, listed};
 use crate::audit::facts::{Facts, Kind, Part};
 use crate::audit::report::{Check, Outcome};
 
@@ -40,9 +40,10 @@ pub(super) fn meant<'a>(facts: &'a Facts, part: &Part) -> Option<&'a Part> {
 
 pub(super) fn kernel(check: &Check, facts: &Facts) -> Outcome {
     let mut outcome = Outcome::new(check);
+    let booted = Booted::of(facts);
     let mut found = BTreeSet::new();
     let mut right = Vec::new();
-    for part in facts.of_kind(Kind::Kernel).filter(|part| is_booted(facts, &part.name)) {
+    for part in facts.of_kind(Kind::Kernel).filter(|part| booted.has(&part.name)) {
         if part.digest().is_none() {
             continue;
         }
@@ -65,9 +66,7 @@ pub(super) fn kernel(check: &Check, facts: &Facts) -> Outcome {
         outcome.differs(&facts.set, "there is no kernel", "stagegraph extract ISO DIR writes a whole set");
     }
     for part in facts.iso.of_kind(Kind::Kernel).chain(facts.of_kind(Kind::Kernel)) {
-        let least = part.kernel.as_ref().map_or(0, |kernel| kernel.least_size);
-        if part.size < least {
-            let what = format!("is cut off: by its header it has {least} bytes, and there are {}", part.size);
+        if let Some(what) = part.kernel.as_ref().and_then(|kernel| kernel.damage(part.size)) {
             outcome.differs(&part.name, what, "fetch it again, or build it again");
         }
     }

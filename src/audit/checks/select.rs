@@ -1,5 +1,7 @@
 //! What checks ask of the facts, and how they put numbers and names into words.
 
+use std::collections::BTreeSet;
+
 use crate::audit::facts::{EntryFacts, Facts, Kind, MenuFacts, Part};
 
 /// Returns the menus of the set.
@@ -32,16 +34,25 @@ pub(super) fn initrd_of<'a>(facts: &'a Facts, menu: &MenuFacts, entry: &EntryFac
     known.or_else(|| all.iter().find(is_more)).or(all.first()).copied()
 }
 
-/// Tells whether a part of the set is used: a menu boots it, or no menu boots anything.
-pub(super) fn is_booted(facts: &Facts, name: &str) -> bool {
-    let mut entries = set_menus(facts).flat_map(linux).peekable();
-    if entries.peek().is_none() {
-        return true;
+/// What menus of the set boot.
+pub(super) struct Booted<'a>(Option<BTreeSet<&'a str>>);
+
+impl<'a> Booted<'a> {
+    pub(super) fn of(facts: &'a Facts) -> Self {
+        let mut entries = set_menus(facts).flat_map(linux).peekable();
+        Self(entries.peek().is_some().then(|| {
+            let names = |entry: &'a EntryFacts| {
+                let initrds = entry.initrds.iter().filter_map(|loaded| loaded.part.as_deref());
+                entry.kernel.as_deref().into_iter().chain(initrds)
+            };
+            entries.flat_map(names).collect()
+        }))
     }
-    entries.any(|entry| {
-        entry.kernel.as_deref() == Some(name)
-            || entry.initrds.iter().any(|loaded| loaded.part.as_deref() == Some(name))
-    })
+
+    /// Tells whether a part of the set is used: a menu boots it, or no menu boots anything.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.0.as_ref().is_none_or(|names| names.contains(name))
+    }
 }
 
 /// Joins names for a sentence.

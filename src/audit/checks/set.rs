@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::memory::memory as computed;
-use super::select::{is_booted, set_menus};
+use super::select::{Booted, set_menus};
 use crate::audit::facts::{Facts, Kind, Target, article};
 use crate::audit::report::{Check, Outcome};
 use crate::manifest::Way;
@@ -155,8 +155,9 @@ pub(super) fn leftovers(check: &Check, facts: &Facts) -> Outcome {
         .filter(|word| word.starts_with("root=live:") || word.contains("://"))
         .filter_map(|word| word.rsplit('/').next())
         .collect();
+    let all = Booted::of(facts);
     let booted: BTreeSet<&str> =
-        facts.parts.keys().map(String::as_str).filter(|name| is_booted(facts, name)).collect();
+        facts.parts.keys().map(String::as_str).filter(|name| all.has(name)).collect();
     let listed_files = facts.with_same_file(&listed_files);
     let booted = facts.with_same_file(&booted);
     let has_menus = set_menus(facts).any(|menu| !menu.entries.is_empty());

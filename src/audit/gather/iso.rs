@@ -12,7 +12,8 @@ use super::esp::Esp;
 use super::plan::OwnLines;
 use super::reading::{Finder, Source, menus_of};
 use crate::formats::iso9660::Iso;
-use crate::formats::{checksums, kernel, squashfs};
+use crate::formats::kernel::{self, Inside};
+use crate::formats::{checksums, squashfs};
 
 /// Files of an ISO whose first bytes are looked at.
 const MAX_LOOKS: usize = 512;
@@ -178,26 +179,22 @@ impl<'a> Gatherer<'a> {
         }))
     }
 
-    /// Reads the ISO's kernels for the releases that their first bytes do not tell; one whose bytes are in the set was read there.
-    pub(super) fn read_iso_releases(&mut self, parts: &BTreeMap<String, Part>) {
+    /// Looks into the ISO's kernels for what their first bytes do not tell; one whose bytes are in the set was read there.
+    pub(super) fn look_into_iso_kernels(&mut self, parts: &BTreeMap<String, Part>) {
         let iso = self.iso;
         for part in self.iso_parts.values_mut() {
             let digest = part.digest();
-            let Some(kernel) = part.kernel.as_mut().filter(|kernel| kernel.hides_release()) else { continue };
+            let Some(kernel) = part.kernel.as_mut().filter(|kernel| kernel.hides_more()) else { continue };
             let same = parts.values().find(|other| digest.is_some() && other.digest() == digest);
-            kernel.release = match same.and_then(|same| same.kernel.as_ref()) {
-                Some(same) => same.release.clone(),
-                None => match iso.file(part.name.trim_start_matches('/')) {
-                    Some(file) => match kernel.read_release(iso.reader(file)) {
-                        Ok(release) => release,
-                        Err(error) => {
-                            self.unreadable.push((part.name.clone(), error.to_string()));
-                            None
-                        }
-                    },
-                    None => None,
-                },
-            };
+            if let Some(same) = same.and_then(|same| same.kernel.as_ref()) {
+                kernel.learn(Inside { release: same.release.clone(), is_cut: same.is_cut });
+                continue;
+            }
+            let Some(file) = iso.file(part.name.trim_start_matches('/')) else { continue };
+            match kernel.look_inside(iso.reader(file)) {
+                Ok(inside) => kernel.learn(inside),
+                Err(error) => self.unreadable.push((part.name.clone(), error.to_string())),
+            }
         }
     }
 

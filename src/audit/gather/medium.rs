@@ -1,5 +1,6 @@
 //! How firmware starts an ISO: El Torito, the EFI system partition, the boot sector of a stick, Open Firmware.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 
 use cache::name::RelPath;
@@ -11,9 +12,8 @@ use super::super::sniff::{kind_of, loader_of};
 use super::Gatherer;
 use super::esp::Esp;
 use crate::arch::Arch;
-use crate::formats::fat;
 use crate::formats::iso9660::{BootImage, Iso, IsoFile, Platform};
-use crate::formats::program;
+use crate::formats::{fat, partitions, program};
 
 /// What CHRP firmware reads from a medium, and where on it (CHRP binding to IEEE 1275, 11.1.2).
 const BOOTINFO: &str = "ppc/bootinfo.txt";
@@ -41,7 +41,11 @@ impl Gatherer<'_> {
         for image in images.iter().filter(|image| image.bootable && image.start < iso.size()) {
             let file = file_at(iso, image.start);
             let damage = match image.platform {
-                Platform::Uefi => self.read_esp(image, file.as_deref()).err(),
+                Platform::Uefi => {
+                    let name =
+                        file.as_deref().map_or_else(|| "EFI partition".to_owned(), |file| format!("/{file}"));
+                    self.read_esp(image.start, name).err()
+                }
                 Platform::Bios | Platform::Other(_) => self.look_at_boot_image(image, file.as_deref()),
             };
             self.boot_images.push(BootFacts { image: *image, file, damage });
@@ -66,15 +70,14 @@ impl Gatherer<'_> {
     }
 
     /// Reads the EFI system partition; the error says why firmware finds nothing in it.
-    fn read_esp(&mut self, image: &BootImage, file: Option<&str>) -> Result<(), String> {
-        let window = self.iso.window(image.start);
+    fn read_esp(&mut self, start: u64, name: String) -> Result<(), String> {
+        let window = self.iso.window(start);
         let mut head = Vec::new();
-        let read = self.iso.window(image.start).take(SECTOR as u64).read_to_end(&mut head);
+        let read = self.iso.window(start).take(SECTOR as u64).read_to_end(&mut head);
         read.map_err(|error| error.to_string())?;
         let files = fat::read(window, wanted).map_err(|error| {
             format!("is no FAT file system, as UEFI starts from: {error}; {}", looks(&head))
         })?;
-        let name = file.map_or_else(|| "EFI partition".to_owned(), |file| format!("/{file}"));
         let esp = Esp { name, files };
         for (path, file) in &esp.files {
             self.loaders.extend(look(&esp.shown(path), &file.start, file.size, true));
@@ -89,6 +92,36 @@ impl Gatherer<'_> {
             true => Ok(()),
             false => Err("has no EFI/BOOT/BOOTX64.EFI or its like, by which UEFI starts".to_owned()),
         }
+    }
+
+    /// Reads the EFI system partitions that a stick has beside El Torito's; returns what is wrong with them.
+    pub(super) fn read_partitions(&mut self) -> Vec<String> {
+        let iso = self.iso;
+        let found = partitions::efi_system(|buffer, at| match at.checked_add(buffer.len() as u64) {
+            Some(end) if end <= iso.size() => iso.window(at).read_exact(buffer),
+            _ => {
+                buffer.fill(0);
+                Ok(())
+            }
+        });
+        let starts = match found {
+            Ok(starts) => starts,
+            Err(error) => {
+                self.unreadable.push(("the partition table".to_owned(), error.to_string()));
+                return Vec::new();
+            }
+        };
+        let offered: BTreeSet<u64> = self.boot_images.iter().map(|boot| boot.image.start).collect();
+        let mut wrong = Vec::new();
+        for start in starts.difference(&offered) {
+            let name = format!("EFI partition at byte {start}");
+            let read = match *start < iso.size() {
+                true => self.read_esp(*start, name),
+                false => Err("lies beyond the end".to_owned()),
+            };
+            wrong.extend(read.err().map(|why| format!("its EFI system partition at byte {start} {why}")));
+        }
+        wrong
     }
 
     /// Looks at the boot loaders among the files of the ISO.
@@ -125,6 +158,8 @@ impl Gatherer<'_> {
             named: None,
             arch: None,
             damage: None,
+            is_hollow: false,
+            is_modular: false,
         };
         let mut head = Vec::new();
         let read =

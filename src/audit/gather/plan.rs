@@ -45,7 +45,7 @@ impl<'a> Plan<'a> {
             if matches!(part.kind, Kind::Kernel | Kind::Initramfs | Kind::Squashfs) {
                 let wanted = self.wanted.entry(part.name.clone()).or_default();
                 wanted.whole.push(Algorithm::Blake3);
-                wanted.release = part.kernel.clone().filter(Kernel::hides_release);
+                wanted.kernel = part.kernel.clone().filter(Kernel::hides_more);
                 if part.kind == Kind::Initramfs {
                     wanted.walk = true;
                     let inside = spans.iter().filter(|(at, length)| at + length <= part.size);
@@ -117,7 +117,7 @@ impl<'a> Plan<'a> {
             all.whole.extend(wanted.whole);
             all.spans.extend(wanted.spans);
             all.walk |= wanted.walk;
-            all.release = all.release.take().or(wanted.release);
+            all.kernel = all.kernel.take().or(wanted.kernel);
         }
         for (_, wanted) in &mut files {
             wanted.whole.sort_unstable();
@@ -213,8 +213,8 @@ pub(super) fn learn(part: &mut Part, learnt: Learnt) {
         }
     }
     part.walk = learnt.walk;
-    if let Some(kernel) = &mut part.kernel {
-        kernel.release = kernel.release.take().or(learnt.release);
+    if let (Some(kernel), Some(inside)) = (&mut part.kernel, learnt.kernel) {
+        kernel.learn(inside);
     }
     part.hashes = learnt.whole;
 }

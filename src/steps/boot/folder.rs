@@ -56,9 +56,15 @@ pub(super) struct Folder<'a> {
 }
 
 impl<'a> Folder<'a> {
-    pub(super) fn read(objects: &'a Objects, boot: &'a RootTree) -> Result<Self, StepError> {
+    /// Reads a boot folder; `named` are the initrds that the spec names.
+    pub(super) fn read(
+        objects: &'a Objects,
+        boot: &'a RootTree,
+        mut named: BTreeSet<String>,
+    ) -> Result<Self, StepError> {
         let mut folder = Self { objects, boot, images: Vec::new(), initrds: Vec::new(), menus: Vec::new() };
         let mut texts = BTreeMap::new();
+        let mut others = Vec::new();
         for (path, digest, size) in boot.tree.files() {
             let candidate = Candidate { path: path.clone(), blob: Blob { digest, size } };
             let mut head = Vec::new();
@@ -74,17 +80,25 @@ impl<'a> Folder<'a> {
                 texts.insert(path.to_string(), String::from_utf8_lossy(&text).into_owned());
                 continue;
             }
-            let named = || is_kernel_by_name(path, |name| boot.tree.inode(name).is_some());
-            if let Some(found) = folder.kernel(&candidate, &head, named())? {
+            let is_named = is_kernel_by_name(path, |name| boot.tree.inode(name).is_some());
+            if let Some(found) = folder.kernel(&candidate, &head, is_named)? {
                 folder.images.push(Image { file: candidate, kernel: found });
-            } else if head.starts_with(b"07070")
-                || (Compression::detect(&head).is_some() && !is_text_like(path))
-            {
+            } else if is_initrd(path, &head) {
                 folder.initrds.push(candidate);
+            } else {
+                others.push(candidate);
             }
         }
         let names: BTreeSet<String> = boot.tree.files().map(|(path, ..)| path.to_string()).collect();
         folder.menus = folder_menus(&names, &texts);
+        // What a menu or the spec says is an initrd, is one, whatever it looks like.
+        let entries = folder.menus.iter().flat_map(|menu| &menu.entries);
+        let loaded = entries.flat_map(|entry| entry.initrds.iter().filter(|loaded| loaded.inside.is_none()));
+        named.extend(
+            loaded.filter_map(|loaded| Some(loaded.part.as_deref()?.trim_start_matches('/').to_owned())),
+        );
+        folder.initrds.extend(others.into_iter().filter(|other| named.contains(&other.path.to_string())));
+        folder.initrds.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(folder)
     }
 
@@ -103,9 +117,9 @@ impl<'a> Folder<'a> {
         // An ELF program may be anything: it is a kernel if a kernel's first words are in it.
         let is_elf = program::elf(head).is_some_and(|elf| elf.is_program);
         let Some(mut kernel) = kernel::detect_named(head) else { return Ok(is_named.then_some(None)) };
-        if kernel.hides_release() {
+        if kernel.hides_more() {
             let reader = self.open(file)?;
-            kernel.release = kernel.read_release(reader).on_file("read", file.path.to_string())?;
+            kernel.learn(kernel.look_inside(reader).on_file("read", file.path.to_string())?);
         }
         let is_one = !is_elf || kernel.format != Format::Elf || kernel.release.is_some() || is_named;
         Ok(is_one.then_some(Some(kernel)))
@@ -128,7 +142,21 @@ pub(in crate::steps) fn is_kernel_by_name(path: &RelPath, exists: impl Fn(&RelPa
     RelPath::new(&[path.as_bytes(), b".igz"].concat()).is_ok_and(|initrd| exists(&initrd))
 }
 
-/// Compressed files that lie in boot folders and are no initrds.
+/// Tells whether a file begins with a cpio archive, bare or compressed; one whose first block is too long to tell counts by its
+/// name.
+fn is_initrd(path: &RelPath, head: &[u8]) -> bool {
+    if head.starts_with(b"07070") {
+        return true;
+    }
+    let Some(compression) = Compression::detect(head) else { return false };
+    let mut magic = Vec::new();
+    match compression.decoder(head).and_then(|decoder| decoder.take(5).read_to_end(&mut magic)) {
+        Ok(_) => magic == *b"07070",
+        Err(_) => magic.is_empty() && !is_text_like(path),
+    }
+}
+
+/// Tells of compressed files whether their names are those of what lies in boot folders and is no initrd.
 fn is_text_like(path: &RelPath) -> bool {
     let name = String::from_utf8_lossy(path.file_name()).into_owned();
     [".gz", ".svgz", ".map", ".mod", ".pf2", ".png", ".jpg"].iter().any(|end| name.ends_with(end))

@@ -61,6 +61,9 @@ impl<'f> Pairing<'f> {
         by: By,
         initrds: Vec<Candidate>,
     ) -> Result<Result<Pair<'f>, StepError>, StepError> {
+        if let Some(what) = image.kernel.as_ref().and_then(|kernel| kernel.damage(image.file.blob.size)) {
+            return Ok(Err(StepError::action(format!("the kernel {} {what}", image.path()))));
+        }
         let names: Vec<String> = initrds.iter().map(|initrd| initrd.path.to_string()).collect();
         Ok(match self.initramfs(&initrds)? {
             Ok(initramfs) => Ok(Pair { image, by, initrds, initramfs }),
@@ -144,12 +147,20 @@ impl<'f> Pairing<'f> {
         if let Some(named) = named {
             return Ok(Some((By::Guess, vec![named.clone()])));
         }
-        let beside: Vec<&Candidate> = folder.initrds.iter().filter(is_beside).collect();
+        // Microcode is no initrd by itself.
+        let mut initrds = Vec::new();
+        for initrd in &folder.initrds {
+            let read = self.initramfs(std::slice::from_ref(initrd))?;
+            if !read.is_ok_and(|initramfs| initramfs.is_microcode()) {
+                initrds.push(initrd);
+            }
+        }
+        let beside: Vec<&Candidate> = initrds.iter().copied().filter(is_beside).collect();
         let kernels_beside = folder.images.iter().filter(|o| image.path().parent() == o.path().parent());
-        let only = match (&beside[..], &folder.initrds[..]) {
+        let only = match (&beside[..], &initrds[..]) {
             // In a folder of their own.
             ([only], _) if kernels_beside.count() == 1 => Some((*only).clone()),
-            (_, [only]) if folder.images.len() == 1 => Some(only.clone()),
+            (_, [only]) if folder.images.len() == 1 => Some((*only).clone()),
             _ => None,
         };
         Ok(only.map(|initrd| (By::Guess, vec![initrd])))
@@ -205,8 +216,9 @@ fn is_igz(initrd: &Candidate) -> bool {
     initrd.path.as_bytes().ends_with(b".igz")
 }
 
-/// Returns what is left of a kernel's or initrd's name without the usual beginnings and endings.
-pub(super) fn stem(path: &RelPath) -> &str {
+/// Returns what is left of a kernel's or initrd's name without the usual beginnings and endings; `.old`, which installers of kernels
+/// give to those before, stays.
+pub(super) fn stem(path: &RelPath) -> String {
     let name = std::str::from_utf8(path.file_name()).unwrap_or_default();
     let starts = [
         "vmlinuz-",
@@ -221,7 +233,12 @@ pub(super) fn stem(path: &RelPath) -> &str {
     ];
     let ends = [".igz", ".img", ".gz", ".xz", ".initrd", ".efi"];
     let name = starts.iter().find_map(|start| name.strip_prefix(start)).unwrap_or(name);
-    ends.iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name)
+    let cut = |name: &str| ends.iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name).to_owned();
+    // initramfs-6.1.img.old and initramfs-6.1.old.img are the same.
+    match name.strip_suffix(".old") {
+        Some(newer) => cut(newer) + ".old",
+        None => cut(name),
+    }
 }
 
 #[cfg(test)]
@@ -230,9 +247,17 @@ mod tests {
 
     #[test]
     fn kernels_and_initrds_go_together_by_name() {
-        let stems =
-            ["boot/vmlinuz-6.1", "initrd.img-6.1", "initramfs-6.1.img", "kernel-6.1", "gentoo", "gentoo.igz"];
-        let stems = stems.map(|path| stem(&RelPath::new(path.as_bytes()).unwrap()).to_owned());
-        assert_eq!(stems, ["6.1", "6.1", "6.1", "6.1", "gentoo", "gentoo"]);
+        let stems = [
+            "boot/vmlinuz-6.1",
+            "initrd.img-6.1",
+            "initramfs-6.1.img",
+            "kernel-6.1",
+            "gentoo",
+            "gentoo.igz",
+            "initramfs-6.1.img.old",
+            "vmlinuz-6.1.old",
+        ];
+        let stems = stems.map(|path| stem(&RelPath::new(path.as_bytes()).unwrap()));
+        assert_eq!(stems, ["6.1", "6.1", "6.1", "6.1", "gentoo", "gentoo", "6.1.old", "6.1.old"]);
     }
 }
