@@ -7,6 +7,7 @@
 
 mod grub;
 mod http;
+mod pxelinux;
 mod vm;
 
 use std::fs::File;

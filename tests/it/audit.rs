@@ -870,7 +870,7 @@ const DAMAGES: &[Damage] = &[
             let text = String::from_utf8(set.read(MENU)).unwrap();
             set.write(MENU, format!("DEFAULT live\n{text}"));
         },
-        "there is no label live",
+        "names the kernel live, which is not there",
     ),
     damage(
         "references",

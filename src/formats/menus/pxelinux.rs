@@ -1,6 +1,9 @@
 //! PXELINUX's and other SYSLINUX menus: `pxelinux.cfg/default`.
 //!
-//! Keywords from SYSLINUX's `doc/syslinux.txt` and `doc/menu.txt`; they are the same in any case.
+//! Keywords from SYSLINUX's `doc/syslinux.txt` and `doc/menu.txt`; they are the same in any case, and labels are not. What the
+//! documents leave open is as PXELINUX 6.04 does it in QEMU: a label is one word; what stands behind a kernel's or a
+//! label's name are words of its command line; what `DEFAULT` names and is no label is a kernel, without the line in
+//! front of all labels; without `DEFAULT` nothing is booted, unless a program shows a menu.
 
 use std::collections::BTreeSet;
 
@@ -40,6 +43,13 @@ struct Script {
     labels: BTreeSet<String>,
     /// Labels that the menu goes to by itself.
     wanted: Vec<(usize, String)>,
+    /// What `DEFAULT` says, what is booted when nobody answers, and the label that the menu's program begins with.
+    default: Option<(usize, Vec<String>)>,
+    ontimeout: Option<(usize, Vec<String>)>,
+    menu_default: Option<String>,
+    /// Whether a program shows a menu, and whether PXELINUX itself asks.
+    has_program: bool,
+    prompts: bool,
     /// Labels that boot something else than a kernel: the disk, another menu.
     elsewhere: BTreeSet<String>,
     /// The labels of the entries, in order.
@@ -56,17 +66,9 @@ impl Script {
             return;
         }
         match keyword.as_str() {
-            "LABEL" => self.begin(number, rest),
-            "DEFAULT" | "ONTIMEOUT" | "ONERROR" => {
-                let name = rest.split_ascii_whitespace().next().unwrap_or_default();
-                // It may name a file as well: a kernel, or a menu program.
-                if name.to_ascii_lowercase().ends_with(".c32") {
-                    let named = Named { line: number, form: name.to_owned(), role: Role::Program };
-                    self.menu.others.push(named);
-                } else if !name.contains('.') && !name.is_empty() {
-                    self.wanted.push((number, name.to_owned()));
-                }
-            }
+            "LABEL" => self.begin(number, rest.split_ascii_whitespace().next().unwrap_or_default()),
+            "DEFAULT" | "ONTIMEOUT" | "ONERROR" => self.goes_to(number, &keyword, rest),
+            "PROMPT" => self.prompts = rest != "0",
             "TEXT" if rest.eq_ignore_ascii_case("help") => self.in_help = true,
             "MENU" => self.menu_command(number, rest),
             "KERNEL" | "LINUX" => match &mut self.label {
@@ -89,6 +91,7 @@ impl Script {
             }
             "UI" | "COM32" => {
                 self.does_else();
+                self.has_program |= keyword == "UI";
                 let (file, menu) = rest.split_once(|c: char| c.is_ascii_whitespace()).unwrap_or((rest, ""));
                 let role = if keyword == "UI" { Role::Program } else { Role::Next };
                 self.menu.others.push(Named { line: number, form: file.to_owned(), role });
@@ -99,6 +102,23 @@ impl Script {
             }
             _ => {}
         }
+    }
+
+    /// Takes in what is booted by itself: a label, a kernel, or a program that shows a menu.
+    fn goes_to(&mut self, number: usize, keyword: &str, rest: &str) {
+        let words: Vec<String> = rest.split_ascii_whitespace().map(str::to_owned).collect();
+        let Some(name) = words.first().cloned() else { return };
+        if name.to_ascii_lowercase().ends_with(".c32") {
+            self.has_program = true;
+            self.menu.others.push(Named { line: number, form: name, role: Role::Program });
+            return;
+        }
+        match keyword {
+            "DEFAULT" => self.default = Some((number, words)),
+            "ONTIMEOUT" => self.ontimeout = Some((number, words)),
+            _ => {}
+        }
+        self.wanted.push((number, name));
     }
 
     fn begin(&mut self, number: usize, name: &str) {
@@ -130,6 +150,7 @@ impl Script {
         }
         if what.eq_ignore_ascii_case("default") {
             self.wanted.push((number, label.name.clone()));
+            self.menu_default = Some(label.name.clone());
         }
         if what.eq_ignore_ascii_case("label") {
             label.title = Some(title.trim().replace('^', ""));
@@ -168,10 +189,16 @@ impl Script {
             Some(own) => own,
             None => &self.globals,
         };
+        // What stands behind the kernel's name comes first.
+        let (kernel, options) = kernel.split_once(|c: char| c.is_ascii_whitespace()).unwrap_or((&kernel, ""));
+        let kernel = kernel.to_owned();
         let mut words = Vec::new();
+        // INITRD stands behind APPEND's, and the last one counts.
         let mut initrds = label.initrds;
-        for word in append.split_ascii_whitespace() {
+        let is_said = !initrds.is_empty();
+        for word in options.split_ascii_whitespace().chain(append.split_ascii_whitespace()) {
             match word.strip_prefix("initrd=") {
+                Some(_) if is_said => {}
                 Some(names) => initrds = names.split(',').map(|name| (line, name.to_owned())).collect(),
                 None => words.push(word.to_owned()),
             }
@@ -196,22 +223,62 @@ impl Script {
         self.booted.push(label.name);
     }
 
-    fn finish(mut self) -> Menu {
-        self.end();
-        // Of several, the last one counts; without any, a menu begins at the top.
-        let default = self.wanted.last().map(|(_, name)| name.as_str());
-        let place = match default {
-            Some(default) => self.booted.iter().position(|name| name == default),
-            None => Some(0),
+    /// Marks what is booted where nobody chooses.
+    fn choose(&mut self) {
+        let default = match self.ontimeout.take().filter(|_| self.prompts) {
+            Some(ontimeout) => Some(ontimeout),
+            None => self.default.take(),
         };
+        let label = match (&default, &self.menu_default) {
+            (Some((_, words)), _) => words.first().cloned(),
+            (None, Some(label)) if self.has_program => Some(label.clone()),
+            (None, _) => None,
+        };
+        let place = match label.filter(|label| self.labels.contains(label)) {
+            Some(label) => self.booted.iter().position(|name| *name == label),
+            // A menu begins at the top.
+            None if self.has_program => Some(0),
+            None => None,
+        };
+        let Some((line, words)) = default else {
+            if let Some(entry) = place.and_then(|at| self.menu.entries.get_mut(at)) {
+                entry.is_default = true;
+            }
+            return;
+        };
+        let [name, more @ ..] = &words[..] else { return };
         if let Some(entry) = place.and_then(|at| self.menu.entries.get_mut(at)) {
             entry.is_default = true;
+            if !self.has_program {
+                entry.words.extend(more.iter().cloned());
+            }
+        } else if !self.labels.contains(name) && self.menu.continued.is_empty() && !self.has_program {
+            let initrds = more.iter().filter_map(|word| word.strip_prefix("initrd="));
+            let initrds = initrds.flat_map(|names| names.split(','));
+            let named = |form: &str, role| Named { line, form: form.to_owned(), role };
+            let loaded = |name| Loaded {
+                file: named(name, Role::Initrd),
+                inside: None,
+                makes_folders: usize::MAX,
+                called: None,
+            };
+            self.menu.entries.push(Entry {
+                title: name.clone(),
+                line,
+                kernel: named(name, Role::Kernel),
+                initrds: initrds.map(loaded).collect(),
+                words: more.iter().filter(|word| !word.starts_with("initrd=")).cloned().collect(),
+                is_default: true,
+            });
         }
+    }
+
+    fn finish(mut self) -> Menu {
+        self.end();
+        self.choose();
         for (line, name) in self.wanted {
             // It may be in a menu that this one goes on to; and what is no label is a kernel's file.
-            if !self.labels.contains(&name) && self.menu.continued.is_empty() {
-                self.menu.problem(line, format!("there is no label {name}"));
-            } else if self.elsewhere.contains(&name) && !self.menu.entries.is_empty() {
+            if self.elsewhere.contains(&name) && !self.menu.entries.is_empty() {
                 self.menu.guess(line, format!("it goes to {name} by itself, which boots no Linux"));
             }
         }
@@ -244,12 +311,13 @@ mod tests {
     }
 
     #[test]
-    fn a_label_without_a_kernel_is_one_and_a_default_that_is_not_there_is_named() {
-        let menu = parse("DEFAULT live\nLABEL gentoo\nKERNAL k\nLABEL disk\nLOCALBOOT 0\n", &Handed::new());
-        let lines: Vec<_> = menu.problems.iter().map(|problem| problem.line).collect();
-        assert_eq!(lines, [1], "{menu:?}");
+    fn a_label_without_a_kernel_is_one_and_so_is_a_default_that_is_no_label() {
+        let menu = parse("DEFAULT live x\nLABEL gentoo\nKERNAL k\nLABEL disk\nLOCALBOOT 0\n", &Handed::new());
+        assert!(menu.problems.is_empty(), "{menu:?}");
+        let default = menu.entries.iter().find(|entry| entry.is_default).unwrap();
+        assert_eq!((default.kernel.form.as_str(), &default.words[..]), ("live", &["x".to_owned()][..]));
         // A label without a kernel boots the file of its own name.
-        assert_eq!((menu.entries.len(), menu.entries[0].kernel.form.as_str()), (1, "gentoo"));
+        assert_eq!((menu.entries.len(), menu.entries[0].kernel.form.as_str()), (2, "gentoo"));
     }
 
     #[test]
