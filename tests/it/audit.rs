@@ -863,14 +863,14 @@ const DAMAGES: &[Damage] = &[
         },
         "initr is not a command of iPXE that is known here",
     ),
-    damage(
+    warning(
         "references",
         "a menu's default is a label that is not there",
         |set| {
             let text = String::from_utf8(set.read(MENU)).unwrap();
             set.write(MENU, format!("DEFAULT live\n{text}"));
         },
-        "names the kernel live, which is not there",
+        "there is no label live: the menu begins with another one",
     ),
     damage(
         "references",

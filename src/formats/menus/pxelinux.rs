@@ -247,12 +247,16 @@ impl Script {
             return;
         };
         let [name, more @ ..] = &words[..] else { return };
+        let is_elsewhere = self.labels.contains(name) || !self.menu.continued.is_empty();
+        if self.has_program && !is_elsewhere {
+            self.menu.guess(line, format!("there is no label {name}: the menu begins with another one"));
+        }
         if let Some(entry) = place.and_then(|at| self.menu.entries.get_mut(at)) {
             entry.is_default = true;
             if !self.has_program {
                 entry.words.extend(more.iter().cloned());
             }
-        } else if !self.labels.contains(name) && self.menu.continued.is_empty() && !self.has_program {
+        } else if !is_elsewhere && !self.has_program {
             let initrds = more.iter().filter_map(|word| word.strip_prefix("initrd="));
             let initrds = initrds.flat_map(|names| names.split(','));
             let named = |form: &str, role| Named { line, form: form.to_owned(), role };
