@@ -7,6 +7,7 @@ pub mod fat;
 pub mod initramfs;
 pub mod iso9660;
 pub mod kernel;
+mod little;
 pub mod menus;
 pub mod partitions;
 pub mod program;

@@ -92,9 +92,12 @@ pub struct NamedKernel {
 
 /// Tells whether a text can stand in file names, menus and scripts as it is.
 pub fn is_plain_name(text: &str) -> bool {
-    !text.is_empty()
-        && !text.starts_with(['.', '-'])
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-+".contains(&byte))
+    !text.is_empty() && !text.starts_with(['.', '-']) && text.chars().all(is_plain)
+}
+
+/// Tells whether a character can stand in such a name.
+pub fn is_plain(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "._-+".contains(c)
 }
 
 impl Image {

@@ -1,13 +1,11 @@
 //! Tells what a file is.
 
-use std::io::Read;
-
 use super::facts::{Kind, Loader, Part};
 use super::place::Place;
 use crate::formats::checksums::{is_named_like_checksums, is_signature};
 use crate::formats::compression::Compression;
 use crate::formats::menus::{self, Handed, IsThere, Menu};
-use crate::formats::{kernel, squashfs};
+use crate::formats::{initramfs, kernel, squashfs};
 
 /// How much of a file is looked at: a first block of zstd has up to 128 KiB.
 pub(super) const HEAD: usize = 256 << 10;
@@ -57,17 +55,10 @@ pub(super) fn is_memtest(name: &str) -> bool {
 pub(super) fn is_initramfs(name: &str, head: &[u8]) -> bool {
     let start = head.iter().position(|byte| *byte != 0).unwrap_or(head.len());
     let head = &head[start..];
-    if head.starts_with(b"07070") {
-        return true;
-    }
-    let Some(compression) = Compression::detect(head) else { return false };
-    let Ok(decoder) = compression.decoder(head) else { return true };
-    let mut magic = Vec::new();
-    match decoder.take(5).read_to_end(&mut magic) {
-        Ok(_) => magic == *b"07070",
-        // Blocks may be larger than what was read of it: then the name has to tell it from a tar.
-        Err(_) => magic.is_empty() && !name.contains(".tar") && !name.ends_with(".CONTENTS.gz"),
-    }
+    let is_no_tar = || !name.contains(".tar") && !name.ends_with(".CONTENTS.gz");
+    // What nothing here unpacks, and what is in larger blocks than were read of it, counts by its name.
+    initramfs::begins(head)
+        .unwrap_or_else(|| Compression::detect(head) == Some(Compression::Lzo) || is_no_tar())
 }
 
 /// Tells for which boot loader a file is a menu.

@@ -19,6 +19,9 @@ pub use self::programs::Program;
 use self::programs::Programs;
 use super::compression::{Compression, kernels_refusal};
 
+/// What every header of an archive begins with.
+const MAGIC: &[u8] = b"07070";
+
 /// Entries that are looked at before the file counts as hostile.
 const MAX_ENTRIES: usize = 1_000_000;
 
@@ -152,6 +155,25 @@ pub struct Entry<'a> {
 /// Sees every entry and may read its content.
 pub type Visitor<'v> = dyn FnMut(Entry<'_>, &mut dyn Read) -> io::Result<()> + 'v;
 
+/// Tells whether a file begins with a cpio archive, bare or compressed, by its first bytes; nothing where they are too few to tell, or
+/// nothing here unpacks them.
+pub fn begins(head: &[u8]) -> Option<bool> {
+    if head.starts_with(MAGIC) {
+        return Some(true);
+    }
+    let Some(compression) = Compression::detect(head) else { return Some(false) };
+    let mut magic = Vec::new();
+    match compression
+        .decoder(head)
+        .and_then(|decoder| decoder.take(MAGIC.len() as u64).read_to_end(&mut magic))
+    {
+        Ok(_) => Some(magic == MAGIC),
+        // Blocks may be larger than what was read of it.
+        Err(_) if magic.is_empty() => None,
+        Err(_) => Some(false),
+    }
+}
+
 /// Reads a whole initramfs.
 ///
 /// # Errors
@@ -185,7 +207,7 @@ pub fn read_with(input: impl Read, visit: &mut Visitor<'_>) -> io::Result<Initra
         if start.is_empty() {
             break;
         }
-        if start.starts_with(b"07070") {
+        if start.starts_with(MAGIC) {
             if !offset.is_multiple_of(4) {
                 return Err(io::Error::other(format!(
                     "at byte {offset}: an archive must start on a multiple of four, or the kernel stops before it"

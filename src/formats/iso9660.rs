@@ -15,6 +15,7 @@ use cache::name::{FileName, RelPath, follow};
 
 pub use self::eltorito::{BootImage, Platform};
 use self::volume::{FIRST_DESCRIPTOR, MAX_DESCRIPTORS, SECTOR};
+use super::little;
 use super::{ReadAt, Window};
 
 /// Entries and folder bytes that are read before the image counts as hostile.
@@ -320,10 +321,7 @@ impl Iso {
     /// Reads a directory record; `None` for a folder that Rock Ridge moved elsewhere.
     fn record(&self, bytes: &[u8]) -> Result<Option<Record>, IsoError> {
         let short = || self.damaged("a directory record is cut off");
-        let word = |at: usize| {
-            let word = bytes.get(at..at + 4).and_then(|word| word.try_into().ok()).map(u32::from_le_bytes);
-            word.map(u64::from).ok_or_else(short)
-        };
+        let word = |at: usize| little::word(bytes, at).map(u64::from).ok_or_else(short);
         let (start, length) = (word(2)? * SECTOR, word(10)?);
         let flags = *bytes.get(25).ok_or_else(short)?;
         let name_length = usize::from(*bytes.get(32).ok_or_else(short)?);
@@ -364,10 +362,7 @@ impl Iso {
                     [b'S', b'L'] => found.link.add(content),
                     [b'R', b'E'] => found.relocated = true,
                     [b'C', b'E'] => {
-                        let word = |at: usize| {
-                            let bytes = content.get(at..at + 4)?.try_into().ok()?;
-                            Some(u64::from(u32::from_le_bytes(bytes)))
-                        };
+                        let word = |at: usize| little::word(content, at).map(u64::from);
                         next = (|| Some((word(0)? * SECTOR + word(8)?, word(16)?)))();
                     }
                     [b'S', b'T'] => break,

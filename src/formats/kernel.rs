@@ -10,6 +10,7 @@ use std::io::{self, Read};
 use memchr::memmem;
 
 use super::compression::Compression;
+use super::little::{half, word};
 use super::program::{self, Pe, Section};
 use crate::arch::Arch;
 
@@ -104,12 +105,11 @@ pub fn detect(head: &[u8]) -> Option<Kernel> {
         });
     }
     if head.get(4..8) == Some(b"zimg") && head.starts_with(b"MZ") {
-        let word = |at: usize| Some(u64::from(u32::from_le_bytes(head.get(at..at + 4)?.try_into().ok()?)));
         let name = head.get(24..56)?.split(|byte| *byte == 0).next()?;
         let named = |compression: &Compression| compression.name().as_bytes() == name;
         let compression = Compression::ALL.into_iter().find(named);
         let archs = program::pe(head).and_then(|pe| pe.arch).into_iter().collect();
-        let (offset, length) = (word(8)?, word(12)?);
+        let (offset, length) = (u64::from(word(head, 8)?), u64::from(word(head, 12)?));
         let format = Format::Zboot(offset, compression);
         return Some(Kernel { format, archs, release: None, least_size: offset + length, is_cut: false });
     }
@@ -134,22 +134,21 @@ pub fn detect_named(head: &[u8]) -> Option<Kernel> {
 }
 
 fn x86(head: &[u8]) -> Option<Kernel> {
-    let word = |at: usize| Some(u16::from_le_bytes(head.get(at..at + 2)?.try_into().ok()?));
-    let place = word(X86_VERSION)?;
+    let place = half(head, X86_VERSION)?;
     let text = (place != 0).then(|| head.get(usize::from(place) + X86_VERSION_BASE..)).flatten();
     let release = text.and_then(|text| {
         let end = text.iter().position(|b| *b == 0 || *b == b' ')?;
         String::from_utf8(text[..end].to_vec()).ok().filter(|release| !release.is_empty())
     });
-    let archs = match word(X86_FLAGS) {
-        _ if word(X86_PROTOCOL)? < X86_FLAGS_SINCE => vec![Arch::Amd64, Arch::X86],
+    let archs = match half(head, X86_FLAGS) {
+        _ if half(head, X86_PROTOCOL)? < X86_FLAGS_SINCE => vec![Arch::Amd64, Arch::X86],
         Some(flags) if flags & 1 != 0 => vec![Arch::Amd64],
         _ => vec![Arch::X86],
     };
     let setup = u64::from(*head.get(X86_SETUP_SECTORS)?);
     // Zero stands for four, for boot loaders of the nineties.
     let setup = 512 * (1 + if setup == 0 { 4 } else { setup });
-    let paragraphs = u32::from_le_bytes(head.get(X86_PARAGRAPHS..X86_PARAGRAPHS + 4)?.try_into().ok()?);
+    let paragraphs = word(head, X86_PARAGRAPHS)?;
     let least_size = setup + 16 * u64::from(paragraphs);
     Some(Kernel { format: Format::BzImage, archs, release, least_size, is_cut: false })
 }
@@ -174,13 +173,9 @@ fn image_size(head: &[u8]) -> u64 {
     if let Some(pe) = program::pe(head) {
         return end_of(&pe.sections);
     }
-    let word = |at: usize| {
-        let bytes = head.get(at..at + 4)?.try_into().ok()?;
-        Some(u64::from(u32::from_le_bytes(bytes)))
-    };
-    let arm = || word(ARM_MAGIC + 8)?.checked_sub(word(ARM_MAGIC + 4)?);
+    let arm = || word(head, ARM_MAGIC + 8)?.checked_sub(word(head, ARM_MAGIC + 4)?);
     let is_arm = head.get(ARM_MAGIC..ARM_MAGIC + 4) == Some(&ARM);
-    if is_arm { arm().unwrap_or(0) } else { 0 }
+    if is_arm { arm().unwrap_or(0).into() } else { 0 }
 }
 
 /// Returns for which architecture an Image is that is not compressed.

@@ -61,6 +61,13 @@ pub struct Loaded {
     pub called: Option<String>,
 }
 
+impl Loaded {
+    /// A file that is an initrd by itself.
+    fn initrd(file: Named) -> Self {
+        Self { file, inside: None, makes_folders: usize::MAX, called: None }
+    }
+}
+
 /// One thing that can be booted.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Entry {

@@ -5,6 +5,8 @@
 use std::collections::BTreeSet;
 use std::io;
 
+use super::little::{long, word};
+
 /// Bytes of a sector.
 const SECTOR: u64 = 512;
 
@@ -39,7 +41,7 @@ pub fn efi_system(mut read: impl FnMut(&mut [u8], u64) -> io::Result<()>) -> io:
     }
     for entry in sector[ENTRIES..MARK].chunks_exact(ENTRY) {
         if entry[KIND] == ESP {
-            found.insert(SECTOR * u64::from(word(entry, FIRST)));
+            found.insert(SECTOR * u64::from(word(entry, FIRST).unwrap_or_default()));
         }
     }
     let mut header = [0; SECTOR as usize];
@@ -47,7 +49,10 @@ pub fn efi_system(mut read: impl FnMut(&mut [u8], u64) -> io::Result<()>) -> io:
     if !header.starts_with(b"EFI PART") {
         return Ok(found);
     }
-    let (at, number, length) = (long(&header, 72), word(&header, 80), word(&header, 84));
+    let (Some(at), Some(number), Some(length)) = (long(&header, 72), word(&header, 80), word(&header, 84))
+    else {
+        return Ok(found);
+    };
     if number > MAX_ENTRIES || !(128..=MAX_ENTRY).contains(&length) {
         return Ok(found);
     }
@@ -55,18 +60,10 @@ pub fn efi_system(mut read: impl FnMut(&mut [u8], u64) -> io::Result<()>) -> io:
     read(&mut entries, at.saturating_mul(SECTOR))?;
     for entry in entries.chunks_exact(length as usize) {
         if entry.starts_with(&ESP_GUID) {
-            found.insert(long(entry, 32).saturating_mul(SECTOR));
+            found.insert(long(entry, 32).unwrap_or_default().saturating_mul(SECTOR));
         }
     }
     Ok(found)
-}
-
-fn word(bytes: &[u8], at: usize) -> u32 {
-    bytes.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_le_bytes)
-}
-
-fn long(bytes: &[u8], at: usize) -> u64 {
-    u64::from(word(bytes, at)) | u64::from(word(bytes, at + 4)) << 32
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use crate::arch::{Arch, one_of};
 use crate::boot::{BootEntry, Kernels};
 use crate::config::{Fields, SpecError};
 use crate::formats::initramfs::{Family, Initramfs};
-use crate::image::{Image, NamedKernel, is_plain_name};
+use crate::image::{Image, NamedKernel, is_plain, is_plain_name};
 
 /// Reads the input `facts` of a node.
 pub(super) fn decode(job: &Job<'_>) -> Result<Kernels, StepError> {
@@ -269,7 +269,6 @@ fn lengthen(kernels: &[Pair<'_>], labels: &mut [String], longer: impl Fn(&Pair<'
 
 /// Returns a name that menus can have: what they cannot becomes a hyphen.
 fn plain(name: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-+".contains(c);
     let plain: String = name.chars().map(|c| if is_plain(c) { c } else { '-' }).collect();
     let plain = plain.trim_start_matches(['.', '-']);
     if plain.is_empty() { "linux".to_owned() } else { plain.to_owned() }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::boot::{is_kernel_by_name, is_memtest, is_menu};
 use super::exclude::Excluded;
 use super::kind::{Inputs, Kind, Made, folder};
-use crate::audit::iso_menus;
+use crate::audit::{EntryFacts, MenuFacts, iso_menus};
 use crate::config::{Fields, SpecError};
 use crate::formats::compression::Compression;
 use crate::formats::iso9660::{Iso, IsoError, IsoFile};
@@ -252,10 +252,11 @@ impl Step for Import {
         } else {
             let path = &job.resolved.paths["iso"];
             let iso = Iso::open(path).map_err(iso_error)?;
+            let menus = iso_menus(&iso);
             if boot.is_none() {
-                boot = Some(iso_boot_files(job, &iso)?);
+                boot = Some(iso_boot_files(job, &iso, &menus)?);
             }
-            let squashfs = find_squashfs(&iso, path)?;
+            let squashfs = find_squashfs(&iso, &menus, path)?;
             let blob = copy_out(job, &iso, squashfs, "copying the squashfs")?;
             // What was hashed must be what was read.
             if job.objects.file_digest(path)?.to_string() != job.resolved.sources["iso"] {
@@ -384,11 +385,15 @@ fn copy_out(job: &Job<'_>, iso: &Iso, file: &IsoFile, doing: &str) -> Result<Blo
     }
 }
 
+fn linux_entries(menus: &[MenuFacts]) -> impl Iterator<Item = &EntryFacts> {
+    menus.iter().flat_map(|menu| &menu.entries).filter(|entry| !entry.is_memtest)
+}
+
 /// Copies out of an ISO what is needed to boot it: kernels and what lies beside them, what its menus name, and the menus.
-fn iso_boot_files(job: &Job<'_>, iso: &Iso) -> Result<Vec<(String, Blob)>, StepError> {
+fn iso_boot_files(job: &Job<'_>, iso: &Iso, menus: &[MenuFacts]) -> Result<Vec<(String, Blob)>, StepError> {
     let mut folders: BTreeSet<Option<RelPath>> = BTreeSet::new();
     let mut wanted: BTreeSet<RelPath> = BTreeSet::new();
-    for entry in iso_menus(iso).iter().flat_map(|menu| &menu.entries).filter(|entry| !entry.is_memtest) {
+    for entry in linux_entries(menus) {
         let initrds = entry.initrds.iter().filter_map(|loaded| loaded.part.as_ref());
         wanted.extend(entry.kernel.iter().chain(initrds).filter_map(|name| iso.resolve(name)));
     }
@@ -434,10 +439,8 @@ fn is_squashfs(iso: &Iso, file: &IsoFile) -> Result<bool, StepError> {
 
 /// Returns the squashfs of an ISO: the one that its menu boots by itself, else at one of the places that live media have it at,
 /// else the largest one.
-fn find_squashfs<'i>(iso: &'i Iso, path: &Path) -> Result<&'i IsoFile, StepError> {
-    let menus = iso_menus(iso);
-    let entries = || menus.iter().flat_map(|menu| &menu.entries).filter(|entry| !entry.is_memtest);
-    let first = entries().find(|entry| entry.is_default).or_else(|| entries().next());
+fn find_squashfs<'i>(iso: &'i Iso, menus: &[MenuFacts], path: &Path) -> Result<&'i IsoFile, StepError> {
+    let first = linux_entries(menus).find(|entry| entry.is_default).or_else(|| linux_entries(menus).next());
     let named = first.and_then(|entry| named_squashfs(&entry.words));
     let usual = SQUASHFS_PATHS.iter().map(|path| (*path).to_owned());
     let mut files: Vec<&IsoFile> =

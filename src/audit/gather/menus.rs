@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::super::checks::is_image;
-use super::super::facts::{EntryFacts, Kind, MenuFacts, Part};
+use super::super::facts::{EntryFacts, Kind, Part};
 use super::super::loaders;
 use super::super::set::{Set, SetError, names_in_set};
 use super::super::sniff::{HEAD, first_look};
 use super::Gatherer;
-use super::reading::{Finder, Reading, read};
+use super::reading::{Finder, Reading};
 use crate::formats::kernel;
 use crate::formats::menus::Role;
 
@@ -46,20 +46,10 @@ impl Gatherer<'_> {
                 }
             };
             part.kind = Kind::Menu;
-            let mut whole: Option<MenuFacts> = None;
-            for context in contexts {
-                let mut finder = InSet { set: &mut *set, failure: None };
-                let (menu, goes_on) = read(&name, &text, &context, false, &mut finder);
-                if let Some(error) = finder.failure {
-                    return Err(error);
-                }
-                for (next, handed) in goes_on {
-                    reading.go_on(next, &context, handed);
-                }
-                match &mut whole {
-                    Some(whole) => whole.join(menu),
-                    None => whole = Some(menu),
-                }
+            let mut finder = InSet { set: &mut *set, failure: None };
+            let whole = reading.read(&name, &text, &contexts, false, &mut finder);
+            if let Some(error) = finder.failure {
+                return Err(error);
             }
             let Some(menu) = whole else { continue };
             roles.extend(menu.entries.iter().flat_map(roles_of));

@@ -148,8 +148,34 @@ impl Reading {
         self.contexts.get(name).map_or(&[], Vec::as_slice)
     }
 
+    /// Reads a menu with each of its contexts; those that it goes on to are read as well.
+    pub(super) fn read(
+        &mut self,
+        name: &str,
+        text: &str,
+        contexts: &[Context],
+        on_iso: bool,
+        finder: &mut dyn Finder,
+    ) -> Option<MenuFacts> {
+        let mut whole: Option<MenuFacts> = None;
+        for context in contexts {
+            let (mut facts, goes_on) = read(name, text, context, on_iso, finder);
+            if on_iso {
+                say_if_dead(&mut facts, goes_on.is_empty());
+            }
+            for (next, handed) in goes_on {
+                self.go_on(next, context, handed);
+            }
+            match &mut whole {
+                Some(whole) => whole.join(facts),
+                None => whole = Some(facts),
+            }
+        }
+        whole
+    }
+
     /// Has a file read as a menu that another one goes on to.
-    pub(super) fn go_on(&mut self, name: String, from: &Context, handed: Handed) {
+    fn go_on(&mut self, name: String, from: &Context, handed: Handed) {
         let context = from.goes_on(&name, handed);
         let known = self.contexts.entry(name.clone()).or_default();
         if known.len() < MAX_CONTEXTS && !known.contains(&context) {
@@ -160,7 +186,7 @@ impl Reading {
 }
 
 /// Reads a menu and finds the files it names; returns those menus too that it goes on to, and what it hands to them.
-pub(super) fn read(
+fn read(
     file: &str,
     text: &str,
     context: &Context,
@@ -299,19 +325,9 @@ pub(super) fn menus_of(source: &mut dyn Source, names: Vec<String>) -> Vec<MenuF
             given => given.to_vec(),
         };
         let Some(text) = source.text(&name) else { continue };
-        let mut whole: Option<MenuFacts> = None;
-        for context in contexts.iter().filter(|context| context.takes(text.as_bytes())) {
-            let finder: &mut dyn Finder = source;
-            let (mut facts, goes_on) = read(&name, &text, context, true, finder);
-            say_if_dead(&mut facts, goes_on.is_empty());
-            for (next, handed) in goes_on {
-                reading.go_on(next, context, handed);
-            }
-            match &mut whole {
-                Some(whole) => whole.join(facts),
-                None => whole = Some(facts),
-            }
-        }
+        let contexts: Vec<Context> =
+            contexts.into_iter().filter(|context| context.takes(text.as_bytes())).collect();
+        let whole = reading.read(&name, &text, &contexts, true, source);
         let Some(facts) = whole else { continue };
         menus.retain(|known| known.file != facts.file);
         if !facts.entries.is_empty() || !facts.searched.is_empty() || is_main(&facts) {

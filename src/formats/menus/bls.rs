@@ -19,12 +19,9 @@ pub fn parse(text: &str, handed: &Handed) -> Menu {
             "title" => value.clone_into(&mut title),
             "linux" => kernel = Some(named(Role::Kernel, value)),
             // GRUB takes several on one line.
-            "initrd" => initrds.extend(value.split_whitespace().map(|path| Loaded {
-                file: named(Role::Initrd, path),
-                inside: None,
-                makes_folders: usize::MAX,
-                called: None,
-            })),
+            "initrd" => {
+                initrds.extend(value.split_whitespace().map(|path| Loaded::initrd(named(Role::Initrd, path))))
+            }
             "options" => words.extend(value.split_whitespace().flat_map(|word| expanded(word, handed))),
             "efi" | "uki" | "devicetree" | "devicetree-overlay" => menu.others.push(named(Role::Next, value)),
             _ => {}

@@ -191,35 +191,15 @@ impl Script {
         };
         // What stands behind the kernel's name comes first.
         let (kernel, options) = kernel.split_once(|c: char| c.is_ascii_whitespace()).unwrap_or((&kernel, ""));
-        let kernel = kernel.to_owned();
-        let mut words = Vec::new();
+        let words = options.split_ascii_whitespace().chain(append.split_ascii_whitespace());
+        let mut entry = entry(line, kernel, words);
+        entry.title = label.title.unwrap_or_else(|| label.name.clone());
         // INITRD stands behind APPEND's, and the last one counts.
-        let mut initrds = label.initrds;
-        let is_said = !initrds.is_empty();
-        for word in options.split_ascii_whitespace().chain(append.split_ascii_whitespace()) {
-            match word.strip_prefix("initrd=") {
-                Some(_) if is_said => {}
-                Some(names) => initrds = names.split(',').map(|name| (line, name.to_owned())).collect(),
-                None => words.push(word.to_owned()),
-            }
+        if !label.initrds.is_empty() {
+            let named = |(line, form)| Named { line, form, role: Role::Initrd };
+            entry.initrds = label.initrds.into_iter().map(named).map(Loaded::initrd).collect();
         }
-        let named = |(line, name): (usize, String), role| Named { line, form: name, role };
-        self.menu.entries.push(Entry {
-            title: label.title.unwrap_or_else(|| label.name.clone()),
-            line,
-            kernel: named((line, kernel), Role::Kernel),
-            initrds: initrds
-                .into_iter()
-                .map(|initrd| Loaded {
-                    file: named(initrd, Role::Initrd),
-                    inside: None,
-                    makes_folders: usize::MAX,
-                    called: None,
-                })
-                .collect(),
-            words,
-            is_default: false,
-        });
+        self.menu.entries.push(entry);
         self.booted.push(label.name);
     }
 
@@ -257,23 +237,8 @@ impl Script {
                 entry.words.extend(more.iter().cloned());
             }
         } else if !is_elsewhere && !self.has_program {
-            let initrds = more.iter().filter_map(|word| word.strip_prefix("initrd="));
-            let initrds = initrds.flat_map(|names| names.split(','));
-            let named = |form: &str, role| Named { line, form: form.to_owned(), role };
-            let loaded = |name| Loaded {
-                file: named(name, Role::Initrd),
-                inside: None,
-                makes_folders: usize::MAX,
-                called: None,
-            };
-            self.menu.entries.push(Entry {
-                title: name.clone(),
-                line,
-                kernel: named(name, Role::Kernel),
-                initrds: initrds.map(loaded).collect(),
-                words: more.iter().filter(|word| !word.starts_with("initrd=")).cloned().collect(),
-                is_default: true,
-            });
+            let entry = entry(line, name, more.iter().map(String::as_str));
+            self.menu.entries.push(Entry { is_default: true, ..entry });
         }
     }
 
@@ -287,6 +252,21 @@ impl Script {
             }
         }
         self.menu
+    }
+}
+
+/// Returns what a kernel is booted with by the words of its line; of several `initrd=` the last one counts. Its title is its name.
+fn entry<'w>(line: usize, kernel: &str, words: impl Iterator<Item = &'w str>) -> Entry {
+    let named = |form: &str, role| Named { line, form: form.to_owned(), role };
+    let (initrds, words): (Vec<&str>, Vec<&str>) = words.partition(|word| word.starts_with("initrd="));
+    let names = initrds.last().into_iter().flat_map(|word| word["initrd=".len()..].split(','));
+    Entry {
+        title: kernel.to_owned(),
+        line,
+        kernel: named(kernel, Role::Kernel),
+        initrds: names.map(|name| Loaded::initrd(named(name, Role::Initrd))).collect(),
+        words: words.into_iter().map(str::to_owned).collect(),
+        is_default: false,
     }
 }
 

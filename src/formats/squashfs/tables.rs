@@ -5,6 +5,7 @@
 use std::io::{self, Read};
 
 use super::superblock::{NO_TABLE, SUPERBLOCK, u16_at, u32_at, u64_at};
+use crate::formats::little::{half, long, word};
 
 /// Tables longer than this are not looked at: those of an image with a million files have a tenth.
 const MAX_TABLES: u64 = 512 << 20;
@@ -105,11 +106,9 @@ impl Image<'_> {
         let xattrs = u64_at(bytes, 56);
         if xattrs != NO_TABLE {
             // In front of its list stand where what it is about begins, and how many entries there are.
-            let (begin, number) = match (self.word(xattrs), self.at(xattrs + 8, 4)) {
-                (Some(begin), Some(number)) => {
-                    (begin, u32::from_le_bytes([number[0], number[1], number[2], number[3]]))
-                }
-                _ => return Err(format!("its xattr table is damaged at byte {xattrs}")),
+            let number = self.at(xattrs + 8, 4).and_then(|bytes| word(bytes, 0));
+            let (Some(begin), Some(number)) = (self.word(xattrs), number) else {
+                return Err(format!("its xattr table is damaged at byte {xattrs}"));
             };
             self.lookup("xattr", xattrs + 16, u64::from(number) * 16)?;
             self.first_of_lookups = self.first_of_lookups.min(begin.max(directories));
@@ -167,7 +166,7 @@ impl Image<'_> {
         if self.block.is_empty() {
             return Ok(());
         }
-        let kind = self.block.get(at..at + 2).map(|kind| u16::from_le_bytes([kind[0], kind[1]]));
+        let kind = half(&self.block, at);
         match kind.is_some_and(|kind| FOLDERS.contains(&kind)) {
             true => Ok(()),
             false => Err("its top folder is none".to_owned()),
@@ -180,13 +179,12 @@ impl Image<'_> {
     }
 
     fn word(&self, place: u64) -> Option<u64> {
-        Some(u64::from_le_bytes(self.at(place, 8)?.try_into().ok()?))
+        long(self.at(place, 8)?, 0)
     }
 
     /// Unpacks the block of metadata at a place; returns where it ends. In front of it stands its length, with a bit for "not packed".
     fn unpack(&mut self, place: u64) -> Result<u64, String> {
-        let header = self.at(place, 2).ok_or("it lies beyond the end")?;
-        let header = u16::from_le_bytes([header[0], header[1]]);
+        let header = self.at(place, 2).and_then(|bytes| half(bytes, 0)).ok_or("it lies beyond the end")?;
         let length = usize::from(header & !STORED);
         if length == 0 || length > METADATA {
             return Err(format!("a block of {length} bytes"));
@@ -214,29 +212,26 @@ fn count_inodes(table: &[u8], block_size: u64) -> Result<usize, usize> {
 
 /// Returns the length of the inode that bytes begin with.
 fn inode(bytes: &[u8], block_size: u64) -> Option<usize> {
-    let word = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
-    let half = |at: usize| Some(u16::from_le_bytes(bytes.get(at..at + 2)?.try_into().ok()?));
-    let long = |at: usize| Some(u64::from(word(at)?) | u64::from(word(at + 4)?) << 32);
     // The end of a file may be in a fragment.
     let blocks = |size: u64, fragment: u32| match fragment {
         u32::MAX => size.div_ceil(block_size),
         _ => size / block_size,
     };
-    let length = match half(0)? {
+    let length = match half(bytes, 0)? {
         1 => 32,
-        2 => 32 + 4 * blocks(word(28)?.into(), word(20)?),
-        3 => 24 + u64::from(word(20)?),
+        2 => 32 + 4 * blocks(word(bytes, 28)?.into(), word(bytes, 20)?),
+        3 => 24 + u64::from(word(bytes, 20)?),
         4 | 5 => 24,
         6 | 7 => 20,
         8 => {
             let mut at = 40;
-            for _ in 0..half(32)? {
-                at += 12 + word(at + 8)? as usize + 1;
+            for _ in 0..half(bytes, 32)? {
+                at += 12 + word(bytes, at + 8)? as usize + 1;
             }
             at as u64
         }
-        9 => 56 + 4 * blocks(long(24)?, word(44)?),
-        10 => 28 + u64::from(word(20)?),
+        9 => 56 + 4 * blocks(long(bytes, 24)?, word(bytes, 44)?),
+        10 => 28 + u64::from(word(bytes, 20)?),
         11 | 12 => 28,
         13 | 14 => 24,
         _ => return None,

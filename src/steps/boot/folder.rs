@@ -9,7 +9,7 @@ use cache::{Blob, Objects, RootTree};
 use graph::StepError;
 
 use crate::audit::{MenuFacts, folder_menus, may_be_menu};
-use crate::formats::compression::Compression;
+use crate::formats::initramfs;
 use crate::formats::kernel::{self, Format, Kernel};
 use crate::formats::program;
 
@@ -83,7 +83,7 @@ impl<'a> Folder<'a> {
             let is_named = is_kernel_by_name(path, |name| boot.tree.inode(name).is_some());
             if let Some(found) = folder.kernel(&candidate, &head, is_named)? {
                 folder.images.push(Image { file: candidate, kernel: found });
-            } else if is_initrd(path, &head) {
+            } else if initramfs::begins(&head).unwrap_or_else(|| !is_text_like(path)) {
                 folder.initrds.push(candidate);
             } else {
                 others.push(candidate);
@@ -140,20 +140,6 @@ pub(in crate::steps) fn is_memtest(path: &RelPath) -> bool {
 /// Tells whether a file is a kernel by catalyst's layout, whatever its architecture: `LABEL`, with `LABEL.igz` beside it.
 pub(in crate::steps) fn is_kernel_by_name(path: &RelPath, exists: impl Fn(&RelPath) -> bool) -> bool {
     RelPath::new(&[path.as_bytes(), b".igz"].concat()).is_ok_and(|initrd| exists(&initrd))
-}
-
-/// Tells whether a file begins with a cpio archive, bare or compressed; one whose first block is too long to tell counts by its
-/// name.
-fn is_initrd(path: &RelPath, head: &[u8]) -> bool {
-    if head.starts_with(b"07070") {
-        return true;
-    }
-    let Some(compression) = Compression::detect(head) else { return false };
-    let mut magic = Vec::new();
-    match compression.decoder(head).and_then(|decoder| decoder.take(5).read_to_end(&mut magic)) {
-        Ok(_) => magic == *b"07070",
-        Err(_) => magic.is_empty() && !is_text_like(path),
-    }
 }
 
 /// Tells of compressed files whether their names are those of what lies in boot folders and is no initrd.

@@ -55,8 +55,8 @@ pub(super) struct State<'a, 't> {
     pub(super) is_asking: bool,
     /// The entry that is being run: its title, and whether it is the one by default.
     pub(super) chosen: Option<(String, bool)>,
-    /// The blocks of entries and submenus.
-    pub(super) blocks: Vec<&'a [Statement]>,
+    /// The blocks of entries and submenus, by where they are.
+    pub(super) blocks: BTreeMap<usize, &'a [Statement]>,
     /// How often each variable is asked for: what nobody asks for parts no ways.
     pub(super) references: BTreeMap<&'a str, usize>,
     /// Whether another menu may ask for any variable.
@@ -74,7 +74,7 @@ impl<'a, 't> State<'a, 't> {
             has_others: false,
             is_asking: false,
             chosen: None,
-            blocks: Vec::new(),
+            blocks: BTreeMap::new(),
             references: BTreeMap::new(),
             goes_on: false,
             known: BTreeMap::new(),
@@ -135,11 +135,8 @@ impl<'a, 't> State<'a, 't> {
         block: &'a [Statement],
         is_submenu: bool,
     ) {
-        let place = self.blocks.iter().rposition(|known| std::ptr::eq(*known, block) && !block.is_empty());
-        let place = place.unwrap_or_else(|| {
-            self.blocks.push(block);
-            self.blocks.len() - 1
-        });
+        let place = block.as_ptr().addr();
+        self.blocks.insert(place, block);
         if way.choices.len() < MAX_ENTRIES {
             way.choices.push(Choice::of(line, args, place, is_submenu));
         }

@@ -12,7 +12,7 @@ pub(super) struct Choice {
     id: Option<String>,
     /// What else stands behind the title.
     pub(super) args: Vec<String>,
-    /// The number of the block that is run.
+    /// Which block is run.
     pub(super) block: usize,
     pub(super) is_submenu: bool,
 }

@@ -112,7 +112,7 @@ impl<'a, 't> Runner<'a, 't> {
 
     /// Runs an entry; tells whether it boots something. `inside` is there for the one by default: what it names in a submenu.
     fn choose(&mut self, choice: &Choice, mut variables: Variables, inside: Option<Option<&str>>) -> bool {
-        let Some(block) = self.state.blocks.get(choice.block).copied() else { return true };
+        let Some(block) = self.state.blocks.get(&choice.block).copied() else { return true };
         for (number, arg) in std::iter::once(&choice.title).chain(&choice.args).enumerate() {
             variables.set(&(number + 1).to_string(), arg);
         }
