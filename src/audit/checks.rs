@@ -1,5 +1,6 @@
 //! The checks: each looks at the facts and says what it found.
 
+mod address;
 mod arch;
 mod initrds;
 mod iso;

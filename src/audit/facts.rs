@@ -308,6 +308,11 @@ impl IsoFacts {
         self.parts.values().filter(move |part| part.kind == kind)
     }
 
+    /// Returns the digest of the whole ISO, where it was wanted.
+    pub fn digest(&self) -> Option<BlobDigest> {
+        self.hashes.get(&Algorithm::Blake3)?.parse().ok()
+    }
+
     /// Returns the squashfs.
     pub fn squashfs(&self) -> Option<&Part> {
         self.parts.get(self.squashfs.as_ref()?)

@@ -5,7 +5,7 @@ use super::place::Place;
 use crate::formats::checksums::{is_named_like_checksums, is_signature};
 use crate::formats::compression::Compression;
 use crate::formats::menus::{self, Handed, IsThere, Menu};
-use crate::formats::{initramfs, kernel, squashfs};
+use crate::formats::{initramfs, iso9660, kernel, squashfs};
 
 /// How much of a file is looked at: a first block of zstd has up to 128 KiB.
 pub(super) const HEAD: usize = 256 << 10;
@@ -39,7 +39,7 @@ pub(super) fn kind_of(name: &str, head: &[u8]) -> Kind {
     if is_initramfs(name, head) {
         return Kind::Initramfs;
     }
-    if head.get(0x8001..0x8006) == Some(b"CD001") {
+    if iso9660::is_iso(head) {
         return Kind::Iso;
     }
     Kind::Other

@@ -8,6 +8,7 @@ use cache::digest::BlobHasher;
 use serde::Serialize;
 
 use crate::formats::initramfs::{self, Initramfs};
+use crate::formats::iso9660;
 use crate::formats::squashfs::{self, SUPERBLOCK};
 
 /// Images in one initramfs that are looked at.
@@ -35,6 +36,8 @@ pub struct Inside {
     pub digest: BlobDigest,
     /// Which archive it is in.
     pub segment: usize,
+    /// Whether it is a whole ISO, with the squashfs in it.
+    pub is_iso: bool,
     /// What is wrong with its superblock.
     pub damage: Option<String>,
 }
@@ -54,15 +57,19 @@ pub(super) fn walk(input: impl Read) -> io::Result<Walk> {
         if !entry.is_file {
             return Ok(());
         }
+        // dracut takes a local file for an ISO by its name.
+        let is_iso = path.to_ascii_lowercase().ends_with(".iso");
         let mut head = Vec::new();
-        content.take(SUPERBLOCK as u64).read_to_end(&mut head)?;
+        let looked_at = if is_iso { iso9660::HEAD } else { SUPERBLOCK };
+        content.take(looked_at as u64).read_to_end(&mut head)?;
+        let is_iso = is_iso && iso9660::is_iso(&head);
         // A squashfs whose first bytes are damaged is known by its name, at the top of an appended archive.
         let is_named = entry.size > 0
             && entry.bare
             && entry.segment > 0
             && path.contains("squashfs")
             && !path[1..].contains('/');
-        if !(head.starts_with(squashfs::MAGIC) || is_named) || images.len() >= MAX_IMAGES {
+        if !(head.starts_with(squashfs::MAGIC) || is_named || is_iso) || images.len() >= MAX_IMAGES {
             return Ok(());
         }
         let mut hasher = BlobHasher::default();
@@ -76,13 +83,14 @@ pub(super) fn walk(input: impl Read) -> io::Result<Walk> {
             hasher.update(&buffer[..read]);
         }
         let lost = "no entry makes the folder that it lies in, so the kernel does not make it";
-        let damage = squashfs::superblock(&head, entry.size).err();
+        let damage = if is_iso { None } else { squashfs::superblock(&head, entry.size).err() };
         let image = Inside {
             name: entry.name.to_owned(),
             path: path.clone(),
             size: entry.size,
             digest: hasher.finish(),
             segment: entry.segment,
+            is_iso,
             damage: if entry.path.is_none() { Some(lost.to_owned()) } else { damage },
         };
         images.insert(path, image);

@@ -21,9 +21,14 @@ pub enum Squashfs<'a> {
     InInitrd {
         /// The path, with a slash in front.
         path: &'a str,
+        /// Where it is on the ISO, if the ISO itself is what lies there.
+        on_iso: Option<&'a str>,
     },
     /// Neither: the initramfs has to fetch it.
-    Fetched,
+    Fetched {
+        /// Where it is on the ISO, if the ISO itself is fetched.
+        on_iso: Option<&'a str>,
+    },
 }
 
 /// A word that says something else.
@@ -42,6 +47,8 @@ pub struct Comparison {
     pub missing: Vec<String>,
     /// Words that say something else, and what is right.
     pub contradicting: Vec<Contradiction>,
+    /// Words of which only the machine, or a server that is not here, knows what they lead to, and why.
+    pub not_judged: Vec<String>,
     /// Words beyond the model's: the image's own arguments, consoles.
     pub harmless: Vec<String>,
 }
@@ -120,6 +127,35 @@ impl<'a> Line<'a> {
     }
 }
 
+/// dracut's network roots: how `root=` or `netroot=` begins, and the module that mounts it (`parse-nfsroot.sh`,
+/// `parse-nbdroot.sh`, `parse-iscsiroot.sh`, `parse-cifsroot.sh`, `parse-fcoe.sh`, `parse-virtiofs.sh`).
+const NETWORK_ROOTS: [(&str, &str); 9] = [
+    ("nfs:", "nfs"),
+    ("nfs4:", "nfs"),
+    ("/dev/nfs", "nfs"),
+    ("nbd:", "nbd"),
+    ("iscsi:", "iscsi"),
+    ("cifs:", "cifs"),
+    ("fcoe:", "fcoe"),
+    ("virtiofs:", "virtiofs"),
+    ("dhcp", "network"),
+];
+
+/// Returns the module of dracut's that mounts a root which is neither local nor live.
+pub fn network_root(value: &str) -> Option<&'static str> {
+    let found = NETWORK_ROOTS.iter().find(|(start, _)| value.starts_with(start));
+    found.map(|(_, module)| *module)
+}
+
+/// What dracut takes for an address, so that livenet fetches it (`url-lib.sh`, `nfs-lib.sh`, `parse-livenet.sh`).
+const ADDRESSES: [&str; 8] =
+    ["http://", "https://", "ftp://", "tftp://", "nfs://", "torrent://", "nfs:", "${"];
+
+fn ends_with(path: &str, end: &str) -> bool {
+    let start = path.len().checked_sub(end.len()).and_then(|at| path.get(at..));
+    start.is_some_and(|tail| tail.eq_ignore_ascii_case(end))
+}
+
 fn dracut(initramfs: &Initramfs, squashfs: &Squashfs<'_>, line: &mut Line<'_>, found: &mut Comparison) {
     for key in GENKERNEL {
         for (word, _) in line.take(key) {
@@ -130,11 +166,16 @@ fn dracut(initramfs: &Initramfs, squashfs: &Squashfs<'_>, line: &mut Line<'_>, f
     let ram: Vec<_> = line.take("rd.live.ram").into_iter().filter(|(_, value)| is_yes(*value)).collect();
     let directory = line.take("rd.live.dir").last().and_then(|(_, value)| *value).unwrap_or("LiveOS");
     let image = line.take("rd.live.squashimg").last().and_then(|(_, value)| *value).unwrap_or("squashfs.img");
+    let named = format!("{}/{image}", directory.trim_matches('/'));
+    // An older way to say that the root is live.
+    let is_live = ["rd.live.image", "liveimg"]
+        .map(|key| line.take(key).last().is_some_and(|(_, value)| is_yes(*value)))
+        .contains(&true);
     match squashfs {
         Squashfs::Iso { volume_id, path, is_gentoos } => {
-            let right = format!("root=live:CDLABEL={volume_id}");
-            root(&roots, &right, found, |value| {
-                let label = value.strip_prefix("live:")?;
+            let mut device = None;
+            root(&roots, &format!("root=live:CDLABEL={volume_id}"), found, |value| {
+                let label = value.strip_prefix("live:").or_else(|| is_live.then_some(value))?;
                 // By what is in the volume itself, which is not judged.
                 if label.starts_with("UUID=") || label.starts_with("/dev/disk/by-uuid/") {
                     return Some(true);
@@ -142,57 +183,107 @@ fn dracut(initramfs: &Initramfs, squashfs: &Squashfs<'_>, line: &mut Line<'_>, f
                 if let Some(label) = label.strip_prefix("/dev/disk/by-label/") {
                     return Some(label.replace("\\x20", " ") == *volume_id);
                 }
+                if label.starts_with("/dev/") {
+                    device = Some(label.to_owned());
+                    return Some(true);
+                }
                 let label = label.strip_prefix("CDLABEL=").or_else(|| label.strip_prefix("LABEL="))?;
                 // A blank is written \x20 for udev.
                 Some(label.replace("\\x20", " ") == *volume_id)
             });
-            let named = format!("{}/{image}", directory.trim_matches('/'));
-            if named.trim_start_matches('/') != *path {
-                let (folder, file) = path.rsplit_once('/').unwrap_or(("", path));
-                found.wrong_by_itself(format!(
-                    "rd.live.dir and rd.live.squashimg name /{}: the squashfs is at /{path}: rd.live.dir=/{folder} \
-                     rd.live.squashimg={file}",
-                    named.trim_start_matches('/')
-                ));
-            }
+            found
+                .not_judged
+                .extend(device.map(|device| format!("only the machine knows whether {device} is this ISO")));
+            on_medium(&named, path, found);
             if line.take("cdroot").is_empty() && *is_gentoos {
                 found.missing("cdroot", "Gentoo's live system looks for it");
             }
         }
-        Squashfs::InInitrd { path } => {
+        Squashfs::InInitrd { path, on_iso } => {
             let right = format!("root=live:{path}");
-            root(&roots, &right, found, |value| Some(value.strip_prefix("live:")? == *path));
-            if !path.ends_with(".img") && !path.ends_with(".iso") {
-                found.wrong_by_itself(format!(
-                    "{right}: dracut takes a local file only if its name ends in .img or .iso; put it there under such a name"
-                ));
+            root(&roots, &right, found, |value| {
+                Some(value.strip_prefix("live:").or_else(|| is_live.then_some(value))? == *path)
+            });
+            match on_iso {
+                Some(_) if !ends_with(path, ".iso") => found.wrong_by_itself(format!(
+                    "{right}: dracut takes a local file for an ISO only if its name ends in .iso"
+                )),
+                None if !ends_with(path, ".img") && !ends_with(path, ".iso") => {
+                    found.wrong_by_itself(format!(
+                        "{right}: dracut takes a local file only if its name ends in .img or .iso; put it there under such a name"
+                    ));
+                }
+                Some(_) | None => {}
             }
-            for (word, _) in ram {
-                found.wrong(word, "the squashfs is in memory already; this makes a second copy");
+            if let Some(on_iso) = on_iso {
+                on_medium(&named, on_iso, found);
+            } else {
+                for (word, _) in ram {
+                    found.wrong(word, "the squashfs is in memory already; this makes a second copy");
+                }
             }
         }
-        Squashfs::Fetched => {
-            root(&roots, "root=live:http://HOST/image.squashfs", found, |value| {
-                let address = value.strip_prefix("live:")?;
-                let fetched =
-                    ["http://", "https://", "ftp://", "tftp://", "nfs://", "torrent://", "nfs:", "${"];
-                Some(fetched.iter().any(|scheme| address.starts_with(scheme)))
-            });
-            if !initramfs.has_livenet() {
-                found.wrong_by_itself(
-                    "root=live:http: the initrd has no livenet module and cannot fetch it; make it with dracut's livenet, or put \
-                     the squashfs into the initrd",
-                );
-            }
-            let ip = line.take("ip");
-            for (word, _) in ip.iter().filter(|(_, value)| matches!(value, Some("off" | "none"))) {
-                found.wrong(word, "the initramfs needs the network to fetch its root: ip=dhcp");
-            }
-            if ip.is_empty() && line.take("rd.neednet").is_empty() {
-                found.missing("ip=dhcp", "the initramfs has no network without it");
+        Squashfs::Fetched { on_iso } => {
+            fetched(initramfs, &roots, line, found);
+            if let Some(on_iso) = on_iso {
+                on_medium(&named, on_iso, found);
             }
         }
     }
+}
+
+/// Checks that the words name the squashfs of a medium.
+fn on_medium(named: &str, path: &str, found: &mut Comparison) {
+    let named = named.trim_start_matches('/');
+    if named != path {
+        let (folder, file) = path.rsplit_once('/').unwrap_or(("", path));
+        found.wrong_by_itself(format!(
+            "rd.live.dir and rd.live.squashimg name /{named}: the squashfs is at /{path}: rd.live.dir=/{folder} \
+             rd.live.squashimg={file}"
+        ));
+    }
+}
+
+/// Checks a line by which dracut fetches its root, or mounts it from a server.
+fn fetched(
+    initramfs: &Initramfs,
+    roots: &[(&str, Option<&str>)],
+    line: &mut Line<'_>,
+    found: &mut Comparison,
+) {
+    let last = roots.last().and_then(|(_, value)| *value).unwrap_or_default();
+    // A network root goes before `netroot=`, and a live root knows none.
+    let netroots = line.take("netroot");
+    let elsewhere = network_root(last).map(|module| (last, module)).or_else(|| {
+        let value = netroots.last().and_then(|(_, value)| *value)?;
+        Some((value, network_root(value)?)).filter(|_| !last.starts_with("live:"))
+    });
+    if let Some((value, module)) = elsewhere {
+        if initramfs.modules.contains(module) {
+            found.not_judged.push(format!("its root, {value}, is on a server that is not here"));
+        } else {
+            found.wrong_by_itself(format!(
+                "root={value}: the initrd has no {module} module and cannot mount it; make it with dracut's {module}"
+            ));
+        }
+    } else {
+        root(roots, "root=live:http://HOST/image.squashfs", found, |value| {
+            let address = value.strip_prefix("live:")?;
+            Some(ADDRESSES.iter().any(|scheme| address.starts_with(scheme)))
+        });
+        if !initramfs.has_livenet() {
+            found.wrong_by_itself(
+                "root=live:http: the initrd has no livenet module and cannot fetch it; make it with dracut's livenet, or put \
+                 the squashfs into the initrd",
+            );
+        }
+    }
+    // Without ip=, dracut asks for an address by DHCP as soon as its root is on the network (`parse-ip-opts.sh`; seen in QEMU
+    // with dracut 059).
+    for (word, _) in line.take("ip").iter().filter(|(_, value)| matches!(value, Some("off" | "none"))) {
+        found.wrong(word, "the initramfs needs the network to fetch its root: ip=dhcp");
+    }
+    line.take("rd.neednet");
 }
 
 /// Checks the words `root=`: there is one, and the last one, which dracut takes, says what is right.
@@ -200,7 +291,7 @@ fn root(
     roots: &[(&str, Option<&str>)],
     right: &str,
     found: &mut Comparison,
-    is_right: impl Fn(&str) -> Option<bool>,
+    mut is_right: impl FnMut(&str) -> Option<bool>,
 ) {
     if roots.is_empty() {
         found.missing(right, "the initramfs does not know its root");
@@ -210,6 +301,12 @@ fn root(
             found.wrong(word, format!("it must be {right}"));
         }
     }
+}
+
+/// Tells whether genkernel's initramfs mounts the medium by NFS (`findnfsmount` of `defaults/initrd.scripts`).
+fn mounts_nfs(line: &mut Line<'_>) -> bool {
+    let is_nfs = |(_, value): &(&str, Option<&str>)| *value == Some("/dev/nfs");
+    ["real_root", "root"].map(|key| line.take(key).last().is_some_and(is_nfs)).contains(&true)
 }
 
 fn genkernel(squashfs: &Squashfs<'_>, line: &mut Line<'_>, found: &mut Comparison) {
@@ -225,8 +322,13 @@ fn genkernel(squashfs: &Squashfs<'_>, line: &mut Line<'_>, found: &mut Compariso
     }
     let path = match squashfs {
         Squashfs::Iso { path, .. } => format!("/{path}"),
-        Squashfs::InInitrd { path } => (*path).to_owned(),
-        Squashfs::Fetched => {
+        // It looks for media among devices alone; a file is mounted by `loop=`.
+        Squashfs::InInitrd { path, .. } => (*path).to_owned(),
+        Squashfs::Fetched { .. } if mounts_nfs(line) => {
+            found.not_judged.push("its root is on an NFS server that is not here".to_owned());
+            return;
+        }
+        Squashfs::Fetched { .. } => {
             found.wrong_by_itself(
                 "the squashfs is neither on the medium nor in the initrd, and genkernel's initramfs cannot fetch it",
             );
@@ -262,6 +364,8 @@ mod tests {
     use super::*;
     use crate::cmdline::{Choice, CommandLine, Medium, SQUASHFS, SQUASHFS_IN_INITRD, Wanted};
     use crate::formats::initramfs::Files;
+
+    const FETCHED: Squashfs<'_> = Squashfs::Fetched { on_iso: None };
 
     fn initramfs(modules: &[&str]) -> Initramfs {
         Initramfs {
@@ -299,8 +403,8 @@ mod tests {
                 Medium::Iso { volume_id: "X-1".to_owned() },
                 Squashfs::Iso { volume_id: "X-1", path: SQUASHFS, is_gentoos: true },
             ),
-            (Medium::InInitrd, Squashfs::InInitrd { path: &inside }),
-            (Medium::Http { url: "http://host/image.squashfs".to_owned() }, Squashfs::Fetched),
+            (Medium::InInitrd, Squashfs::InInitrd { path: &inside, on_iso: None }),
+            (Medium::Http { url: "http://host/image.squashfs".to_owned() }, FETCHED),
         ];
         let mut compared = 0;
         for family in [Family::Dracut, Family::Genkernel] {
@@ -320,8 +424,10 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         let iso = Squashfs::Iso { volume_id: "X-1", path: "image.squashfs", is_gentoos: true };
-        let inside = Squashfs::InInitrd { path: "/image.squashfs.img" };
-        let bare = Squashfs::InInitrd { path: "/image.squashfs" };
+        let inside = Squashfs::InInitrd { path: "/image.squashfs.img", on_iso: None };
+        let bare = Squashfs::InInitrd { path: "/image.squashfs", on_iso: None };
+        let whole = Squashfs::Fetched { on_iso: Some("image.squashfs") };
+        let iso_inside = Squashfs::InInitrd { path: "/x.iso", on_iso: Some("image.squashfs") };
         use Family::{Dracut, Genkernel};
         for (family, squashfs, line, expected) in [
             (
@@ -342,12 +448,17 @@ mod tests {
             (Dracut, &inside, "root=live:/image.squashfs.img rd.live.ram=1", "second copy"),
             (Dracut, &inside, "looptype=squashfs loop=/image.squashfs cdroot", "genkernel's"),
             (Dracut, &bare, "root=live:/image.squashfs", ".img or .iso"),
-            (Dracut, &Squashfs::Fetched, "root=live:http://h/i ip=dhcp", "livenet"),
-            (Dracut, &Squashfs::Fetched, "root=live:http://h/i", "ip=dhcp"),
+            (Dracut, &FETCHED, "root=live:http://h/i ip=dhcp", "livenet"),
+            (Dracut, &FETCHED, "root=live:http://h/i ip=off", "ip=dhcp"),
+            (Dracut, &FETCHED, "root=nbd:h:live", "no nbd module"),
+            (Dracut, &FETCHED, "root=live:/dev/nbd0 netroot=nbd:h:live", "root=live:http"),
+            (Dracut, &FETCHED, "root=/dev/sda9", "root=live:http"),
+            (Dracut, &whole, "root=live:http://h/x.iso", "rd.live.squashimg=image.squashfs"),
+            (Dracut, &iso_inside, "root=live:/x.iso", "rd.live.squashimg=image.squashfs"),
             (Genkernel, &inside, "root=live:/image.squashfs.img", "dracut's"),
             (Genkernel, &bare, "looptype=squashfs loop=/other cdroot", "loop=/image.squashfs"),
             (Genkernel, &bare, "looptype=squashfs loop=/image.squashfs", "cdroot"),
-            (Genkernel, &Squashfs::Fetched, "root=live:http://h/i", "cannot fetch"),
+            (Genkernel, &FETCHED, "root=live:http://h/i", "cannot fetch"),
         ] {
             let found = compare(&initramfs(&[]), family, squashfs, &words(line));
             let text = format!("{:?}{:?}", found.missing, found.contradicting);
@@ -356,9 +467,42 @@ mod tests {
     }
 
     #[test]
+    fn what_only_the_machine_or_a_server_knows_is_not_judged() {
+        let iso = Squashfs::Iso { volume_id: "X-1", path: "LiveOS/squashfs.img", is_gentoos: false };
+        use Family::{Dracut, Genkernel};
+        for (family, squashfs, line, is_judged) in [
+            (Dracut, &FETCHED, "root=live:http://h/i", true),
+            (Dracut, &FETCHED, "root=nbd:h:live ip=dhcp", false),
+            (Dracut, &FETCHED, "root=nfs:h:/srv/live", false),
+            (Dracut, &FETCHED, "root=/dev/nfs nfsroot=h:/srv/live", false),
+            (Dracut, &FETCHED, "root=/dev/sda1 netroot=iscsi:h::::iqn.x", false),
+            (Dracut, &FETCHED, "root=dhcp", false),
+            (
+                Genkernel,
+                &FETCHED,
+                "real_root=/dev/nfs nfsroot=h:/srv looptype=squashfs loop=/i cdroot",
+                false,
+            ),
+            (Dracut, &iso, "root=live:/dev/sr0", false),
+            (Dracut, &iso, "rd.live.image root=CDLABEL=X-1", true),
+            (Dracut, &iso, "root=live:CDLABEL=X-1 rd.live.image", true),
+        ] {
+            let modules = initramfs(&["livenet", "nbd", "nfs", "iscsi", "network"]);
+            let found = compare(&modules, family, squashfs, &words(line));
+            assert!(found.is_right(), "{line}: {found:?}");
+            assert_eq!(found.not_judged.is_empty(), is_judged, "{line}: {found:?}");
+        }
+    }
+
+    #[test]
     fn the_images_own_words_are_harmless() {
         let line = words("dokeymap quiet root=live:/i.img console=ttyS0 rd.live.ram=0");
-        let found = compare(&initramfs(&[]), Family::Dracut, &Squashfs::InInitrd { path: "/i.img" }, &line);
+        let found = compare(
+            &initramfs(&[]),
+            Family::Dracut,
+            &Squashfs::InInitrd { path: "/i.img", on_iso: None },
+            &line,
+        );
         assert!(found.is_right());
         assert_eq!(found.harmless, ["dokeymap", "quiet", "console=ttyS0"]);
     }

@@ -25,6 +25,14 @@ const MAX_FOLDER: u64 = 64 << 20;
 /// Folders inside folders. ISO 9660 allows eight, Rock Ridge relocates deeper ones.
 const MAX_DEPTH: usize = 64;
 
+/// Bytes that [`is_iso`] looks at.
+pub const HEAD: usize = 16 * 2048 + 6;
+
+/// Tells by its first bytes whether a file is an ISO 9660 image: by the name of the standard in its first volume descriptor.
+pub fn is_iso(head: &[u8]) -> bool {
+    head.get(HEAD - 5..HEAD) == Some(b"CD001")
+}
+
 /// Why an image could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum IsoError {

@@ -20,7 +20,7 @@ use super::kind::{Inputs, Kind, Made, folder};
 use crate::audit::{EntryFacts, MenuFacts, iso_menus};
 use crate::config::{Fields, SpecError};
 use crate::formats::compression::Compression;
-use crate::formats::iso9660::{Iso, IsoError, IsoFile};
+use crate::formats::iso9660::{self, Iso, IsoError, IsoFile};
 use crate::formats::{kernel, squashfs};
 use crate::image::Image;
 
@@ -110,7 +110,7 @@ impl Import {
             }
         }
         head.truncate(length);
-        if head.get(0x8001..0x8006) == Some(b"CD001") {
+        if iso9660::is_iso(&head) {
             return Ok(Found::Iso);
         }
         if is_tar(&head) {

@@ -687,6 +687,41 @@ const DAMAGES: &[Damage] = &[
     .of(Base::WithoutLivenet),
     damage(
         "ipxe",
+        "the root is a server's block device, and the initrd cannot mount one",
+        |set| set.edit("netboot/http.ipxe", "root=live:${base}/image.squashfs", "root=nbd:10.0.0.1:live"),
+        "no nbd module",
+    ),
+    damage(
+        "ipxe",
+        "http.ipxe fetches the ISO, and its words do not say where the squashfs is on it",
+        |set| {
+            set.write("netboot/live.iso", set.read(ISO));
+            set.edit("netboot/http.ipxe", "${base}/image.squashfs", "${base}/live.iso");
+        },
+        "rd.live.dir=/ rd.live.squashimg=image.squashfs",
+    ),
+    damage(
+        "ipxe",
+        "http.ipxe fetches an ISO that is not the one",
+        |set| {
+            set.write("netboot/live.iso", set.read(ISO));
+            set.flip("netboot/live.iso", 40_000);
+            set.edit("netboot/http.ipxe", "${base}/image.squashfs", "${base}/live.iso");
+        },
+        "is not the ISO",
+    ),
+    damage(
+        "ipxe",
+        "a script puts an ISO into the initrd that is not the one",
+        |set| {
+            set.write("netboot/live.iso", set.read(ISO));
+            set.flip("netboot/live.iso", 40_000);
+            set.edit("netboot/inject.ipxe", "initrd image.squashfs /image.squashfs.img", "initrd live.iso /live.iso");
+        },
+        "puts netboot/live.iso into the initrd, which is not the ISO",
+    ),
+    damage(
+        "ipxe",
         "the network is off, and the squashfs is to be fetched",
         |set| {
             set.edit("netboot/http.ipxe", "ip=dhcp", "ip=off");

@@ -11,7 +11,8 @@ use serde_json::Value;
 use crate::live::{Live, RELEASE, dracut, write_initrd, write_kernel};
 use crate::world::run_in;
 
-/// How a layout is made: a script makes the ISO's tree `i` and the set `s`.
+/// How a layout is made: a script makes the ISO's tree `i` and the set `s`; one that it writes, `after`, is run once the ISO
+/// `x.iso` is there.
 struct Layout {
     /// Whose it is.
     builder: &'static str,
@@ -163,6 +164,49 @@ const LAYOUTS: &[Layout] = &[
          publish K:vmlinuz D:initrd S:image.squashfs X64:ipxe.efi IA32:ipxe-i386.efi B:undionly.kpxe; ipxe vmlinuz initrd 'quiet root=live:/image.squashfs.img' \"$(squash image.squashfs)\n\"",
         "-b boot/grub/eltorito.img -no-emul-boot -boot-load-size 4 -eltorito-alt-boot -e boot/efi.img -no-emul-boot",
     ),
+    layout(
+        "Ubuntu's netboot: casper fetches the whole ISO, which lies in the set under a name of its own",
+        "mkdir -p i/casper i/boot/grub; cp K i/casper/vmlinuz; cp O i/casper/initrd; cp S i/casper/filesystem.squashfs
+         entry 'Install' '/casper/vmlinuz ---' /casper/initrd > i/boot/grub/grub.cfg; echo 'cp x.iso s/ubuntu-24.04-live-server-amd64.iso' > after
+         publish K:vmlinuz O:initrd; ipxe vmlinuz initrd 'root=/dev/ram0 ramdisk_size=1500000 ip=dhcp url=http://192.0.2.1/ubuntu-24.04-live-server-amd64.iso ---' ''",
+    ),
+    layout(
+        "Ubuntu's netboot, with the ISO on the mirror",
+        "mkdir -p i/casper i/boot/grub; cp K i/casper/vmlinuz; cp O i/casper/initrd; cp S i/casper/filesystem.squashfs
+         entry 'Install' '/casper/vmlinuz ---' /casper/initrd > i/boot/grub/grub.cfg
+         publish K:linux O:initrd; mkdir s/pxelinux.cfg; printf 'DEFAULT install\\nLABEL install\\nKERNEL linux\\nINITRD initrd\\nAPPEND root=/dev/ram0 ramdisk_size=1500000 ip=dhcp iso-url=https://releases.example/24.04/x.iso ---\\n' > s/pxelinux.cfg/default",
+    ),
+    layout(
+        "Fedora's live ISO, fetched whole by dracut",
+        "mkdir -p i/boot/grub i/LiveOS; cp K i/boot/vmlinuz; cp D i/boot/initrd; cp S i/LiveOS/squashfs.img
+         entry 'Live' '/boot/vmlinuz quiet rd.live.image root=CDLABEL=MyLive' /boot/initrd > i/boot/grub/grub.cfg; echo 'cp x.iso s/live.iso' > after
+         publish K:vmlinuz D:initrd; ipxe vmlinuz initrd 'quiet rd.live.image root=live:http://192.0.2.1/live.iso' ''",
+    ),
+    layout(
+        "the whole ISO, put into the initrd by iPXE",
+        "mkdir -p i/boot/grub i/LiveOS; cp K i/boot/vmlinuz; cp D i/boot/initrd; cp S i/LiveOS/squashfs.img
+         entry 'Live' '/boot/vmlinuz quiet root=live:CDLABEL=MyLive' /boot/initrd > i/boot/grub/grub.cfg; echo 'cp x.iso s/live.iso' > after
+         publish K:vmlinuz D:initrd; ipxe vmlinuz initrd 'quiet root=live:/live.iso' \"$(printf 'initrd live.iso /live.iso\\n')\n\"",
+    ),
+    layout(
+        "livecd-iso-to-pxeboot: the whole ISO in an archive behind the initrd",
+        "mkdir -p i/boot/grub i/LiveOS; cp K i/boot/vmlinuz; cp D i/boot/initrd; cp S i/LiveOS/squashfs.img
+         entry 'Live' '/boot/vmlinuz quiet root=live:CDLABEL=MyLive' /boot/initrd > i/boot/grub/grub.cfg
+         echo 'cp x.iso live.iso; (cat D; head -c $(( (4 - $(stat -c %s D) % 4) % 4 )) /dev/zero; echo live.iso | cpio -o -H newc --quiet) > s/initrd0.img' > after
+         publish K:vmlinuz0; mkdir s/pxelinux.cfg; printf 'DEFAULT pxeboot\\nLABEL pxeboot\\nKERNEL vmlinuz0\\nAPPEND initrd=initrd0.img quiet root=live:/live.iso rd.live.image\\n' > s/pxelinux.cfg/default",
+    ),
+    layout(
+        "dracut with its root on a server's block device",
+        "mkdir -p i/boot/grub i/LiveOS; cp K i/boot/vmlinuz; cp DN i/boot/initrd; cp S i/LiveOS/squashfs.img
+         entry 'Live' '/boot/vmlinuz quiet root=live:CDLABEL=MyLive' /boot/initrd > i/boot/grub/grub.cfg
+         publish K:vmlinuz DN:initrd; ipxe vmlinuz initrd 'quiet ip=dhcp root=nbd:192.0.2.1:live:squashfs:ro' ''",
+    ),
+    layout(
+        "Debian's live-boot with its root on an NFS server",
+        "mkdir -p i/live i/boot/grub; cp K i/live/vmlinuz; cp O i/live/initrd.img; cp S i/live/filesystem.squashfs
+         entry 'Live' '/live/vmlinuz boot=live components' /live/initrd.img > i/boot/grub/grub.cfg
+         publish K:vmlinuz O:initrd.img; ipxe vmlinuz initrd.img 'boot=live components netboot=nfs nfsroot=192.0.2.1:/srv/live' ''",
+    ),
 ];
 
 /// Writes the files that layouts are made of.
@@ -192,6 +236,11 @@ fn write_parts(live: &Live) {
     let genkernel =
         [("etc/initrd.scripts", "x"), ("init", "#!/bin/sh\n"), ("lib/modules/6.1.0-test/x.ko", "")];
     write_initrd(&at("G"), &genkernel, "xz --check=crc32");
+    let with_nbd = [
+        ("usr/lib/dracut/modules.txt", "base\ndmsquash-live\nnbd\n"),
+        ("usr/lib/modules/6.1.0-test/modules.dep", ""),
+    ];
+    write_initrd(&at("DN"), &with_nbd, "gzip -n");
     write_initrd(&at("O"), &[("init", "#!/bin/sh\n"), ("scripts/live", "x")], "zstd -q");
     write_initrd(&at("O2"), &[("init", "#!/bin/busybox sh\n")], "gzip -n");
     write_initrd(&at("U"), &[("kernel/x86/microcode/AuthenticAMD.bin", "code")], "cat");
@@ -241,11 +290,13 @@ fn sound_sets_of_many_builders_match() {
     write_parts(&live);
     let dir = live.world.dir.path();
     for Layout { builder, script, options } in LAYOUTS {
-        run_in(dir, "sh", &["-ec", &format!("rm -rf i s x.iso c tail; {FUNCTIONS}{script}")]);
+        run_in(dir, "sh", &["-ec", &format!("rm -rf i s x.iso c tail after; {FUNCTIONS}{script}")]);
         let make = format!(
             "xorriso -as mkisofs -quiet -r -J -joliet-long -V MyLive {options} -o x.iso i 2>/dev/null"
         );
         run_in(dir, "sh", &["-ec", &make]);
+        // What has the ISO in it.
+        run_in(dir, "sh", &["-ec", "if [ -e after ]; then . ./after; fi"]);
         let mut args = vec!["audit", "--json", "x.iso", "s"];
         if options.is_empty() && !Path::new(&dir.join("i/ppc")).exists() {
             // It is a tree of a medium, and nothing that starts it was put there.
@@ -258,5 +309,5 @@ fn sound_sets_of_many_builders_match() {
         assert_eq!(different(&report), Vec::<String>::new(), "{builder}");
         assert_eq!(output.status.code(), Some(0), "{builder}");
     }
-    assert!(LAYOUTS.len() + 14 >= 25, "fewer layouts than are promised");
+    assert!(LAYOUTS.len() + 14 >= 35, "fewer layouts than are promised");
 }

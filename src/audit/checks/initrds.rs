@@ -183,6 +183,16 @@ pub(super) fn combined(check: &Check, facts: &Facts) -> Outcome {
             );
         }
         for image in images {
+            if image.is_iso {
+                if facts.iso.digest() != Some(image.digest) {
+                    outcome.differs(
+                        &part.name,
+                        format!("the ISO inside, {}, is not {}", image.name, facts.iso.name),
+                        "combine it anew, from the ISO's initrd and the ISO",
+                    );
+                }
+                continue;
+            }
             let Some(iso) = facts.iso.squashfs().filter(|iso| iso.digest().is_some()) else { continue };
             if Some(image.digest) != iso.digest() {
                 let how = if image.size == iso.size {

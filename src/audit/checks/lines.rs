@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::address::{self, Address};
 use super::select::{count, initrd_of, linux, listed, set_menus};
-use crate::audit::facts::{EntryFacts, Facts, Kind, LoadedPart, Loader, MenuFacts, Part};
+use crate::audit::facts::{EntryFacts, Facts, IsoFacts, Kind, LoadedPart, Loader, MenuFacts};
 use crate::audit::report::{Check, Outcome};
-use crate::audit::set::names_in_set;
 use crate::cmdline::compare::{Squashfs, compare};
 use crate::formats::initramfs::{Initramfs, Node};
 use crate::formats::menus::Role;
@@ -71,28 +71,31 @@ fn place<'a>(
     entry: &'a EntryFacts,
     path: &'a mut String,
 ) -> Squashfs<'a> {
+    let on_iso = facts.iso.squashfs.as_deref().unwrap_or("image.squashfs").trim_start_matches('/');
     if menu.on_iso {
-        *path = facts.iso.squashfs.as_deref().unwrap_or("image.squashfs").trim_start_matches('/').to_owned();
-        return Squashfs::Iso { volume_id: &facts.iso.volume_id, path, is_gentoos: facts.iso.is_gentoos };
+        let IsoFacts { volume_id, is_gentoos, .. } = &facts.iso;
+        return Squashfs::Iso { volume_id, path: on_iso, is_gentoos: *is_gentoos };
     }
-    let injected = entry.initrds.iter().filter_map(|loaded| {
+    let injected = entry.initrds.iter().find_map(|loaded| {
         let part = loaded.part.as_ref().and_then(|name| facts.parts.get(name));
         // One that is not there is looked for under the name it would have.
-        let is_image = part.is_none_or(|part| part.kind == Kind::Squashfs);
-        loaded.inside.as_ref().filter(|_| is_image)
+        let is_image = part.is_none_or(|part| matches!(part.kind, Kind::Squashfs | Kind::Iso));
+        let inside = loaded.inside.as_ref().filter(|_| is_image)?;
+        Some((inside, part.is_some_and(|part| part.kind == Kind::Iso)))
     });
-    if let Some(inside) = injected.into_iter().next() {
-        *path = inside.clone();
-        return Squashfs::InInitrd { path };
+    if let Some((inside, is_iso)) = injected {
+        path.clone_from(inside);
+        return Squashfs::InInitrd { path, on_iso: is_iso.then_some(on_iso) };
     }
     for loaded in &entry.initrds {
         let walk = loaded.part.as_ref().and_then(|name| facts.parts.get(name)?.contents());
         if let Some(image) = walk.and_then(|walk| walk.images.first()) {
             path.clone_from(&image.path);
-            return Squashfs::InInitrd { path };
+            return Squashfs::InInitrd { path, on_iso: image.is_iso.then_some(on_iso) };
         }
     }
-    Squashfs::Fetched
+    let is_iso = address::of_entry(facts, menu, entry).iter().any(Address::is_iso);
+    Squashfs::Fetched { on_iso: is_iso.then_some(on_iso) }
 }
 
 /// Tells whether a path inside an initrd is one where a squashfs is looked for.
@@ -110,12 +113,20 @@ fn judge_entry(facts: &Facts, menu: &MenuFacts, entry: &EntryFacts, outcome: &mu
                 format!("loads {} as an initrd, which the kernel cannot unpack", part.name),
                 format!("say where it goes: initrd {} /image.squashfs.img", part.name),
             ),
+            (Some(_), Kind::Iso) if part.digest().is_some() && !address::is_the_iso(facts, part) => outcome
+                .differs(
+                    &subject,
+                    format!("puts {} into the initrd, which is not the ISO {}", part.name, facts.iso.name),
+                    "put the ISO itself there, or its squashfs",
+                ),
             // Other files may be put there as well.
-            (Some(inside), kind) if kind != Kind::Squashfs && is_image(inside) => outcome.differs(
-                &subject,
-                format!("puts {} into the initrd, which is no squashfs", part.name),
-                "put the squashfs of the ISO there",
-            ),
+            (Some(inside), kind) if !matches!(kind, Kind::Squashfs | Kind::Iso) && is_image(inside) => {
+                outcome.differs(
+                    &subject,
+                    format!("puts {} into the initrd, which is no squashfs", part.name),
+                    "put the squashfs of the ISO there",
+                )
+            }
             _ => {}
         }
         if let Some(folder) =
@@ -140,6 +151,7 @@ fn judge_entry(facts: &Facts, menu: &MenuFacts, entry: &EntryFacts, outcome: &mu
     }
     let Some(initrd) = initrd_of(facts, menu, entry) else { return };
     let Some(walk) = initrd.contents() else { return };
+    address::judge(facts, menu, entry, &subject, outcome);
     let Some(family) = initrd.family() else {
         let what =
             format!("its line is not judged: {} was made by neither dracut nor genkernel", initrd.name);
@@ -158,8 +170,8 @@ fn judge_entry(facts: &Facts, menu: &MenuFacts, entry: &EntryFacts, outcome: &mu
         comparison.missing.clear();
         comparison.contradicting.retain(|wrong| wrong.word.is_some());
     }
-    if squashfs == Squashfs::Fetched {
-        judge_address(facts, menu, entry, &subject, outcome);
+    for what in &comparison.not_judged {
+        outcome.warns(&subject, format!("{what}: it is not judged"), "boot it once");
     }
     // The ISO's own menu is mended by whoever makes the ISO.
     let hint = if menu.on_iso {
@@ -273,25 +285,6 @@ fn judge_names(entry: &EntryFacts, subject: &str, outcome: &mut Outcome) {
             "has no initrd= on the kernel's line, which UEFI kernels and old versions of iPXE need",
             format!("add initrd={first}"),
         );
-    }
-}
-
-/// Checks that the squashfs an initramfs fetches is that of the set.
-fn judge_address(facts: &Facts, menu: &MenuFacts, entry: &EntryFacts, subject: &str, outcome: &mut Outcome) {
-    let folder = menu.file.rsplit_once('/').map_or("", |(folder, _)| folder);
-    for address in entry.words.iter().filter_map(|word| word.strip_prefix("root=live:")) {
-        if !address.contains("://") && !address.contains("${") {
-            continue;
-        }
-        let names = names_in_set(address, folder).unwrap_or_default();
-        let found = names.iter().find_map(|name| facts.parts.get(name));
-        if found.is_none_or(|part: &Part| part.kind != Kind::Squashfs) && facts.is_listed {
-            outcome.differs(
-                subject,
-                format!("{address} is no squashfs of this set"),
-                "publish the ISO's squashfs under that name, or correct the address",
-            );
-        }
     }
 }
 

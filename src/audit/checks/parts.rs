@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::address::needs_no_squashfs;
 use super::select::{Booted, listed};
 use crate::audit::facts::{Facts, Kind, Part};
 use crate::audit::report::{Check, Outcome};
@@ -105,7 +106,14 @@ pub(super) fn squashfs(check: &Check, facts: &Facts) -> Outcome {
         }
     }
     let inside = facts.of_kind(Kind::Initramfs).any(Part::is_combined);
-    if images.is_empty() && !inside && facts.unreadable.is_empty() {
+    if images.is_empty() && !inside && needs_no_squashfs(facts) {
+        outcome.looked();
+        outcome.warns(
+            &facts.set,
+            "there is no squashfs: all that its menus boot has it from the whole ISO or from a server",
+            "see that it is this ISO's",
+        );
+    } else if images.is_empty() && !inside && facts.unreadable.is_empty() {
         outcome.differs(
             &facts.set,
             "there is no squashfs, neither loose nor inside an initrd",

@@ -54,6 +54,14 @@ impl<'a> Plan<'a> {
                 }
             }
         }
+        // The whole ISO may be there once more, by itself or inside an initrd: to be fetched, or handed to the kernel.
+        for part in parts.values().filter(|part| part.kind == Kind::Iso) {
+            self.wanted.entry(part.name.clone()).or_default().whole.push(Algorithm::Blake3);
+            self.iso_wanted.whole.push(Algorithm::Blake3);
+        }
+        if parts.values().any(|part| part.kind == Kind::Initramfs && part.size > self.iso.size()) {
+            self.iso_wanted.whole.push(Algorithm::Blake3);
+        }
         for name in iso_parts.keys() {
             if let Some(file) = self.iso.file(name.trim_start_matches('/')) {
                 let span = span_of(&file.extents);
