@@ -84,6 +84,9 @@ impl HttpError {
     }
 }
 
+/// Bytes of a file whose size the server does not tell, before it counts as one without end.
+const MAX_UNTOLD: u64 = 16 << 30;
+
 /// A file on a server, as it was when it was first asked for.
 #[derive(Debug, Clone)]
 pub struct HttpFile {
@@ -356,6 +359,14 @@ impl Read for HttpReader {
             match self.try_read(&mut buffer[..room]) {
                 Ok(read) => {
                     self.at += read as u64;
+                    if self.at > MAX_UNTOLD && self.file.size.is_none() {
+                        let url = &self.file.url;
+                        let text = format!(
+                            "{url}: the server does not tell its size, and sends more than {} GiB",
+                            MAX_UNTOLD >> 30
+                        );
+                        return Err(io::Error::other(text));
+                    }
                     if read > 0 {
                         self.failures = 0;
                     }

@@ -197,6 +197,8 @@ pub struct EntryFacts {
     pub line: usize,
     /// The kernel's name in the set or on the ISO; nothing where it is not there.
     pub kernel: Option<String>,
+    /// Whether only the machine knows which kernel or which initrds are meant.
+    pub is_open: bool,
     /// Whether this is a memory test, not Linux.
     pub is_memtest: bool,
     /// The initrds.
@@ -228,6 +230,10 @@ pub struct MenuFacts {
     pub searched: Vec<Searched>,
     /// The line that takes in the entries of the Boot Loader Specification.
     pub takes_entries: Option<usize>,
+    /// Whether it surely starts nothing: neither a kernel, nor another menu, nor what is not looked into.
+    pub is_dead: bool,
+    /// For which machine it is, and the line that says so.
+    pub machine: Option<(usize, String)>,
 }
 
 impl MenuFacts {
@@ -245,6 +251,8 @@ impl MenuFacts {
         add(&mut self.problems, other.problems);
         add(&mut self.searched, other.searched);
         self.takes_entries = self.takes_entries.or(other.takes_entries);
+        self.is_dead &= other.is_dead;
+        self.machine = self.machine.take().or(other.machine);
     }
 }
 

@@ -32,6 +32,10 @@ const USUAL: [&str; 10] = [
     "SHA256SUMS",
 ];
 
+/// A name that nobody publishes, and how much of an answer to it is looked at.
+const NOBODYS: &str = "stagegraph-asks-for-what-is-not-there";
+const ANSWER: usize = 512;
+
 /// The listing that `stagegraph build` leaves in a folder.
 const LISTING: &str = ".stagegraph.json";
 
@@ -239,19 +243,23 @@ impl Set {
         }
         set.top = Top::Server(client.clone(), base.clone());
         // An index page, where the server makes one.
-        let mut names: BTreeSet<String> = USUAL.iter().map(|name| (*name).to_owned()).collect();
+        let mut names = BTreeSet::new();
         for folder in ["", "pxelinux.cfg/", "grub/"] {
             let page = base.join(folder).ok().and_then(|page| client.find(&page).ok());
             let text = page.and_then(|page| Place::Remote(Box::new(page)).text().ok().flatten());
             names.extend(links(&text.unwrap_or_default()).into_iter().map(|name| format!("{folder}{name}")));
         }
+        let linked = names.clone();
+        names.extend(USUAL.iter().map(|name| (*name).to_owned()));
+        // Some servers have an answer for every name.
+        let answer = set.answer_to_all(client);
         for name in names {
             set.find(&name)?;
-            // Some servers have a page for every name.
-            let is_guess = USUAL.contains(&name.as_str());
-            if is_guess
-                && set.files.get(&name).is_some_and(|place| place.head(512).is_ok_and(|head| is_page(&head)))
-            {
+            let is_page = |place: &Place| {
+                let Ok(head) = place.head(ANSWER) else { return false };
+                is_page(&head) || answer.as_ref().is_some_and(|answer| without_name(&head, &name) == *answer)
+            };
+            if !linked.contains(&name) && set.files.get(&name).is_some_and(is_page) {
                 set.files.remove(&name);
             }
         }
@@ -259,6 +267,14 @@ impl Set {
             return Err(SetError::Empty(base));
         }
         Ok(set)
+    }
+
+    /// Returns the beginning of what a server answers for a name that nobody publishes; nothing where it says that it is not there.
+    fn answer_to_all(&self, client: &Client) -> Option<Vec<u8>> {
+        let Top::Server(_, base) = &self.top else { return None };
+        let file = client.find(&base.join(NOBODYS).ok()?).ok()?;
+        let head = Place::Remote(Box::new(file)).head(ANSWER).ok()?;
+        Some(without_name(&head, NOBODYS))
     }
 
     /// Tells whether a file is there; behind a server it is asked for.
@@ -406,6 +422,11 @@ pub(super) fn names_in_set(form: &str, folder: &str) -> Result<Vec<String>, ()> 
         return Ok(names);
     }
     Ok(vec![parts.join("/")])
+}
+
+/// Returns an answer without the name that was asked for, which it may repeat.
+fn without_name(answer: &[u8], name: &str) -> Vec<u8> {
+    String::from_utf8_lossy(answer).replace(name, "").into_bytes()
 }
 
 /// Tells whether a file is a page for people.

@@ -162,6 +162,11 @@ fn dracut(initramfs: &Initramfs, squashfs: &Squashfs<'_>, line: &mut Line<'_>, f
             found.wrong(word, "this is genkernel's; the initrd was made by dracut, which does not know it");
         }
     }
+    if let Some(value) =
+        INSTALLER.map(|key| line.take(key).last().and_then(|(_, value)| *value)).iter().flatten().next()
+    {
+        return anaconda(value, squashfs, found);
+    }
     let roots = line.take("root");
     let ram: Vec<_> = line.take("rd.live.ram").into_iter().filter(|(_, value)| is_yes(*value)).collect();
     let directory = line.take("rd.live.dir").last().and_then(|(_, value)| *value).unwrap_or("LiveOS");
@@ -229,6 +234,22 @@ fn dracut(initramfs: &Initramfs, squashfs: &Squashfs<'_>, line: &mut Line<'_>, f
                 on_medium(&named, on_iso, found);
             }
         }
+    }
+}
+
+/// Where anaconda, Fedora's installer, finds its image, in place of `root=` (its `docs/boot-options.rst`).
+const INSTALLER: [&str; 2] = ["inst.stage2", "inst.repo"];
+
+fn anaconda(value: &str, squashfs: &Squashfs<'_>, found: &mut Comparison) {
+    match (squashfs, value.strip_prefix("hd:LABEL=").and_then(|rest| rest.split(':').next())) {
+        (Squashfs::Iso { volume_id, .. }, Some(label)) => {
+            if label.replace("\\x20", " ") != *volume_id {
+                found.wrong(&format!("inst.stage2={value}"), format!("the ISO's volume id is {volume_id:?}"));
+            }
+        }
+        // Its address leads to the set, or it does not.
+        (Squashfs::Fetched { .. }, _) if value.contains("://") => {}
+        _ => found.not_judged.push(format!("anaconda finds its image itself, by {value}")),
     }
 }
 
@@ -485,6 +506,9 @@ mod tests {
             ),
             (Dracut, &iso, "root=live:/dev/sr0", false),
             (Dracut, &iso, "rd.live.image root=CDLABEL=X-1", true),
+            (Dracut, &iso, "inst.stage2=hd:LABEL=X-1 quiet", true),
+            (Dracut, &FETCHED, "inst.stage2=http://h/os/ ip=dhcp", true),
+            (Dracut, &FETCHED, "inst.repo=nfs:h:/os", false),
             (Dracut, &iso, "root=live:CDLABEL=X-1 rd.live.image", true),
         ] {
             let modules = initramfs(&["livenet", "nbd", "nfs", "iscsi", "network"]);

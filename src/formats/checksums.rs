@@ -256,6 +256,11 @@ fn checksum(
     let algorithms: Vec<Algorithm> = match (hex.len(), named) {
         (128, Some(one @ (Algorithm::Sha512 | Algorithm::Blake2b))) => vec![one],
         (64, Some(one @ (Algorithm::Sha256 | Algorithm::Blake3))) => vec![one],
+        // b2sum -l: a shorter one.
+        (length, Some(Algorithm::Blake2b)) if length < 128 => {
+            unknown.push(format!("BLAKE2b-{}", length * 4));
+            return Ok(None);
+        }
         (128, _) => vec![Algorithm::Sha512, Algorithm::Blake2b],
         (64, _) => vec![Algorithm::Sha256],
         (other, _) => {

@@ -5,13 +5,13 @@
 //! are walked.
 
 mod files;
+mod newc;
 mod programs;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, Read};
 
 use cache::name::RelPath;
-use cpio::newc;
 use serde::{Deserialize, Serialize};
 
 pub use self::files::{Files, Made, Node, plain_name};
@@ -28,9 +28,6 @@ const MAX_ENTRIES: usize = 1_000_000;
 /// Bytes an initramfs may unpack to.
 const MAX_UNPACKED: u64 = 16 << 30;
 
-/// The longest name an entry may have. dracut-cpio pads names to a block, and the kernel stops at a page.
-const MAX_NAME: u32 = 16 << 10;
-
 /// Bytes of all names.
 const MAX_NAMES: usize = 256 << 20;
 
@@ -39,12 +36,6 @@ const MAX_TEXT: u64 = 64 << 10;
 
 /// Padding is skipped in blocks of this.
 const ZEROS: [u8; 4096] = [0; 4096];
-
-/// Bytes of a newc header.
-const HEADER: usize = 110;
-
-/// Where a header has the length of the name: eight hex digits.
-const NAME_SIZE: std::ops::Range<usize> = 94..102;
 
 /// Bytes of a file that tell what program it is, or what program a script is for.
 const PROGRAM_HEAD: u64 = 128;
@@ -109,6 +100,21 @@ pub struct Initramfs {
     pub files: Files,
 }
 
+/// Whether the kernel can run a program of an initramfs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Runs {
+    /// There is none.
+    Missing,
+    /// Nobody may run it.
+    NotExecutable,
+    /// It is a folder or a device.
+    NoFile,
+    /// It is a link to nothing.
+    LinkToNothing,
+    /// It can.
+    Yes,
+}
+
 impl Initramfs {
     /// Returns the words of a command line that are in it, in the order in which dracut reads them, before the kernel's.
     pub fn baked(&self) -> impl Iterator<Item = (&str, &str)> {
@@ -121,6 +127,19 @@ impl Initramfs {
     /// Tells whether it carries microcode for the processor and nothing else.
     pub fn is_microcode(&self) -> bool {
         self.segments.iter().all(|segment| segment.microcode)
+    }
+
+    /// Tells whether the kernel can run a program of it.
+    pub fn runs(&self, program: &str) -> Runs {
+        let path = program.trim_start_matches('/');
+        let is_there = RelPath::new(path.as_bytes()).is_ok_and(|path| self.files.get(&path).is_some());
+        match self.files.resolve(path).and_then(|path| self.files.get(&path)) {
+            None if is_there => Runs::LinkToNothing,
+            None => Runs::Missing,
+            Some(Made { node: Node::File, is_executable: true, .. }) => Runs::Yes,
+            Some(Made { node: Node::File, .. }) => Runs::NotExecutable,
+            Some(_) => Runs::NoFile,
+        }
     }
 
     /// Tells whether it can fetch its root over HTTP.
@@ -274,19 +293,6 @@ struct Place<'a> {
     programs: &'a mut Programs,
 }
 
-/// Refuses a name that no kernel takes, before anybody makes room for it.
-fn check_header<R: BufRead>(input: &mut R) -> io::Result<()> {
-    let Some(header) = input.fill_buf()?.get(..HEADER) else {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    };
-    let digits = std::str::from_utf8(&header[NAME_SIZE]).ok();
-    match digits.and_then(|digits| u32::from_str_radix(digits, 16).ok()) {
-        Some(length) if length <= MAX_NAME => Ok(()),
-        Some(length) => Err(io::Error::other(format!("an entry has a name of {length} bytes"))),
-        None => Err(io::Error::other("the header of an entry is damaged")),
-    }
-}
-
 /// Reads one archive to its trailer; returns the number of entries and whether all is microcode.
 fn read_archive<R: BufRead>(
     input: &mut R,
@@ -301,15 +307,14 @@ fn read_archive<R: BufRead>(
         if entries > 0 && input.fill_buf()?.is_empty() {
             return Ok((entries, microcode));
         }
-        check_header(input)?;
-        let mut reader = newc::Reader::new(&mut *input)?;
-        if reader.entry().is_trailer() {
+        let mut reader = newc::Entry::read(&mut *input)?;
+        if reader.is_trailer() {
             reader.finish()?;
             return Ok((entries, microcode && entries > 0));
         }
         entries += 1;
-        let written = reader.entry().name().to_owned();
-        found.unpacked += u64::from(reader.entry().file_size());
+        let written = reader.name.clone();
+        found.unpacked += u64::from(reader.size);
         *place.names += written.len();
         if entries > MAX_ENTRIES || *place.names > MAX_NAMES || found.unpacked > MAX_UNPACKED {
             return Err(io::Error::other(format!(
@@ -328,25 +333,25 @@ fn read_archive<R: BufRead>(
 
 /// Makes one entry, takes from its name and its content what they tell, and shows it to `visit`.
 fn read_entry<R: BufRead>(
-    reader: &mut newc::Reader<R>,
+    reader: &mut newc::Entry<'_, R>,
     written: &str,
     place: &mut Place<'_>,
     found: &mut Initramfs,
     visit: &mut Visitor<'_>,
 ) -> io::Result<()> {
-    let size = u64::from(reader.entry().file_size());
-    let mut node = Node::of_mode(reader.entry().mode());
+    let size = u64::from(reader.size);
+    let mut node = Node::of_mode(reader.mode);
     if let Some(Node::Link(target)) = &mut node {
         reader.by_ref().take(MAX_TEXT).read_to_end(target)?;
     }
     let is_file = node == Some(Node::File);
-    let path = node.and_then(|node| found.files.add(written, node, place.segment));
+    let is_executable = reader.mode & 0o111 != 0;
+    let path = node.and_then(|node| found.files.add(written, node, is_executable, place.segment));
     // What its first bytes tell is put in front of the others again.
     let mut head = Vec::new();
     reader.by_ref().take(PROGRAM_HEAD).read_to_end(&mut head)?;
     if let Some(path) = path.as_ref() {
-        let entry = reader.entry();
-        let inode = (entry.nlink() > 1).then(|| (entry.dev_major(), entry.dev_minor(), entry.ino()));
+        let inode = (reader.nlink > 1).then_some((reader.device.0, reader.device.1, reader.ino));
         place.programs.made(path, if is_file { &head } else { &[] }, inode.filter(|_| is_file));
     }
     let mut content = head.chain(reader);
@@ -418,7 +423,7 @@ struct Counting<R> {
 }
 
 impl<R: Read> Counting<R> {
-    const PEEK: usize = HEADER;
+    const PEEK: usize = newc::HEADER;
     const CAPACITY: usize = 1 << 18;
 
     fn new(inner: R) -> Self {
@@ -463,11 +468,12 @@ mod tests {
     fn archive(names: &[(&str, &str)]) -> Vec<u8> {
         let mut out = Vec::new();
         for (name, content) in names {
-            let mut writer = newc::Builder::new(name).mode(0o100_644).write(&mut out, content.len() as u32);
+            let mut writer =
+                cpio::newc::Builder::new(name).mode(0o100_644).write(&mut out, content.len() as u32);
             writer.write_all(content.as_bytes()).unwrap();
             writer.finish().unwrap();
         }
-        newc::trailer(&mut out).unwrap();
+        cpio::newc::trailer(&mut out).unwrap();
         out
     }
 

@@ -107,6 +107,10 @@ pub struct Continued {
     pub file: Named,
     /// What it begins with.
     pub handed: Handed,
+    /// What is booted if the file is a kernel.
+    pub program: Option<Entry>,
+    /// Whether it is read in any case, in the middle of this menu.
+    pub includes: bool,
 }
 
 /// A volume that a menu looks for.
@@ -146,6 +150,10 @@ pub struct Menu {
     pub problems: Vec<Problem>,
     /// The line that takes in the entries of the Boot Loader Specification.
     pub takes_entries: Option<usize>,
+    /// Whether it may start something that is not looked into.
+    pub leads_elsewhere: bool,
+    /// For which machine it is, and the line that says so.
+    pub machine: Option<(usize, String)>,
 }
 
 /// Tells whether a file is there, for conditions that ask; nothing where that cannot be told.

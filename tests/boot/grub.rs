@@ -99,6 +99,11 @@ fn grub_splits_the_same_texts_into_the_same_words() {
             "for i in 1 \"2 3\" $live; do\nlinux $i x\ndone\nlinux $i\n",
             "function both {\nlinux $1 $2\nif [ $1 = a ]; then\nreturn\nfi\nlinux $2\n}\nboth a b\nboth c 'd e'\nlinux [$1]\n",
             "set p=1\nif true; then\nset p=2\nfi\nif false; then\nset p=3\nfi\nlinux $p\n",
+            "for i in 1 2 3 4; do\nif [ $i = 2 ]; then continue; fi\nif [ $i = 4 ]; then break; fi\nlinux $i\ndone\nlinux end\n",
+            "for i in 1 2; do\nfor j in a b; do\nlinux $i$j\nbreak 2\ndone\nlinux no\ndone\nlinux end\n",
+            "set n=1\nwhile [ $n != 3 ]; do\nlinux $n\nif [ $n = 1 ]; then set n=2; else set n=3; fi\ndone\nuntil [ $n = 4 ]; do\nset n=4\ndone\nlinux $n\n",
+            "function f {\nshift\nlinux $1 $2\nshift 2\nlinux [$1]\n}\nf a b c d\n",
+            "if ! [ -f /gone ]; then\nlinux a\nfi\nif ! true; then\nlinux b\nelse\nlinux c\nfi\n",
             "linux 'a\\\nb' \"c\\\nd\" \"e\nf\"\n",
         ]
         .map(str::to_owned),

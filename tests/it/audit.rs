@@ -180,8 +180,11 @@ impl Bases {
         write_dracut_initrd(&boot.join("initramfs-old.img"), "5.0.0");
         two.build(&[]);
         let without_livenet = Live::new();
-        let files =
-            [("usr/lib/dracut/modules.txt", "base\ndmsquash-live\n"), ("usr/lib/modules/6.1.0-test/x", "")];
+        let files = [
+            ("init", "#!/bin/sh\n"),
+            ("usr/lib/dracut/modules.txt", "base\ndmsquash-live\n"),
+            ("usr/lib/modules/6.1.0-test/x", ""),
+        ];
         write_initrd(&without_livenet.root().join("boot/initramfs-test.img"), &files, "gzip -n");
         without_livenet.build(&[]);
         Self { one, two, without_livenet }
@@ -916,7 +919,7 @@ const DAMAGES: &[Damage] = &[
         },
         "is opened and not closed",
     ),
-    warning(
+    damage(
         "references",
         "every script and menu lost its kernel",
         |set| {
@@ -924,10 +927,78 @@ const DAMAGES: &[Damage] = &[
                 fs::remove_file(set.path(&format!("netboot/{name}.ipxe"))).unwrap();
             }
             fs::remove_file(set.path("install-tiny-20260102T030405Z.iso.ipxe")).unwrap();
-            set.write(MENU, "UI menu.c32\n");
+            set.write(MENU, "PROMPT 0\n");
             set.write("netboot/grub/grub.cfg", "set timeout=3\n");
         },
         "boot nothing",
+    ),
+    damage(
+        "references",
+        "a comment in the middle of a line takes boot away",
+        |set| {
+            for name in ["boot", "inject", "http"] {
+                fs::remove_file(set.path(&format!("netboot/{name}.ipxe"))).unwrap();
+            }
+            set.edit("netboot/combined.ipxe", "\nboot ||", "\n# boot ||");
+        },
+        "the kernel is loaded and never started",
+    ),
+    damage(
+        "references",
+        "GRUB's menu begins with itself",
+        |set| {
+            let text = String::from_utf8(set.read("netboot/grub/grub.cfg")).unwrap();
+            set.write("netboot/grub/grub.cfg", format!("source /grub/grub.cfg\n{text}"));
+        },
+        "reads itself, without end",
+    ),
+    damage(
+        "grub-net",
+        "GRUB's second initrd command takes the place of the first",
+        |set| {
+            set.write(
+                "netboot/grub/grub.cfg",
+                "menuentry \"Live\" {\nlinux /gentoo.vmlinuz dokeymap root=live:/image.squashfs.img\ninitrd /gentoo.initrd\n\
+                 initrd newc:image.squashfs.img:/image.squashfs\n}\n",
+            );
+        },
+        "loads no initrd",
+    ),
+    damage(
+        "arch",
+        "an entry of systemd-boot says that it is for another machine",
+        |set| {
+            set.write(
+                "netboot/loader/entries/live.conf",
+                "architecture aa64\nlinux /gentoo.vmlinuz\ninitrd /gentoo.combined\noptions dokeymap root=live:/image.squashfs.img\n",
+            );
+        },
+        "is for aa64, and its kernel for",
+    ),
+    damage(
+        "combined",
+        "a name with a zero in it replaces the initrd's init",
+        |set| {
+            let mut bytes = set.read("netboot/gentoo.combined");
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+            bytes.extend(archive("init\0x", b"#!/bin/evil\n"));
+            set.write("netboot/gentoo.combined", bytes);
+        },
+        "replaces /init of the ISO's initrd",
+    ),
+    damage(
+        "initramfs",
+        "the init of an appended archive is a link to nothing",
+        |set| {
+            let mut bytes = set.read("netboot/gentoo.combined");
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+            let link = ::cpio::newc::Builder::new("init").mode(0o120_777);
+            let mut writer = link.write(Vec::new(), 8);
+            std::io::Write::write_all(&mut writer, b"/nowhere").unwrap();
+            bytes.extend(::cpio::newc::trailer(writer.finish().unwrap()).unwrap());
+            set.write("netboot/gentoo.combined", bytes);
+        },
+        "its /init is a link to nothing",
     ),
     damage(
         "digests",
@@ -1945,6 +2016,34 @@ fn what_people_really_write_is_no_difference() {
             let menu = "menu Live\nitem --gap -- Systems\nitem --key g go Gentoo\nchoose --default go x && goto ${x}\n:go\nimgfree";
             fs::write(set.join("boot.ipxe"), script(menu)).unwrap();
         }),
+        ("comments in lines, commands behind labels, variables in variables", &|set| {
+            let text = "#!ipxe\nset which live\nset args_live dokeymap root=live:/image.squashfs.img\n\
+                        goto go\n:go kernel gentoo initrd=combined.igz ${args_${which}} # quiet\ninitrd combined.igz # more\nboot\n";
+            fs::write(set.join("boot.ipxe"), text).unwrap();
+        }),
+        ("words for images, before they are chosen", &|set| {
+            let text = "#!ipxe\nimgfetch --name k gentoo\ninitrd combined.igz\ninitrd gentoo.igz\nimgfree gentoo.igz\n\
+                        imgargs k initrd=combined.igz dokeymap root=live:/image.squashfs.img\nimgexec k\n";
+            fs::write(set.join("boot.ipxe"), text).unwrap();
+        }),
+        ("a kernel that a script goes on to", &|set| {
+            let text = "#!ipxe\ninitrd combined.igz\nchain gentoo initrd=combined.igz dokeymap root=live:/image.squashfs.img\n";
+            fs::write(set.join("boot.ipxe"), text).unwrap();
+        }),
+        ("GRUB's loops, negations and shifted arguments", &|set| {
+            fs::remove_file(set.join("boot.ipxe")).unwrap();
+            fs::create_dir(set.join("grub")).unwrap();
+            let text = "for x in combined.igz other; do\n set ini=$x\n break\ndone\nset n=gone\nwhile [ \"$n\" = gone ]; do set n=gentoo; done\n\
+                        function second { shift; set word=$1; }\nsecond a dokeymap\nif ! [ -f /gone ]; then set root_=live:/image.squashfs.img; fi\n\
+                        menuentry 'Gentoo' {\n linux /$n $word root=$root_\n initrd /$ini\n}\n";
+            fs::write(set.join("grub/grub.cfg"), text).unwrap();
+        }),
+        ("a kernel that only the machine knows", &|set| {
+            fs::remove_file(set.join("boot.ipxe")).unwrap();
+            fs::create_dir(set.join("grub")).unwrap();
+            let text = "for k in /gen*; do true; done\nmenuentry 'Gentoo' {\n linux $k dokeymap root=live:/image.squashfs.img\n initrd /combined.igz\n}\n";
+            fs::write(set.join("grub/grub.cfg"), text).unwrap();
+        }),
         ("images with names", &|set| {
             let text = "#!ipxe\nimgfetch --name kernel gentoo\ninitrd --name initrd.img combined.igz\n\
                         imgexec kernel initrd=initrd.img dokeymap root=live:/image.squashfs.img\n";
@@ -2092,7 +2191,7 @@ fn every_kind_of_spec_gives_a_set_without_findings() {
     for both in [false, true] {
         let live = Live::new();
         let boot = live.root().join("boot");
-        let genkernel = [("etc/initrd.scripts", ""), ("lib/modules/5.0/x", "")];
+        let genkernel = [("init", "#!/bin/sh\n"), ("etc/initrd.scripts", ""), ("lib/modules/5.0/x", "")];
         if both {
             write_kernel(&boot.join("vmlinuz-old"), "5.0");
             write_initrd(&boot.join("initramfs-old.img"), &genkernel, "xz --check=crc32");

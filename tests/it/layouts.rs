@@ -9,7 +9,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::live::{Live, RELEASE, dracut, write_initrd, write_kernel};
-use crate::world::run_in;
+use crate::world::{run, run_in};
 
 /// How a layout is made: a script makes the ISO's tree `i` and the set `s`; one that it writes, `after`, is run once the ISO
 /// `x.iso` is there.
@@ -202,6 +202,20 @@ const LAYOUTS: &[Layout] = &[
          publish K:vmlinuz DN:initrd; ipxe vmlinuz initrd 'quiet ip=dhcp root=nbd:192.0.2.1:live:squashfs:ro' ''",
     ),
     layout(
+        "Fedora's installer: anaconda finds its image itself",
+        "mkdir -p i/images/pxeboot i/EFI/BOOT; cp K i/images/pxeboot/vmlinuz; cp D i/images/pxeboot/initrd.img; cp S i/images/install.img; cp X64 i/EFI/BOOT/BOOTX64.EFI
+         entry 'Install' '/images/pxeboot/vmlinuz inst.stage2=hd:LABEL=MyLive quiet' /images/pxeboot/initrd.img > i/EFI/BOOT/grub.cfg
+         mkdir -p s/os/images/pxeboot; cp i/images/install.img s/os/images; cp i/images/pxeboot/* s/os/images/pxeboot
+         printf '#!ipxe\\nset base http://192.0.2.1/os\\nkernel ${base}/images/pxeboot/vmlinuz initrd=initrd.img inst.stage2=${base} quiet ip=dhcp\\ninitrd ${base}/images/pxeboot/initrd.img\\nboot\\n' > s/boot.ipxe",
+    ),
+    layout(
+        "names that are no UTF-8 in an initrd, and entries for other machines",
+        "mkdir -p i/boot/grub i/LiveOS tree; cp K i/boot/vmlinuz; (cd D.tree; find . | cpio -o -H newc --quiet) > i/boot/initrd; (cd tree; : > \"$(printf 'caf\\351')\"; find . -type f | cpio -o -H newc --quiet) >> i/boot/initrd; cp S i/LiveOS/squashfs.img
+         entry 'Live' '/boot/vmlinuz quiet root=live:CDLABEL=MyLive' /boot/initrd > i/boot/grub/grub.cfg
+         publish K:vmlinuz i/boot/initrd:initrd S:image.squashfs; mkdir -p s/loader/entries
+         printf 'architecture x64\\nlinux /vmlinuz\\ninitrd /initrd\\noptions quiet root=live:http://192.0.2.1/image.squashfs\\n' > s/loader/entries/a.conf",
+    ),
+    layout(
         "Debian's live-boot with its root on an NFS server",
         "mkdir -p i/live i/boot/grub; cp K i/live/vmlinuz; cp O i/live/initrd.img; cp S i/live/filesystem.squashfs
          entry 'Live' '/live/vmlinuz boot=live components' /live/initrd.img > i/boot/grub/grub.cfg
@@ -229,6 +243,7 @@ fn write_parts(live: &Live) {
         if let Some(machine) = machine {
             fs::write(tree.join("init"), elf(machine, "")).unwrap();
         }
+        run("chmod", &["755", tree.join("init").to_str().unwrap()]);
         let pack =
             format!("find . | LC_ALL=C sort | cpio -o -H newc --quiet | gzip -n > '{}'", at(name).display());
         run_in(&tree, "sh", &["-ec", &pack]);
@@ -237,6 +252,7 @@ fn write_parts(live: &Live) {
         [("etc/initrd.scripts", "x"), ("init", "#!/bin/sh\n"), ("lib/modules/6.1.0-test/x.ko", "")];
     write_initrd(&at("G"), &genkernel, "xz --check=crc32");
     let with_nbd = [
+        ("init", "#!/bin/sh\n"),
         ("usr/lib/dracut/modules.txt", "base\ndmsquash-live\nnbd\n"),
         ("usr/lib/modules/6.1.0-test/modules.dep", ""),
     ];

@@ -4,6 +4,7 @@
 //! which families are told apart. What boots is tested in `tests/boot`, with the real ones.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -27,7 +28,10 @@ pub(crate) fn write_initrd(path: &Path, files: &[(&str, &str)], compressor: &str
     for (name, content) in files {
         let file = dir.path().join(name);
         fs::create_dir_all(file.parent().unwrap()).unwrap();
-        fs::write(file, content).unwrap();
+        fs::write(&file, content).unwrap();
+        if *name == "init" {
+            fs::set_permissions(file, fs::Permissions::from_mode(0o755)).unwrap();
+        }
     }
     let script =
         format!("find . | LC_ALL=C sort | cpio -o -H newc --quiet | {compressor} > '{}'", path.display());
@@ -36,6 +40,7 @@ pub(crate) fn write_initrd(path: &Path, files: &[(&str, &str)], compressor: &str
 
 pub(crate) fn dracut(release: &str) -> Vec<(String, String)> {
     vec![
+        ("init".to_owned(), "#!/bin/sh\n".to_owned()),
         ("usr/lib/dracut/modules.txt".to_owned(), "base\ndmsquash-live\nlivenet\n".to_owned()),
         (format!("usr/lib/modules/{release}/modules.dep"), String::new()),
     ]

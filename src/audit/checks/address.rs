@@ -22,10 +22,12 @@ const fn source(start: &'static str, kinds: &'static [Kind], family: Option<Fami
     Source { start, kinds, family }
 }
 
-/// The words: of dracut's livenet, Debian's live-boot (`live-boot(7)`), Ubuntu's casper (`casper(7)`), Alpine's
+/// The words: of dracut's livenet, Fedora's anaconda (`boot-options.rst`), Debian's live-boot (`live-boot(7)`), Ubuntu's casper (`casper(7)`), Alpine's
 /// mkinitfs (`initramfs-init`), Arch's archiso (`mkinitcpio-archiso`, `README.bootparams`).
-const SOURCES: [Source; 8] = [
+const SOURCES: [Source; 10] = [
     source("root=live:", &[Kind::Squashfs, Kind::Iso], Some(Family::Dracut)),
+    source(ANACONDA[0], &[Kind::Squashfs], Some(Family::Dracut)),
+    source(ANACONDA[1], &[Kind::Squashfs], Some(Family::Dracut)),
     source("fetch=", &[Kind::Squashfs, Kind::Iso], None),
     source("httpfs=", &[Kind::Squashfs, Kind::Iso], None),
     source("ftpfs=", &[Kind::Squashfs, Kind::Iso], None),
@@ -34,6 +36,10 @@ const SOURCES: [Source; 8] = [
     source("modloop=", &[Kind::Squashfs], None),
     source(ARCHISO, &[Kind::Squashfs], None),
 ];
+
+/// Anaconda's have the address of a folder, or of the image.
+const ANACONDA: [&str; 2] = ["inst.stage2=", "inst.repo="];
+const ANACONDA_IMAGES: [&str; 2] = ["images/install.img", "LiveOS/squashfs.img"];
 
 /// Arch's has the address of a folder: the image is below it, in a folder for the machine.
 const ARCHISO: &str = "archiso_http_srv=";
@@ -82,6 +88,9 @@ pub(super) fn of_entry<'a>(facts: &'a Facts, menu: &MenuFacts, entry: &'a EntryF
         let Some((source, text)) = known else { continue };
         let files = match source.start {
             ARCHISO => below(text, entry),
+            start if ANACONDA.contains(&start) && !text.ends_with(".img") => {
+                ANACONDA_IMAGES.map(|image| format!("{}/{image}", text.trim_end_matches('/'))).to_vec()
+            }
             _ => vec![text.to_owned()],
         };
         let found = files.iter().map(|file| find(facts, file, folder, source.kinds));

@@ -46,6 +46,7 @@ pub(super) fn arch(check: &Check, facts: &Facts) -> Outcome {
         judge_loaders(facts, on_iso, &kernels, &mut outcome);
     }
     judge_initrds(facts, &mut outcome);
+    judge_entries(facts, &mut outcome);
     outcome.says(
         format!("kernels, initrds and boot loaders are for {}", listed(archs.iter().map(String::as_str))),
         "no kernel says what it is for",
@@ -85,6 +86,26 @@ fn judge_loaders(facts: &Facts, on_iso: bool, kernels: &[&[Arch]], outcome: &mut
         match others {
             true => outcome.warns(name, what, "remove it"),
             false => outcome.differs(name, what, TAKE),
+        }
+    }
+}
+
+/// Judges entries of the Boot Loader Specification that say which machines they are for: systemd-boot leaves out the others
+/// (UAPI.1, "architecture"), by the names that UEFI has for them.
+fn judge_entries(facts: &Facts, outcome: &mut Outcome) {
+    for menu in &facts.menus {
+        let Some((line, machine)) = &menu.machine else { continue };
+        let arch = Arch::of_removable(&format!("BOOT{machine}.EFI"));
+        for entry in linux(menu) {
+            let kernel = entry.kernel.as_ref().and_then(|name| facts.part(menu, name));
+            let archs = kernel.and_then(|part| Some(&part.kernel.as_ref()?.archs[..])).unwrap_or_default();
+            if !archs.is_empty() && arch.is_none_or(|arch| !archs.contains(&arch)) {
+                outcome.differs(
+                    format!("{}:{line}", menu.file),
+                    format!("is for {machine}, and its kernel for {}: it is not shown", one_of(archs)),
+                    "correct the architecture, or remove the line",
+                );
+            }
         }
     }
 }

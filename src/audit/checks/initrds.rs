@@ -7,7 +7,7 @@ use super::parts::{TAKE, difference, meant};
 use super::select::{Booted, count, initrd_of, initrds_of, linux, listed, set_menus};
 use crate::audit::facts::{EntryFacts, Facts, Kind, MenuFacts, Part};
 use crate::audit::report::{Check, Outcome};
-use crate::formats::initramfs::{Node, plain_name};
+use crate::formats::initramfs::{Node, Runs, plain_name};
 
 pub(super) fn initrd(check: &Check, facts: &Facts) -> Outcome {
     let mut outcome = Outcome::new(check);
@@ -306,6 +306,50 @@ fn initrds(facts: &Facts) -> impl Iterator<Item = &Part> {
     facts.iso.of_kind(Kind::Initramfs).chain(facts.of_kind(Kind::Initramfs))
 }
 
+/// Judges of each entry whether its kernel finds the program that it begins with (`init/main.c`): without one it looks for a root
+/// by itself, finds none, and panics.
+fn judge_programs(facts: &Facts, outcome: &mut Outcome) {
+    let mut said = BTreeSet::new();
+    for menu in &facts.menus {
+        for entry in linux(menu) {
+            let loaded = || entry.initrds.iter().filter(|loaded| loaded.inside.is_none());
+            let parts = loaded().map(|loaded| facts.part(menu, loaded.part.as_ref()?)?.contents());
+            let Some(walks) = parts.collect::<Option<Vec<_>>>().filter(|walks| !walks.is_empty()) else {
+                continue;
+            };
+            let named = entry.words.iter().rev().find_map(|word| word.strip_prefix("rdinit="));
+            let program = named.unwrap_or("/init");
+            let runs = walks.iter().map(|walk| walk.initramfs.runs(program)).max().unwrap_or(Runs::Missing);
+            let names = listed(loaded().filter_map(|loaded| loaded.part.as_deref()));
+            if !said.insert(names.clone()) {
+                continue;
+            }
+            let hint = "build the initrd again, or name its program: rdinit=PATH";
+            match runs {
+                Runs::Yes => {}
+                Runs::Missing => {
+                    outcome.warns(names, format!("has no {program}, which the kernel begins with"), hint);
+                }
+                Runs::NotExecutable => {
+                    outcome.warns(
+                        names,
+                        format!("nobody may run its {program}: the kernel cannot either"),
+                        hint,
+                    );
+                }
+                Runs::NoFile => {
+                    outcome.differs(names, format!("its {program} is no file: the kernel panics"), hint)
+                }
+                Runs::LinkToNothing => outcome.differs(
+                    names,
+                    format!("its {program} is a link to nothing: the kernel panics"),
+                    hint,
+                ),
+            }
+        }
+    }
+}
+
 pub(super) fn initramfs(check: &Check, facts: &Facts) -> Outcome {
     let mut outcome = Outcome::new(check);
     let mut segments = 0;
@@ -364,6 +408,7 @@ pub(super) fn initramfs(check: &Check, facts: &Facts) -> Outcome {
         }
     }
     let (number, made) = (initrds(facts).count(), listed(families));
+    judge_programs(facts, &mut outcome);
     outcome.says(
         format!(
             "{} of {} unpack; made by {made}",

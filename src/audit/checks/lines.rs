@@ -103,26 +103,26 @@ pub(in crate::audit) fn is_image(path: &str) -> bool {
     path.contains("squashfs") || path.ends_with(".img") || path.ends_with(".iso")
 }
 
-fn judge_entry(facts: &Facts, menu: &MenuFacts, entry: &EntryFacts, outcome: &mut Outcome) {
-    let subject = format!("{}:{}", menu.file, entry.line);
+/// Judges what an entry loads, each for itself.
+fn judge_loaded(facts: &Facts, menu: &MenuFacts, entry: &EntryFacts, subject: &str, outcome: &mut Outcome) {
     for loaded in &entry.initrds {
         let Some(part) = loaded.part.as_ref().and_then(|name| facts.part(menu, name)) else { continue };
         match (&loaded.inside, part.kind) {
             (None, Kind::Squashfs) => outcome.differs(
-                &subject,
+                subject,
                 format!("loads {} as an initrd, which the kernel cannot unpack", part.name),
                 format!("say where it goes: initrd {} /image.squashfs.img", part.name),
             ),
             (Some(_), Kind::Iso) if part.digest().is_some() && !address::is_the_iso(facts, part) => outcome
                 .differs(
-                    &subject,
+                    subject,
                     format!("puts {} into the initrd, which is not the ISO {}", part.name, facts.iso.name),
                     "put the ISO itself there, or its squashfs",
                 ),
             // Other files may be put there as well.
             (Some(inside), kind) if !matches!(kind, Kind::Squashfs | Kind::Iso) && is_image(inside) => {
                 outcome.differs(
-                    &subject,
+                    subject,
                     format!("puts {} into the initrd, which is no squashfs", part.name),
                     "put the squashfs of the ISO there",
                 )
@@ -133,7 +133,7 @@ fn judge_entry(facts: &Facts, menu: &MenuFacts, entry: &EntryFacts, outcome: &mu
             loaded.inside.as_deref().and_then(|inside| lacked_folder(facts, menu, entry, loaded, inside))
         {
             outcome.differs(
-                &subject,
+                subject,
                 format!(
                     "puts {} into {folder}, which no initrd before it has: iPXE makes no folders",
                     loaded.form
@@ -142,8 +142,24 @@ fn judge_entry(facts: &Facts, menu: &MenuFacts, entry: &EntryFacts, outcome: &mu
             );
         }
     }
-    if entry.initrds.is_empty() {
-        outcome.differs(&subject, "loads no initrd, without which nothing finds the squashfs", HINT);
+}
+
+fn judge_entry(facts: &Facts, menu: &MenuFacts, entry: &EntryFacts, outcome: &mut Outcome) {
+    let subject = format!("{}:{}", menu.file, entry.line);
+    judge_loaded(facts, menu, entry, &subject, outcome);
+    // The ISO's own menu is mended by whoever makes the ISO.
+    let hint = if menu.on_iso {
+        "correct the menu that the ISO is made with, and build the ISO again"
+    } else {
+        HINT
+    };
+    if entry.initrds.iter().all(|loaded| loaded.inside.is_some()) {
+        outcome.differs(&subject, "loads no initrd, without which nothing finds the squashfs", hint);
+        return;
+    }
+    let mut parts = entry.initrds.iter().map(|loaded| facts.part(menu, loaded.part.as_ref()?)?.contents());
+    if parts.all(|walk| walk.is_some_and(|walk| walk.initramfs.is_microcode())) {
+        outcome.differs(&subject, "loads microcode and no initrd: nothing finds the squashfs", hint);
         return;
     }
     if menu.loader == Loader::Ipxe {
@@ -173,12 +189,6 @@ fn judge_entry(facts: &Facts, menu: &MenuFacts, entry: &EntryFacts, outcome: &mu
     for what in &comparison.not_judged {
         outcome.warns(&subject, format!("{what}: it is not judged"), "boot it once");
     }
-    // The ISO's own menu is mended by whoever makes the ISO.
-    let hint = if menu.on_iso {
-        "correct the menu that the ISO is made with, and build the ISO again"
-    } else {
-        HINT
-    };
     let contradicting = comparison.contradicting.into_iter().map(|wrong| wrong.what);
     for what in contradicting.chain(comparison.missing) {
         outcome.differs(&subject, what, hint);
@@ -309,8 +319,17 @@ pub fn is_of_the_way(word: &str) -> bool {
         "initrd",
         "BOOT_IMAGE",
         "BOOTIF",
-        // Where other people's initramfs find their image: Debian's, Alpine's, Arch's.
+        // Where other people's initramfs find their image: Debian's, Ubuntu's, anaconda's, Alpine's, Arch's.
         "fetch",
+        "httpfs",
+        "ftpfs",
+        "url",
+        "iso-url",
+        "netboot",
+        "nfsroot",
+        "netroot",
+        "inst.stage2",
+        "inst.repo",
         "modloop",
         "archiso_http_srv",
         "archisosearchuuid",
@@ -454,7 +473,10 @@ pub(super) fn references(check: &Check, facts: &Facts) -> Outcome {
         outcome.warns(&facts.set, "there is neither a script nor a menu: nothing says how to boot it", HINT);
     } else if set_menus(facts).flat_map(linux).next().is_none() {
         let what = format!("{} boot nothing: no kernel is loaded and started", listed(names.iter().copied()));
-        outcome.warns(&facts.set, what, HINT);
+        match set_menus(facts).all(|menu| menu.is_dead) {
+            true => outcome.differs(&facts.set, what, HINT),
+            false => outcome.warns(&facts.set, what, HINT),
+        }
     }
     outcome.says(format!("all that {} name is there", listed(names)), "")
 }

@@ -40,7 +40,9 @@ pub(super) struct Booted<'a>(Option<BTreeSet<&'a str>>);
 impl<'a> Booted<'a> {
     pub(super) fn of(facts: &'a Facts) -> Self {
         let mut entries = set_menus(facts).flat_map(linux).peekable();
-        Self(entries.peek().is_some().then(|| {
+        // Of an entry whose files only the machine knows, all may be meant.
+        let is_open = set_menus(facts).flat_map(linux).any(|entry| entry.is_open);
+        Self((entries.peek().is_some() && !is_open).then(|| {
             let names = |entry: &'a EntryFacts| {
                 let initrds = entry.initrds.iter().filter_map(|loaded| loaded.part.as_deref());
                 entry.kernel.as_deref().into_iter().chain(initrds)
@@ -49,7 +51,7 @@ impl<'a> Booted<'a> {
         }))
     }
 
-    /// Tells whether a part of the set is used: a menu boots it, or no menu boots anything.
+    /// Tells whether a part of the set is used: a menu boots it or may do so, or no menu boots anything.
     pub(super) fn has(&self, name: &str) -> bool {
         self.0.as_ref().is_none_or(|names| names.contains(name))
     }

@@ -45,6 +45,13 @@ impl Source for Medium<'_> {
 }
 
 impl Finder for Medium<'_> {
+    fn is_kernel(&self, name: &str) -> bool {
+        let mut head = Vec::new();
+        let file = self.iso.file(name.trim_start_matches('/'));
+        let read = file.map(|file| self.iso.reader(file).take(HEAD as u64).read_to_end(&mut head));
+        read.is_some_and(|read| read.is_ok()) && kind_of(name, &head) == Kind::Kernel
+    }
+
     fn find(&mut self, form: &str, folder: &str) -> Result<Option<String>, ()> {
         // On a medium, a path with a slash in front is whole; PXELINUX writes :: in front of one.
         let form = form.trim_start_matches("::");

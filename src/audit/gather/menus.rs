@@ -6,7 +6,7 @@ use super::super::checks::is_image;
 use super::super::facts::{EntryFacts, Kind, Part};
 use super::super::loaders;
 use super::super::set::{Set, SetError, names_in_set};
-use super::super::sniff::{HEAD, first_look};
+use super::super::sniff::{HEAD, first_look, kind_of};
 use super::Gatherer;
 use super::reading::{Finder, Reading};
 use crate::formats::kernel;
@@ -104,6 +104,11 @@ struct InSet<'a> {
 }
 
 impl Finder for InSet<'_> {
+    fn is_kernel(&self, name: &str) -> bool {
+        let head = self.set.files.get(name).and_then(|place| place.head(HEAD).ok());
+        head.is_some_and(|head| kind_of(name, &head) == Kind::Kernel)
+    }
+
     fn find(&mut self, form: &str, folder: &str) -> Result<Option<String>, ()> {
         for candidate in names_in_set(form, folder)? {
             match self.set.find(&candidate) {

@@ -14,6 +14,9 @@ pub(super) trait Finder {
     /// Returns the file that a menu means, which begins its paths in `folder`; an error where the path climbs out.
     fn find(&mut self, form: &str, folder: &str) -> Result<Option<String>, ()>;
 
+    /// Tells whether a file that was found is a kernel.
+    fn is_kernel(&self, name: &str) -> bool;
+
     /// Tells whether it is a folder.
     fn is_folder(&self, form: &str, folder: &str) -> bool;
 }
@@ -266,11 +269,30 @@ fn resolve(
     menu: Menu,
     finder: &mut dyn Finder,
 ) -> (MenuFacts, Vec<(String, Handed)>) {
+    let mut menu = menu;
+    // What is gone on to may be a kernel.
+    for next in &mut menu.continued {
+        let Some(program) = next.program.take() else { continue };
+        let found = finder.find(&context.put_in(&next.file.form), &context.folder);
+        if found.is_ok_and(|name| name.is_some_and(|name| finder.is_kernel(&name))) {
+            menu.entries.push(program);
+            next.file.role = Role::Kernel;
+        }
+    }
+    menu.continued.retain(|next| next.file.role != Role::Kernel);
     let boots = !menu.entries.is_empty();
+    let is_dead = !boots
+        && menu.others.is_empty()
+        && menu.continued.is_empty()
+        && !menu.leads_elsewhere
+        && menu.takes_entries.is_none()
+        && menu.problems.iter().all(|problem| problem.is_certain);
     let mut resolver =
         Resolver { context, on_iso, boots, finder, missing: Vec::new(), problems: menu.problems };
     let mut entries: Vec<EntryFacts> = Vec::new();
     for entry in menu.entries {
+        let forms = std::iter::once(&entry.kernel).chain(entry.initrds.iter().map(|loaded| &loaded.file));
+        let is_open = forms.into_iter().any(|file| context.leaves_open(&context.put_in(&file.form)));
         let initrds = entry.initrds.iter().map(|loaded| LoadedPart {
             part: resolver.file(&loaded.file),
             form: loaded.file.form.clone(),
@@ -283,6 +305,7 @@ fn resolve(
             entry.words.into_iter().partition(|word| word.starts_with("initrd="));
         entries.push(EntryFacts {
             kernel: resolver.file(&entry.kernel),
+            is_open,
             is_memtest: is_memtest(&entry.kernel.form),
             title: entry.title,
             line: entry.line,
@@ -298,8 +321,20 @@ fn resolve(
     for searched in menu.searched.iter().filter(|searched| on_iso && searched.by == By::File) {
         resolver.searched(searched);
     }
-    let found = menu.continued.into_iter().filter_map(|next| Some((resolver.file(&next.file)?, next.handed)));
-    let goes_on: Vec<(String, Handed)> = found.collect();
+    let mut goes_on: Vec<(String, Handed)> = Vec::new();
+    for next in menu.continued {
+        let Some(found) = resolver.file(&next.file) else { continue };
+        if next.includes && found == file {
+            resolver.problems.push(Problem {
+                line: next.file.line,
+                what: "reads itself, without end: GRUB stops at the depth that it allows, and shows no menu"
+                    .to_owned(),
+                is_certain: true,
+            });
+            continue;
+        }
+        goes_on.push((found, next.handed));
+    }
     let facts = MenuFacts {
         file: file.to_owned(),
         loader: context.loader,
@@ -309,6 +344,8 @@ fn resolve(
         problems: resolver.problems,
         searched: menu.searched,
         takes_entries: menu.takes_entries,
+        is_dead,
+        machine: menu.machine,
     };
     (facts, goes_on)
 }
@@ -369,6 +406,11 @@ impl Source for Folder<'_> {
 }
 
 impl Finder for Folder<'_> {
+    fn is_kernel(&self, _: &str) -> bool {
+        // No script of iPXE goes on from here.
+        false
+    }
+
     fn find(&mut self, form: &str, folder: &str) -> Result<Option<String>, ()> {
         let whole = form.trim_start_matches('/');
         let relative = format!("{}/{whole}", folder.trim_matches('/'));

@@ -43,6 +43,8 @@ impl Node {
 pub struct Made {
     /// What is there in the end.
     pub node: Node,
+    /// Whether somebody may run it.
+    pub is_executable: bool,
     /// The first archive that made something there.
     pub first: usize,
     /// The archive that made what is there in the end.
@@ -64,7 +66,7 @@ const MAX_LOST: usize = 1000;
 
 impl Files {
     /// Makes an entry of the archive `segment`; returns its path, or nothing where the kernel does not make it.
-    pub fn add(&mut self, name: &str, node: Node, segment: usize) -> Option<RelPath> {
+    pub fn add(&mut self, name: &str, node: Node, is_executable: bool, segment: usize) -> Option<RelPath> {
         let made = self.place(name, &node);
         if made.is_none() && !is_top(name) && self.lost.len() < MAX_LOST {
             self.lost.push(name.to_owned());
@@ -75,7 +77,7 @@ impl Files {
         let first = before.map_or(segment, |before| before.first);
         let is_turned = before.is_some_and(|before| kind(&before.node) != kind(&node));
         let turned = if is_turned { Some(segment) } else { before.and_then(|before| before.turned) };
-        self.made.insert(path.clone(), Made { node, first, last: segment, turned });
+        self.made.insert(path.clone(), Made { node, is_executable, first, last: segment, turned });
         Some(path)
     }
 
@@ -171,27 +173,33 @@ mod tests {
             ("./usr/lib/a", Node::File, 1),
             ("init", Node::File, 1),
         ] {
-            files.add(name, node, segment);
+            files.add(name, node, true, segment);
         }
         let made = |name: &str| files.get(&path(name)).cloned();
-        assert_eq!(made("usr/lib/a"), Some(Made { node: Node::File, first: 0, last: 1, turned: None }));
-        assert_eq!(made("init"), Some(Made { node: Node::File, first: 0, last: 1, turned: Some(1) }));
+        assert_eq!(
+            made("usr/lib/a"),
+            Some(Made { node: Node::File, is_executable: true, first: 0, last: 1, turned: None })
+        );
+        assert_eq!(
+            made("init"),
+            Some(Made { node: Node::File, is_executable: true, first: 0, last: 1, turned: Some(1) })
+        );
         assert_eq!(files.resolve("/lib/../lib/a"), Some(path("usr/lib/a")));
         assert!(files.lost.is_empty(), "{:?}", files.lost);
-        assert_eq!(files.add("../usr/../b", Node::File, 1), Some(path("b")));
-        assert_eq!(files.add("usr/lib/../c", Node::File, 1), Some(path("usr/c")));
+        assert_eq!(files.add("../usr/../b", Node::File, true, 1), Some(path("b")));
+        assert_eq!(files.add("usr/lib/../c", Node::File, true, 1), Some(path("usr/c")));
     }
 
     #[test]
     fn what_lies_in_no_folder_is_not_made() {
         let mut files = Files::default();
-        assert_eq!(files.add("live/image.img", Node::File, 0), None);
-        files.add("live", Node::File, 0);
-        assert_eq!(files.add("live/image.img", Node::File, 0), None);
-        files.add("live", Node::Folder, 0);
-        assert_eq!(files.add("live/image.img", Node::File, 0), Some(path("live/image.img")));
+        assert_eq!(files.add("live/image.img", Node::File, true, 0), None);
+        files.add("live", Node::File, true, 0);
+        assert_eq!(files.add("live/image.img", Node::File, true, 0), None);
+        files.add("live", Node::Folder, true, 0);
+        assert_eq!(files.add("live/image.img", Node::File, true, 0), Some(path("live/image.img")));
         // A folder with something in it stays.
-        assert_eq!(files.add("live", Node::File, 1), None);
+        assert_eq!(files.add("live", Node::File, true, 1), None);
         assert_eq!(files.lost, ["live/image.img", "live/image.img", "live"]);
     }
 }

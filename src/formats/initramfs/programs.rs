@@ -138,7 +138,7 @@ mod tests {
                 ("init", init.clone()),
                 ("bin/sh", more),
             ] {
-                let path = files.add(name, node, 0).unwrap();
+                let path = files.add(name, node, true, 0).unwrap();
                 programs.made(&path, &head, inode);
             }
             let found = programs.first(&files).unwrap();
@@ -150,7 +150,7 @@ mod tests {
     fn without_a_program_for_init_the_first_one_counts() {
         let (mut files, mut programs) = (Files::default(), Programs::default());
         for (name, head) in [("init", b"#!/bin/gone".to_vec()), ("a", elf(62)), ("b", elf(183))] {
-            let path = files.add(name, Node::File, 0).unwrap();
+            let path = files.add(name, Node::File, true, 0).unwrap();
             programs.made(&path, &head, None);
         }
         assert_eq!(programs.first(&files).unwrap().arch, Arch::Amd64);

@@ -23,6 +23,7 @@ pub fn parse(text: &str, handed: &Handed) -> Menu {
                 initrds.extend(value.split_whitespace().map(|path| Loaded::initrd(named(Role::Initrd, path))))
             }
             "options" => words.extend(value.split_whitespace().flat_map(|word| expanded(word, handed))),
+            "architecture" => menu.machine = Some((number + 1, value.to_owned())),
             "efi" | "uki" | "devicetree" | "devicetree-overlay" => menu.others.push(named(Role::Next, value)),
             _ => {}
         }

@@ -29,7 +29,7 @@ pub fn parse(text: &str, handed: &Handed) -> Menu {
         if let Some(label) = line.label.as_deref()
             && labels.contains_key(label)
         {
-            menu.problem(line.number, format!("the label {label} is there twice"));
+            menu.guess(line.number, format!("the label {label} is there twice: the first one counts"));
         } else if let Some(label) = line.label.as_deref() {
             labels.insert(label, at);
         }
@@ -152,6 +152,42 @@ mod tests {
         assert_eq!(
             parse("#!ipxe\nkernell x\n", &Handed::new()).problems[0].what,
             "kernell is not a command of iPXE that is known here"
+        );
+    }
+
+    #[test]
+    fn many_large_variables_on_many_ways_are_cut() {
+        let mut text = format!("#!ipxe\nset a {}\n", "x".repeat(3900));
+        (0..2000).for_each(|n| text.push_str(&format!("set v{n} ${{a}}\n")));
+        (0..300)
+            .for_each(|n| text.push_str(&format!("isset ${{net{n}/mac}} && chain m{n}.ipxe || set w 1\n")));
+        let menu = parse(&text, &Handed::new());
+        assert!(menu.problems.iter().any(|problem| problem.what.contains("more variables")), "{menu:?}");
+        let handed: usize =
+            menu.continued.iter().flat_map(|next| next.handed.values()).map(String::len).sum();
+        assert!(handed < 64 << 20, "{handed}");
+    }
+
+    #[test]
+    fn images_have_command_lines_before_one_of_them_is_started() {
+        let menu = parse(
+            "#!ipxe\nimgfetch --name k x/kernel a b\ninitrd i /inside mkdir=2\nimgargs i /other\nimgselect k\nboot\n\
+             imgfree\ngoto next\n:next kernel l # c\ninitrd j\ninitrd gone\nimgfree gone\nimgargs l d e\nboot\n",
+            &Handed::new(),
+        );
+        assert_eq!(shown(&menu), ["x/kernel i a b"]);
+        assert_eq!(menu.entries[0].initrds[0].inside.as_deref(), Some("/other"));
+        let menu = parse(
+            "#!ipxe\n:a kernel l # c\ninitrd j\ninitrd gone\nimgfree gone\nimgargs l d e\nboot\n",
+            &Handed::new(),
+        );
+        assert_eq!(shown(&menu), ["l j d e"]);
+        assert!(menu.problems.is_empty(), "{menu:?}");
+        let menu = parse("#!ipxe\ninitrd i\nchain k a\n", &Handed::new());
+        let program = menu.continued[0].program.as_ref().unwrap();
+        assert_eq!(
+            (program.kernel.form.as_str(), program.initrds.len(), &program.words[..]),
+            ("k", 1, &["a".to_owned()][..])
         );
     }
 

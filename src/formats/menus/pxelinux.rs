@@ -134,7 +134,7 @@ impl Script {
         let Some(file) = rest.split_ascii_whitespace().next() else { return };
         let file = Named { line, form: file.to_owned(), role: Role::Next };
         let handed = Handed::from([(GLOBALS.to_owned(), self.globals.clone())]);
-        self.menu.continued.push(Continued { file, handed });
+        self.menu.continued.push(Continued { file, handed, program: None, includes: false });
     }
 
     /// Takes in `MENU …`.

@@ -70,11 +70,57 @@ pub(super) struct Known {
     pub(super) values: BTreeMap<String, String>,
     /// What was taken to hold, or not to hold.
     taken: BTreeMap<String, bool>,
+    /// Bytes of all values and their names.
+    bytes: usize,
+}
+
+/// Bytes of all variables that are known at once, and of those handed to other menus: no real menu has a hundredth of it.
+const MAX_VARIABLES: usize = 256 << 10;
+pub(super) const MAX_HANDED: usize = 32 << 20;
+
+/// What is said of a menu that sets more.
+pub(super) const MANY_VARIABLES: &str =
+    "it sets more variables than are read: not everything in it is judged";
+
+/// Bytes of a variable beside its name and its value.
+const NODE: usize = 64;
+
+/// Returns what variables take in memory, about.
+pub(super) fn bytes_of(values: &BTreeMap<String, String>) -> usize {
+    values.iter().map(|(name, value)| name.len() + value.len() + NODE).sum()
 }
 
 impl Known {
     pub(super) fn of(values: BTreeMap<String, String>) -> Self {
-        Self { values, taken: BTreeMap::new() }
+        let bytes = bytes_of(&values);
+        Self { values, taken: BTreeMap::new(), bytes }
+    }
+
+    /// Returns what it takes in memory, about.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes + self.taken.keys().map(|text| text.len() + NODE).sum::<usize>()
+    }
+
+    /// Gives a variable a value, if there is room for it; else only the machine knows it.
+    pub(super) fn set(&mut self, name: &str, value: &str) -> bool {
+        if let Some(before) = self.values.remove(name) {
+            self.bytes = self.bytes.saturating_sub(name.len() + before.len() + NODE);
+        }
+        let more = name.len() + value.len() + NODE;
+        let has_room = self.bytes + more <= MAX_VARIABLES;
+        if has_room {
+            self.bytes += more;
+            self.values.insert(name.to_owned(), value.to_owned());
+        }
+        has_room
+    }
+
+    /// Forgets variables; returns those.
+    pub(super) fn take_out(&mut self, goes: impl Fn(&str) -> bool) -> Vec<(String, String)> {
+        let gone: Vec<(String, String)> = self.values.extract_if(.., |name, _| goes(name)).collect();
+        let bytes: usize = gone.iter().map(|(name, value)| name.len() + value.len() + NODE).sum();
+        self.bytes = self.bytes.saturating_sub(bytes);
+        gone
     }
 
     /// Returns whether a condition holds on this way, where it is known.
@@ -91,7 +137,9 @@ impl Known {
         let Condition::Open { text, binds, is_negated } = condition else { return };
         let holds = holds != *is_negated;
         match binds {
-            Some((name, value)) if holds => drop(self.values.insert(name.clone(), value.clone())),
+            Some((name, value)) if holds => {
+                self.set(name, value);
+            }
             _ => drop(self.taken.insert(text.clone(), holds)),
         }
     }

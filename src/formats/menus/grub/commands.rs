@@ -1,18 +1,39 @@
 //! The commands of GRUB that say what is booted.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::default::Choice;
 use super::test::{self, device_less};
 use super::tree::Statement;
 use super::words::{Variables, Word};
-use crate::formats::menus::ways::{Condition, is_open};
+use crate::formats::menus::ways::{Condition, MANY_VARIABLES, MAX_HANDED, is_open};
 use crate::formats::menus::{
     By, Continued, Entry, IsThere, Loaded, MAX_ENTRIES, Menu, Named, Role, Searched,
 };
 
 /// Commands that go on to another menu.
 const GO_ON: [&str; 4] = ["configfile", "normal", "source", "."];
+
+/// Commands that start nothing.
+const HARMLESS: [&str; 16] = [
+    "background_image",
+    "clear",
+    "cpuid",
+    "export",
+    "gfxmode",
+    "hdparm",
+    "keymap",
+    "loadfont",
+    "play",
+    "rmmod",
+    "serial",
+    "sleep",
+    "terminal_input",
+    "terminal_output",
+    "videoinfo",
+    "cat",
+];
 
 /// One way through the menu.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,11 +47,29 @@ pub(super) struct Way {
     pub(super) searched: Vec<Searched>,
     /// It left the menu, or the function.
     pub(super) is_over: bool,
-    /// What can be chosen.
-    pub(super) choices: Vec<Choice>,
+    /// Loops that it leaves, but that it goes on with the next turn of the last one.
+    pub(super) leaves: usize,
+    pub(super) goes_on: bool,
+    /// What can be chosen: numbers of [`State::choices`].
+    pub(super) choices: Vec<usize>,
+    /// A hash of them: two ways mostly differ in it.
+    pub(super) chosen: u64,
 }
 
 impl Way {
+    /// Tells whether what stands next is not run.
+    pub(super) fn has_left(&self) -> bool {
+        self.is_over || self.leaves > 0
+    }
+
+    /// Takes in one more thing to choose.
+    pub(super) fn offer(&mut self, choice: usize) {
+        self.choices.push(choice);
+        let mut hasher = DefaultHasher::new();
+        (self.chosen, choice).hash(&mut hasher);
+        self.chosen = hasher.finish();
+    }
+
     pub(super) fn beginning(variables: Variables) -> Self {
         Self {
             variables,
@@ -38,7 +77,10 @@ impl Way {
             entry: None,
             searched: Vec::new(),
             is_over: false,
+            leaves: 0,
+            goes_on: false,
             choices: Vec::new(),
+            chosen: 0,
         }
     }
 }
@@ -63,6 +105,13 @@ pub(super) struct State<'a, 't> {
     goes_on: bool,
     /// Where each entry is that is known.
     known: BTreeMap<Entry, usize>,
+    /// All that can be chosen on any way, and where each is.
+    pub(super) choices: Vec<Choice>,
+    places: BTreeMap<Choice, usize>,
+    /// Bytes of what is handed to other menus.
+    handed: usize,
+    /// Loops that are being run.
+    pub(super) loops: usize,
 }
 
 impl<'a, 't> State<'a, 't> {
@@ -78,6 +127,10 @@ impl<'a, 't> State<'a, 't> {
             references: BTreeMap::new(),
             goes_on: false,
             known: BTreeMap::new(),
+            choices: Vec::new(),
+            places: BTreeMap::new(),
+            handed: 0,
+            loops: 0,
         }
     }
 
@@ -138,7 +191,16 @@ impl<'a, 't> State<'a, 't> {
         let place = block.as_ptr().addr();
         self.blocks.insert(place, block);
         if way.choices.len() < MAX_ENTRIES {
-            way.choices.push(Choice::of(line, args, place, is_submenu));
+            let choice = Choice::of(line, args, place, is_submenu);
+            let number = match self.places.get(&choice) {
+                Some(number) => *number,
+                None => {
+                    self.choices.push(choice.clone());
+                    self.places.insert(choice, self.choices.len() - 1);
+                    self.choices.len() - 1
+                }
+            };
+            way.offer(number);
         }
     }
 
@@ -201,6 +263,24 @@ impl<'a, 't> State<'a, 't> {
                 way.status = test::condition(inside, self.is_there);
             }
             "exit" | "halt" | "reboot" | "return" | "fwsetup" => way.is_over = true,
+            "break" | "continue" if self.loops > 0 => {
+                way.leaves = args.first().and_then(|levels| levels.parse().ok()).unwrap_or(1).max(1);
+                way.goes_on = command == "continue";
+                way.status = Condition::Known(true);
+            }
+            "shift" => {
+                let by = args.first().and_then(|places| places.parse::<usize>().ok()).unwrap_or(1);
+                way.variables.shift(by);
+                way.status = Condition::Known(true);
+            }
+            // Each of them takes the place of what was loaded before (`grub_loader_set`).
+            "chainloader" | "multiboot" | "multiboot2" | "xnu_kernel" | "freedos" | "ntldr" | "kfreebsd"
+            | "knetbsd" | "kopenbsd" | "plan9" | "truecrypt" | "legacy_kernel" | "xen_hypervisor" => {
+                way.entry = None;
+                // The first sector of a disk is none of ours.
+                let is_disk = |arg: &String| arg.starts_with("(hd") || arg.starts_with('+');
+                self.menu.leads_elsewhere |= !args.iter().any(is_disk);
+            }
             // Each of them sets variables from what is on the machine.
             "load_env" | "probe" | "regexp" | "smbios" | "read" | "rdmsr" | "cpuid" => {
                 way.variables.are_open = true;
@@ -215,6 +295,8 @@ impl<'a, 't> State<'a, 't> {
                 if let Some((name, value)) = command.split_once('=') {
                     way.status = Condition::Known(true);
                     self.set(line, name, value, way);
+                } else {
+                    self.menu.leads_elsewhere |= !HARMLESS.contains(&command);
                 }
             }
         }
@@ -236,8 +318,13 @@ impl<'a, 't> State<'a, 't> {
         let file = Named { line, form: device_less(path), role: Role::Next };
         let variables =
             if command == "configfile" { way.variables.passed_on() } else { way.variables.clone() };
-        let next = Continued { file, handed: variables.known.values };
-        if !self.menu.continued.contains(&next) {
+        self.handed += variables.known.bytes();
+        let includes =
+            command != "configfile" && self.title().is_none() && !self.is_asking && !self.has_others;
+        let next = Continued { file, handed: variables.known.values, program: None, includes };
+        if self.handed > MAX_HANDED {
+            self.menu.guess(line, MANY_VARIABLES);
+        } else if !self.menu.continued.contains(&next) {
             self.menu.continued.push(next);
         }
         if command != "configfile" {
@@ -271,6 +358,8 @@ impl<'a, 't> State<'a, 't> {
             }
             return;
         };
+        // Each of these commands begins anew (`grub_cmd_initrd`; seen in QEMU).
+        entry.initrds.clear();
         for word in args {
             let (inside, path) = match word.strip_prefix("newc:").and_then(|rest| rest.split_once(':')) {
                 Some((inside, path)) => (Some(format!("/{}", inside.trim_start_matches('/'))), path),

@@ -5,7 +5,7 @@
 //!   hold at the end, and the title as `$1`.
 //! - A submenu, and a menu that `configfile` goes on to, see only variables that were exported.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use super::commands::{State, Way};
 use super::default::{Choice, Chosen, chosen};
@@ -23,6 +23,9 @@ const MAX_COMMANDS: usize = 400_000;
 /// Bytes of all words of a menu, with the values of variables in them, that are read before it counts as hostile.
 const MAX_EXPANDED: usize = 16 << 20;
 
+/// Things to choose that are looked at on ways that are too many.
+const MAX_COMPARED: usize = 4 << 20;
+
 /// Functions and submenus inside each other.
 const MAX_CALLS: usize = 16;
 
@@ -36,13 +39,15 @@ pub(super) struct Runner<'a, 't> {
     commands: usize,
     expanded: usize,
     calls: usize,
+    /// Things to choose that were looked at because there were too many ways.
+    compared: usize,
 }
 
 impl<'a, 't> Runner<'a, 't> {
     pub(super) fn new(statements: &'a [Statement], is_there: IsThere<'t>) -> Self {
         let mut state = State::new(is_there);
         state.count(statements);
-        Self { state, functions: BTreeMap::new(), commands: 0, expanded: 0, calls: 0 }
+        Self { state, functions: BTreeMap::new(), commands: 0, expanded: 0, calls: 0, compared: 0 }
     }
 
     /// Runs a whole menu: its text, and then each of its entries. It is `shown` by itself, or it is a submenu that nobody may
@@ -58,15 +63,17 @@ impl<'a, 't> Runner<'a, 't> {
         let ways = self.run(statements, vec![Way::beginning(variables)]);
         let has_more = ways.len() > 1;
         // What was run already, with the same variables.
-        let mut done: Vec<(Variables, BTreeMap<Choice, bool>)> = Vec::new();
+        let mut done: Vec<(Variables, BTreeMap<usize, bool>)> = Vec::new();
         let mut said = None;
         for mut way in ways {
             // What is loaded outside of an entry is booted there.
-            let choices = match way.is_over {
+            let numbers = match way.is_over {
                 // Whoever leaves shows no menu.
                 true => Vec::new(),
                 false => std::mem::take(&mut way.choices),
             };
+            let choices: Vec<Choice> =
+                numbers.iter().map(|number| self.state.choices[*number].clone()).collect();
             let variables = way.variables.clone();
             self.state.push(&mut way);
             let default = default.or_else(|| variables.known.values.get("default").map(String::as_str));
@@ -80,7 +87,7 @@ impl<'a, 't> Runner<'a, 't> {
                     Chosen::Entry(at, inside) if *at == number && shown => Some(*inside),
                     _ => None,
                 };
-                let known = done[place].1.get(choice).copied();
+                let known = done[place].1.get(&numbers[number]).copied();
                 let boots = match known {
                     Some(boots) if inside.is_none() => boots,
                     _ => {
@@ -88,7 +95,7 @@ impl<'a, 't> Runner<'a, 't> {
                         self.choose(choice, variables.clone(), inside)
                     }
                 };
-                done[place].1.insert(choice.clone(), boots);
+                done[place].1.insert(numbers[number], boots);
                 if inside.is_some() && !boots {
                     said = Some(format!(
                         "the entry that is booted by itself, {:?}, boots no Linux",
@@ -140,7 +147,7 @@ impl<'a, 't> Runner<'a, 't> {
     fn run(&mut self, statements: &'a [Statement], mut ways: Vec<Way>) -> Vec<Way> {
         let mut over = Vec::new();
         for statement in statements {
-            over.extend(ways.extract_if(.., |way| way.is_over));
+            over.extend(ways.extract_if(.., |way| way.has_left()));
             if ways.is_empty() || self.commands > MAX_COMMANDS {
                 break;
             }
@@ -156,8 +163,11 @@ impl<'a, 't> Runner<'a, 't> {
                     next
                 }
                 Statement::If { arms, otherwise } => self.branch(arms, otherwise, ways),
-                Statement::Loop { line, words, condition, body } => {
-                    self.turns(*line, words.as_deref(), condition, body, ways)
+                Statement::Loop { line, words: Some(words), body, .. } => {
+                    self.turns(*line, words, body, ways)
+                }
+                Statement::Loop { line, words: None, condition, is_until, body } => {
+                    self.repeats(*line, condition, *is_until, body, ways)
                 }
                 Statement::Function { name, body } => {
                     self.functions.insert(name, body);
@@ -185,7 +195,7 @@ impl<'a, 't> Runner<'a, 't> {
             self.state.is_asking = was_asking;
             for mut way in asked {
                 match way.variables.known.holds(&way.status) {
-                    _ if way.is_over => done.push(way),
+                    _ if way.has_left() => done.push(way),
                     Some(true) => holds.push(way),
                     Some(false) => fails.push(way),
                     None => {
@@ -218,42 +228,43 @@ impl<'a, 't> Runner<'a, 't> {
     /// Makes one of ways that are the same; of too many, keeps the first ones, with all that can be chosen.
     fn merge(&mut self, ways: Vec<Way>) -> Vec<Way> {
         let mut merged: Vec<Way> = Vec::new();
+        // What the first of them can choose, once there are too many.
+        let mut known: Option<HashSet<usize>> = None;
         for mut way in ways {
             way.status = Condition::Known(true);
-            if merged.contains(&way) {
+            if merged.iter().any(|other| other.chosen == way.chosen && *other == way) {
                 continue;
             }
             if merged.len() < MAX_WAYS {
                 merged.push(way);
                 continue;
             }
+            self.state.menu.guess(1, "it has more ways than are read: not every one of them is judged");
+            self.compared += way.choices.len();
+            if self.compared > MAX_COMPARED {
+                continue;
+            }
+            let known = known.get_or_insert_with(|| merged[0].choices.iter().copied().collect());
             for choice in way.choices {
-                if !merged[0].choices.contains(&choice) {
-                    merged[0].choices.push(choice);
+                if known.insert(choice) {
+                    merged[0].offer(choice);
                 }
             }
-            self.state.menu.guess(1, "it has more ways than are read: not every one of them is judged");
         }
         merged
     }
 
+    /// Runs a `for`.
     fn turns(
         &mut self,
         line: usize,
-        words: Option<&'a [Word]>,
-        condition: &'a [Statement],
+        words: &'a [Word],
         body: &'a [Statement],
         mut ways: Vec<Way>,
     ) -> Vec<Way> {
-        let Some(words) = words else {
-            let mut none = self.run(condition, ways);
-            none.iter_mut().for_each(|way| way.variables.are_open = true);
-            let once = self.run(body, none.clone());
-            none.extend(once);
-            return self.merge(none);
-        };
         let name = words.first().and_then(Word::text).unwrap_or_default();
         let mut all = Vec::new();
+        self.state.loops += 1;
         for way in ways.drain(..) {
             let items: Vec<String> =
                 words.iter().skip(2).flat_map(|word| way.variables.expand(word)).collect();
@@ -267,9 +278,57 @@ impl<'a, 't> Runner<'a, 't> {
                 let value = if is_known { item.clone() } else { format!("${{{name}}}") };
                 turned.iter_mut().for_each(|way| way.variables.set(name, &value));
                 turned = self.run(body, turned);
+                all.extend(turned.extract_if(.., |way| !has_next_turn(way)));
+                if turned.is_empty() {
+                    break;
+                }
             }
             all.extend(turned);
         }
+        self.state.loops -= 1;
+        all.iter_mut().for_each(leave_loop);
+        self.merge(all)
+    }
+
+    /// Runs a `while` or an `until`.
+    fn repeats(
+        &mut self,
+        line: usize,
+        condition: &'a [Statement],
+        is_until: bool,
+        body: &'a [Statement],
+        mut ways: Vec<Way>,
+    ) -> Vec<Way> {
+        let mut all = Vec::new();
+        self.state.loops += 1;
+        for _ in 0..MAX_TURNS {
+            let mut turned = Vec::new();
+            for mut way in self.run(condition, ways) {
+                match way.variables.known.holds(&way.status).map(|holds| holds != is_until) {
+                    _ if way.has_left() => all.push(way),
+                    Some(true) => turned.push(way),
+                    Some(false) => all.push(way),
+                    // How often, the machine knows: never, or once and what then holds is open.
+                    None => {
+                        all.push(way.clone());
+                        way.variables.are_open = true;
+                        all.extend(self.run(body, vec![way]));
+                    }
+                }
+            }
+            ways = self.run(body, turned);
+            all.extend(ways.extract_if(.., |way| !has_next_turn(way)));
+            ways = self.merge(ways);
+            if ways.is_empty() {
+                break;
+            }
+        }
+        if !ways.is_empty() {
+            self.state.menu.guess(line, "its loop has more turns than are read");
+        }
+        self.state.loops -= 1;
+        all.extend(ways);
+        all.iter_mut().for_each(leave_loop);
         self.merge(all)
     }
 
@@ -279,7 +338,7 @@ impl<'a, 't> Runner<'a, 't> {
         line: usize,
         words: &'a [Word],
         block: Option<&'a [Statement]>,
-        mut way: Way,
+        way: Way,
     ) -> Vec<Way> {
         self.commands += 1;
         if self.commands == MAX_COMMANDS {
@@ -304,8 +363,26 @@ impl<'a, 't> Runner<'a, 't> {
         if self.expanded > MAX_EXPANDED {
             return vec![way];
         }
-        let Some((name, args)) = expanded.split_first() else { return vec![way] };
-        if let Some(body) = self.functions.get(name.as_str()).copied() {
+        // "! COMMAND" works where the command fails (`grub_script_execute_cmdline`).
+        let is_negated = expanded.first().is_some_and(|word| word == "!");
+        let Some((name, args)) = expanded[usize::from(is_negated)..].split_first() else { return vec![way] };
+        let mut ways = self.invoke(line, name, args, block, way);
+        if is_negated {
+            ways.iter_mut().for_each(|way| way.status = way.status.clone().not());
+        }
+        ways
+    }
+
+    /// Runs a function of the menu, or a command.
+    fn invoke(
+        &mut self,
+        line: usize,
+        name: &str,
+        args: &[String],
+        block: Option<&'a [Statement]>,
+        mut way: Way,
+    ) -> Vec<Way> {
+        if let Some(body) = self.functions.get(name).copied() {
             return self.call(body, args, way);
         }
         self.state.execute(line, name, args, block, &mut way);
@@ -317,10 +394,7 @@ impl<'a, 't> Runner<'a, 't> {
             return vec![way];
         }
         let positional = |name: &str| name.bytes().all(|byte| byte.is_ascii_digit());
-        let before: Vec<(String, String)> = {
-            let values = &mut way.variables.known.values;
-            values.extract_if(.., |name, _| positional(name)).collect()
-        };
+        let before = way.variables.known.take_out(positional);
         for (number, arg) in args.iter().enumerate() {
             way.variables.set(&(number + 1).to_string(), arg);
         }
@@ -329,9 +403,22 @@ impl<'a, 't> Runner<'a, 't> {
         self.calls -= 1;
         for way in &mut ways {
             way.is_over = false;
-            way.variables.known.values.retain(|name, _| !positional(name));
-            way.variables.known.values.extend(before.iter().cloned());
+            way.variables.known.take_out(positional);
+            before.iter().for_each(|(name, value)| way.variables.set(name, value));
         }
         ways
     }
+}
+
+/// Tells whether a way goes on with the next turn of a loop that it is in.
+fn has_next_turn(way: &mut Way) -> bool {
+    if way.leaves == 1 && way.goes_on {
+        (way.leaves, way.goes_on) = (0, false);
+    }
+    !way.has_left()
+}
+
+/// Takes a way out of a loop.
+fn leave_loop(way: &mut Way) {
+    way.leaves = way.leaves.saturating_sub(1);
 }

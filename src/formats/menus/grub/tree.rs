@@ -26,6 +26,8 @@ pub(super) enum Statement {
         /// What a `for` goes through, with its name in front.
         words: Option<Vec<Word>>,
         condition: Vec<Statement>,
+        /// Whether it goes on while the condition does not hold.
+        is_until: bool,
         body: Vec<Statement>,
     },
     /// `function NAME { … }`.
@@ -162,7 +164,7 @@ impl Reader {
     fn compound(&mut self, line: usize, keyword: &'static str) -> Option<Statement> {
         match keyword {
             "if" => Some(self.condition(line)),
-            "for" | "while" | "until" => Some(self.repetition(line, keyword == "for")),
+            "for" | "while" | "until" => Some(self.repetition(line, keyword)),
             "function" => {
                 let name = match self.tokens.next_if(|token| matches!(token, Token::Words(..)))? {
                     Token::Words(_, words) => words.first()?.text()?.to_owned(),
@@ -198,9 +200,9 @@ impl Reader {
         Statement::If { arms, otherwise }
     }
 
-    fn repetition(&mut self, line: usize, is_for: bool) -> Statement {
+    fn repetition(&mut self, line: usize, keyword: &str) -> Statement {
         let (mut words, mut condition) = (None, Vec::new());
-        if is_for {
+        if keyword == "for" {
             if let Some(Token::Words(_, found)) =
                 self.tokens.next_if(|token| matches!(token, Token::Words(..)))
             {
@@ -214,7 +216,7 @@ impl Reader {
         if !self.takes("done") {
             self.is_open(line, "a loop is opened");
         }
-        Statement::Loop { line, words, condition, body }
+        Statement::Loop { line, words, condition, is_until: keyword == "until", body }
     }
 }
 

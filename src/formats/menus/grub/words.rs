@@ -126,7 +126,19 @@ impl Variables {
     }
 
     pub(super) fn set(&mut self, name: &str, value: &str) {
-        self.known.values.insert(name.to_owned(), value.to_owned());
+        // What there is no room for, only the machine knows.
+        self.are_open |= !self.known.set(name, value);
+    }
+
+    /// Forgets the first arguments: what was `$2` is `$1`.
+    pub(super) fn shift(&mut self, by: usize) {
+        let is_number = |name: &str| name.parse::<usize>().is_ok_and(|number| number > 0);
+        for (name, value) in self.known.take_out(is_number) {
+            let place = name.parse::<usize>().ok().and_then(|number| number.checked_sub(by));
+            if let Some(place) = place.filter(|place| *place > 0) {
+                self.set(&place.to_string(), &value);
+            }
+        }
     }
 
     /// Returns what a submenu or another menu sees of them (`grub_env_context_open`; seen in QEMU): those that were exported. GRUB
@@ -136,7 +148,7 @@ impl Variables {
             |name: &str| matches!(name, "default" | "fallback" | "timeout" | "timeout_style" | "theme");
         let is_passed = |name: &str| self.exported.contains(name) || is_grubs_own(name) && !is_menus(name);
         let mut passed = self.clone();
-        passed.known.values.retain(|name, _| is_passed(name));
+        passed.known.take_out(|name| !is_passed(name));
         passed
     }
 

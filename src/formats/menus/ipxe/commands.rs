@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::lines::MAX_TEXT;
-use super::names::BUILTIN;
-use crate::formats::menus::ways::{Condition, Known, is_open};
+use super::names::{BUILTIN, COMMANDS};
+use crate::formats::menus::ways::{Condition, Known, MANY_VARIABLES, MAX_HANDED, bytes_of, is_open};
 use crate::formats::menus::{Continued, Entry, Loaded, MAX_ENTRIES, Menu, Named, Role};
 
 /// Where a way through the script is, and with what.
@@ -20,9 +20,39 @@ pub(super) struct Way {
     pub(super) has_failed: bool,
     /// The label it came by.
     pub(super) label: String,
-    pub(super) kernel: Option<Entry>,
-    pub(super) initrds: Vec<Loaded>,
+    /// The image that is started, and what it is called.
+    pub(super) kernel: Option<(Entry, Option<String>)>,
+    /// All other images, with their command lines.
+    pub(super) images: Vec<Image>,
     pub(super) items: Vec<String>,
+}
+
+/// An image that was fetched.
+#[derive(Debug, Clone, Hash)]
+pub(super) struct Image {
+    file: Named,
+    called: Option<String>,
+    words: Vec<String>,
+}
+
+impl Image {
+    fn is_called(&self, name: &str) -> bool {
+        self.called.as_deref() == Some(name) || file_of(&self.file) == name
+    }
+
+    /// What a kernel gets of it. The first word of its command line is its path in the initrd; folders are made only where it
+    /// is said, since 2022: so many, or all (`mkdir=-1`).
+    fn loaded(self) -> Loaded {
+        let Self { file, called, words } = self;
+        let inside = words.first().map(|path| format!("/{}", path.trim_start_matches('/')));
+        let role = if inside.is_some() { Role::Injected } else { Role::Initrd };
+        let makes = words.iter().find_map(|word| word.strip_prefix("mkdir=")).map(str::parse::<i64>);
+        let makes_folders = match makes {
+            Some(Ok(number)) => usize::try_from(number).unwrap_or(usize::MAX),
+            Some(Err(_)) | None => 0,
+        };
+        Loaded { file: Named { role, ..file }, inside, makes_folders, called }
+    }
 }
 
 /// What a command does to a way.
@@ -51,6 +81,8 @@ pub(super) struct Commands {
     left: BTreeMap<usize, Entry>,
     /// The lines of kernels that were booted.
     booted: BTreeSet<usize>,
+    /// Bytes of what is handed to the scripts that it goes on to.
+    continued_bytes: usize,
 }
 
 impl Commands {
@@ -61,6 +93,7 @@ impl Commands {
             entries: BTreeSet::new(),
             left: BTreeMap::new(),
             booted: BTreeSet::new(),
+            continued_bytes: 0,
         }
     }
 
@@ -95,7 +128,11 @@ impl Commands {
         let [name, args @ ..] = words else { return Effect::Works };
         match *name {
             "set" => self.set(number, args, way),
-            "clear" => drop(args.first().and_then(|name| way.known.values.remove(*name))),
+            "clear" => {
+                if let Some(name) = args.first() {
+                    way.known.take_out(|known| known == *name);
+                }
+            }
             "isset" => {
                 let text = args.concat();
                 return Effect::If(match self.expand(number, &text, way, true) {
@@ -127,16 +164,9 @@ impl Commands {
                 self.initrd(number, args, way);
                 return Effect::If(Condition::Any);
             }
-            "imgargs" => {
-                if let [_, args @ ..] = args {
-                    let words = self.words(number, args, way);
-                    if let Some(kernel) = &mut way.kernel {
-                        kernel.words = words;
-                    }
-                }
-            }
+            "imgargs" => return self.set_words(number, args, way),
             "imgverify" => {
-                if let Some(signature) = plain(args).get(1) {
+                if let Some(signature) = options(args).1.get(1) {
                     let form = self.expand(number, signature, way, false);
                     let named = Named { line: number, form, role: Role::Signature };
                     if !self.menu.others.contains(&named) {
@@ -147,13 +177,13 @@ impl Commands {
             }
             "chain" | "imgexec" => return self.chain(number, args, way),
             "boot" => return self.boot_image(number, args, way),
-            "imgfree" => {
-                way.kernel = None;
-                way.initrds.clear();
-            }
+            "imgfree" => self.free(number, args, way),
             "exit" | "reboot" | "poweroff" => return Effect::Ends,
             "echo" => {}
             _ => {
+                // Another program may boot something.
+                let is_harmless = COMMANDS.contains(name) && !["autoboot", "sanboot"].contains(name);
+                self.menu.leads_elsewhere |= !is_harmless;
                 for word in args {
                     self.expand(number, word, way, false);
                 }
@@ -163,19 +193,60 @@ impl Commands {
         Effect::Works
     }
 
-    /// Takes in `chain`, which is also called `imgexec`: it starts an image that was loaded, or fetches one: a script goes on
-    /// with the variables of this one.
+    /// Takes in `imgargs`: the command line of an image, whichever it is.
+    fn set_words(&mut self, number: usize, args: &[&str], way: &mut Way) -> Effect {
+        let [name, args @ ..] = args else { return Effect::If(Condition::Known(false)) };
+        let name = self.expand(number, name, way, false);
+        let words = self.words(number, args, way);
+        if let Some((kernel, called)) = &mut way.kernel
+            && is_kernel(kernel, called.as_deref(), &name)
+        {
+            kernel.words = words;
+            return Effect::Works;
+        }
+        match way.images.iter_mut().find(|image| image.is_called(&name)) {
+            Some(image) => {
+                image.words = words;
+                Effect::Works
+            }
+            None => Effect::If(Condition::Any),
+        }
+    }
+
+    /// Takes in `imgfree`: of one image, or of all.
+    fn free(&mut self, number: usize, args: &[&str], way: &mut Way) {
+        let name = args.first().map(|name| self.expand(number, name, way, false));
+        let is_meant = |called: &Option<String>, file: &Named| {
+            name.as_ref().is_none_or(|name| called.as_ref() == Some(name) || file_of(file) == name.as_str())
+        };
+        way.kernel = way.kernel.take().filter(|(entry, called)| !is_meant(called, &entry.kernel));
+        way.images.retain(|image| !is_meant(&image.called, &image.file));
+    }
+
+    /// Takes in `chain`, which is also called `imgexec`: it starts an image that was loaded, or fetches one: a kernel, or a
+    /// script that goes on with the variables of this one.
     fn chain(&mut self, number: usize, args: &[&str], way: &mut Way) -> Effect {
-        let plain = plain(args);
-        let is_loaded = |file: &&str| way.initrds.iter().any(|loaded| is_called(loaded, file));
-        let Some(file) = plain.first().filter(|file| !is_loaded(file)) else {
+        let (called, rest) = options(args);
+        let Some((file, words)) = rest.split_first() else { return self.boot(way) };
+        let name = self.expand(number, file, way, false);
+        let is_kernel =
+            |(kernel, called): &(Entry, Option<String>)| is_kernel(kernel, called.as_deref(), &name);
+        if way.kernel.as_ref().is_some_and(is_kernel) || way.images.iter().any(|image| image.is_called(&name))
+        {
             self.select(number, args, way);
             return self.boot(way);
-        };
-        let form = self.expand(number, file, way, false);
-        let file = Named { line: number, form, role: Role::Next };
-        let next = Continued { file, handed: way.known.values.clone() };
-        if self.menu.continued.len() < MAX_ENTRIES && !self.menu.continued.contains(&next) {
+        }
+        let mut started = way.clone();
+        started.kernel = Some(self.fetch(number, called, &name, words, way));
+        let program = loaded(&mut started);
+        let file = Named { line: number, form: name, role: Role::Next };
+        let handed = way.known.values.clone();
+        self.continued_bytes += bytes_of(&handed);
+        let next = Continued { file, handed, program, includes: false };
+        if self.continued_bytes > MAX_HANDED {
+            self.menu
+                .guess(number, "it hands on more than is read: not every script it goes on to is judged");
+        } else if self.menu.continued.len() < MAX_ENTRIES && !self.menu.continued.contains(&next) {
             self.menu.continued.push(next);
         }
         // A script that it goes on to may come back.
@@ -187,29 +258,41 @@ impl Commands {
         // "set x:hex 20" says how the value is written.
         let variable = variable.split(':').next().unwrap_or(variable);
         let value = self.expand(number, &value.join(" "), way, false);
-        way.known.values.insert(variable.to_owned(), value);
+        if !way.known.set(variable, &value) {
+            self.menu.guess(number, MANY_VARIABLES);
+        }
     }
 
-    /// Makes an image that was fetched before the kernel; without a name, what is the kernel stays it.
+    /// Makes an image that was fetched before the kernel; one of no such name is fetched.
     fn select(&mut self, number: usize, args: &[&str], way: &mut Way) {
-        let plain = plain(args);
-        let Some((name, words)) = plain.split_first() else { return };
-        let Some(place) = way.initrds.iter().position(|loaded| is_called(loaded, name)) else {
+        let (_, rest) = options(args);
+        let Some((name, words)) = rest.split_first() else { return };
+        let name = self.expand(number, name, way, false);
+        let given = self.words(number, words, way);
+        if let Some((kernel, called)) = &mut way.kernel
+            && is_kernel(kernel, called.as_deref(), &name)
+        {
+            if !given.is_empty() {
+                (kernel.words, kernel.line) = (given, number);
+            }
+            return;
+        }
+        let Some(place) = way.images.iter().position(|image| image.is_called(&name)) else {
             if way.kernel.is_none() {
                 self.kernel(number, args, way);
             }
             return;
         };
-        let fetched = way.initrds.remove(place);
-        let words = self.words(number, words, way);
-        way.kernel = Some(Entry {
+        let Image { file, called, words } = way.images.remove(place);
+        let entry = Entry {
             title: way.label.clone(),
             line: number,
-            kernel: Named { role: Role::Kernel, ..fetched.file },
+            kernel: Named { role: Role::Kernel, ..file },
             initrds: Vec::new(),
-            words,
+            words: if given.is_empty() { words } else { given },
             is_default: false,
-        });
+        };
+        way.kernel = Some((entry, called));
     }
 
     fn words(&mut self, number: usize, args: &[&str], way: &Way) -> Vec<String> {
@@ -220,65 +303,43 @@ impl Commands {
     }
 
     fn kernel(&mut self, number: usize, args: &[&str], way: &mut Way) {
-        // The options come before the address; all behind it are the kernel's.
-        let mut rest = args;
-        while let [option, next @ ..] = rest
-            && option.starts_with('-')
-        {
-            rest = if takes_value(option) { next.get(1..).unwrap_or_default() } else { next };
-        }
+        let (called, rest) = options(args);
         let [address, words @ ..] = rest else { return };
         let form = self.expand(number, address, way, false);
+        way.kernel = Some(self.fetch(number, called, &form, words, way));
+    }
+
+    /// Returns a kernel that is fetched, and what it is called.
+    fn fetch(
+        &mut self,
+        number: usize,
+        called: Option<&str>,
+        form: &str,
+        words: &[&str],
+        way: &Way,
+    ) -> (Entry, Option<String>) {
         let words = self.words(number, words, way);
-        way.kernel = Some(Entry {
-            title: way.label.clone(),
-            line: number,
-            kernel: Named { line: number, form, role: Role::Kernel },
-            initrds: Vec::new(),
-            words,
-            is_default: false,
-        });
+        let kernel = Named { line: number, form: form.to_owned(), role: Role::Kernel };
+        let called = called.map(|name| self.expand(number, name, way, false));
+        let title = way.label.clone();
+        (Entry { title, line: number, kernel, initrds: Vec::new(), words, is_default: false }, called)
     }
 
     fn initrd(&mut self, number: usize, args: &[&str], way: &mut Way) {
-        let plain = plain(args);
-        let Some(address) = plain.first() else { return };
+        let (called, rest) = options(args);
+        let [address, words @ ..] = rest else { return };
         let form = self.expand(number, address, way, false);
-        // "initrd URI /path": the path is a command line to iPXE, and the file's name in the initrd.
-        let inside = plain.get(1).map(|path| self.expand(number, path, way, false));
-        let inside = inside.map(|path| format!("/{}", path.trim_start_matches('/')));
-        let role = if inside.is_some() { Role::Injected } else { Role::Initrd };
-        let named = args.iter().position(|arg| matches!(*arg, "--name" | "-n"));
-        let called = named.and_then(|at| args.get(at + 1)).map(|name| (*name).to_owned());
-        // Folders are made only where it is said, since 2022: so many, or all (mkdir=-1).
-        let makes = plain.iter().find_map(|word| word.strip_prefix("mkdir="));
-        let makes_folders = match makes.map(str::parse::<i64>) {
-            Some(Ok(number)) => usize::try_from(number).unwrap_or(usize::MAX),
-            Some(Err(_)) | None => 0,
-        };
-        if way.initrds.len() < MAX_ENTRIES {
-            way.initrds.push(Loaded {
-                file: Named { line: number, form, role },
-                inside,
-                makes_folders,
-                called,
-            });
+        let called = called.map(|name| self.expand(number, name, way, false));
+        let words = self.words(number, words, way);
+        let file = Named { line: number, form, role: Role::Initrd };
+        if way.images.len() < MAX_ENTRIES {
+            way.images.push(Image { file, called, words });
         }
     }
 
     /// Takes in `boot`, which may name the image, and then the whole command line.
     fn boot_image(&mut self, number: usize, args: &[&str], way: &mut Way) -> Effect {
-        if let [name, words @ ..] = &plain(args)[..] {
-            let is_kernel = way.kernel.as_ref().is_some_and(|kernel| file_of(&kernel.kernel) == *name);
-            if !is_kernel {
-                self.select(number, args, way);
-            } else if !words.is_empty() {
-                let words = self.words(number, words, way);
-                if let Some(kernel) = &mut way.kernel {
-                    (kernel.words, kernel.line) = (words, number);
-                }
-            }
-        }
+        self.select(number, args, way);
         self.boot(way)
     }
 
@@ -296,37 +357,57 @@ impl Commands {
         }
     }
 
-    /// Puts in the values of variables; one nobody sets is complained about once, unless the script asks for it.
+    /// Puts in the values of variables, the innermost first (`expand_settings` of `core/settings.c`); one nobody sets is
+    /// complained about once, unless the script asks for it.
     fn expand(&mut self, number: usize, text: &str, way: &Way, is_asked: bool) -> String {
         let mut form = String::new();
+        let mut begun = Vec::new();
         let mut rest = text;
-        while let Some((before, after)) = rest.split_once("${") {
-            let Some((name, next)) = after.split_once('}') else { break };
-            let plain = name.split(':').next().unwrap_or(name);
-            form.push_str(before);
-            match way.known.values.get(plain) {
-                Some(value) if form.len() + value.len() < MAX_TEXT => form.push_str(value),
-                Some(_) => {}
-                None if BUILTIN.contains(&plain) || plain.contains('/') => {
-                    form.push_str(&format!("${{{plain}}}"))
-                }
-                None if !is_asked && self.unset.insert(plain.to_owned()) => {
-                    // A later iPXE, or a script before this one, may know it.
-                    self.menu.guess(number, format!("nothing here sets the variable {plain}"));
-                }
-                None => {}
+        while let Some(at) = rest.find(['$', '}']) {
+            form.push_str(&rest[..at]);
+            rest = &rest[at..];
+            if let Some(next) = rest.strip_prefix("${") {
+                begun.push(form.len());
+                form.push_str("${");
+                rest = next;
+                continue;
             }
+            let (mark, next) = rest.split_at(1);
             rest = next;
+            let Some(start) = begun.pop_if(|_| mark == "}") else {
+                form.push_str(mark);
+                continue;
+            };
+            let name = form.split_off(start).split_off(2);
+            form.push_str(&self.value(number, &name, way, is_asked, MAX_TEXT.saturating_sub(form.len())));
         }
         form.push_str(rest);
         form
+    }
+
+    /// Returns what a variable stands for: itself, where the machine knows it.
+    fn value(&mut self, number: usize, name: &str, way: &Way, is_asked: bool, room: usize) -> String {
+        let plain = name.split(':').next().unwrap_or(name);
+        match way.known.values.get(plain) {
+            Some(value) if value.len() < room => value.clone(),
+            Some(_) => String::new(),
+            None if is_open(name) => format!("${{{name}}}"),
+            None if BUILTIN.contains(&plain) || plain.contains('/') => format!("${{{plain}}}"),
+            None => {
+                if !is_asked && self.unset.insert(plain.to_owned()) {
+                    // A later iPXE, or a script before this one, may know it.
+                    self.menu.guess(number, format!("nothing here sets the variable {plain}"));
+                }
+                String::new()
+            }
+        }
     }
 }
 
 /// Takes what is loaded out of a way.
 fn loaded(way: &mut Way) -> Option<Entry> {
-    let mut entry = way.kernel.take()?;
-    entry.initrds = std::mem::take(&mut way.initrds);
+    let (mut entry, _) = way.kernel.take()?;
+    entry.initrds = std::mem::take(&mut way.images).into_iter().map(Image::loaded).collect();
     Some(entry)
 }
 
@@ -368,19 +449,19 @@ fn takes_value(option: &str) -> bool {
     matches!(option, "--name" | "-n" | "--timeout" | "-t" | "--signer" | "-s")
 }
 
-/// Returns the arguments that are no options.
-fn plain<'b>(args: &[&'b str]) -> Vec<&'b str> {
-    let mut plain = Vec::new();
-    let mut args = args.iter();
-    while let Some(arg) = args.next() {
-        match *arg {
-            option if takes_value(option) => drop(args.next()),
-            arg if arg.starts_with("--") => {}
-            "-a" | "-r" | "-k" => {}
-            arg => plain.push(arg),
+/// Parts the options in front of an address from it and what follows; returns what the image is to be called, too.
+fn options<'a, 'b>(args: &'b [&'a str]) -> (Option<&'a str>, &'b [&'a str]) {
+    let (mut called, mut rest) = (None, args);
+    while let [option, next @ ..] = rest
+        && option.starts_with('-')
+    {
+        if matches!(*option, "--name" | "-n") {
+            called = next.first().copied();
         }
+        called = option.strip_prefix("--name=").or(called);
+        rest = if takes_value(option) { next.get(1..).unwrap_or_default() } else { next };
     }
-    plain
+    (called, rest)
 }
 
 /// Returns the last part of a file's address.
@@ -388,6 +469,7 @@ fn file_of(named: &Named) -> &str {
     named.form.rsplit('/').next().unwrap_or(&named.form)
 }
 
-fn is_called(loaded: &Loaded, name: &str) -> bool {
-    loaded.called.as_deref() == Some(name) || file_of(&loaded.file) == name
+/// Tells whether a name is that of the image that is started.
+fn is_kernel(entry: &Entry, called: Option<&str>, name: &str) -> bool {
+    called == Some(name) || file_of(&entry.kernel) == name
 }

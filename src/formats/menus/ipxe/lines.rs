@@ -35,22 +35,22 @@ pub(super) fn lines_of(text: &str) -> Vec<Line> {
             continued.push_str(line);
             continue;
         }
-        lines.extend(line_of(index + 1, &(std::mem::take(&mut continued) + line)));
+        read_line(index + 1, &(std::mem::take(&mut continued) + line), &mut lines);
     }
     lines
 }
 
-fn line_of(number: usize, line: &str) -> Option<Line> {
-    let line = line.trim();
+/// Reads a line: what stands behind a label is a line of its own, and from a word that begins with `#` on nothing counts
+/// (`image/script.c`, `core/exec.c`).
+fn read_line(number: usize, line: &str, lines: &mut Vec<Line>) {
+    let mut line = line.trim();
     if let Some(label) = line.strip_prefix(':') {
-        let label = label.split_whitespace().next().unwrap_or_default();
-        return Some(Line { number, label: Some(label.to_owned()), commands: Vec::new() });
-    }
-    if line.is_empty() || line.starts_with('#') {
-        return None;
+        let (label, rest) = label.split_once(|byte: char| byte.is_ascii_whitespace()).unwrap_or((label, ""));
+        lines.push(Line { number, label: Some(label.to_owned()), commands: Vec::new() });
+        line = rest.trim_start();
     }
     let mut commands = vec![(Joint::Always, Vec::new())];
-    for word in line.split_ascii_whitespace() {
+    for word in line.split_ascii_whitespace().take_while(|word| !word.starts_with('#')) {
         match (word, commands.last_mut()) {
             ("||", _) => commands.push((Joint::Else, Vec::new())),
             ("&&", _) => commands.push((Joint::Then, Vec::new())),
@@ -59,5 +59,7 @@ fn line_of(number: usize, line: &str) -> Option<Line> {
             (_, None) => {}
         }
     }
-    Some(Line { number, label: None, commands })
+    if commands.len() > 1 || !commands[0].1.is_empty() {
+        lines.push(Line { number, label: None, commands });
+    }
 }

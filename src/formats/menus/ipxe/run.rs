@@ -12,6 +12,9 @@ use crate::formats::menus::{Handed, Menu};
 const MAX_COMMANDS: usize = 200_000;
 const MAX_WAITING: usize = 4_096;
 
+/// Bytes of the variables on all ways that wait.
+const MAX_BYTES: usize = 64 << 20;
+
 /// Commands that load a file.
 const LOADS: [&str; 6] = ["kernel", "initrd", "module", "imgfetch", "imgget", "chain"];
 
@@ -27,6 +30,8 @@ pub(super) struct Runner<'a> {
     reached: BTreeSet<usize>,
     /// Ways that were begun already.
     seen: HashSet<u64>,
+    /// Bytes of the variables on ways that wait.
+    bytes: usize,
 }
 
 impl<'a> Runner<'a> {
@@ -39,6 +44,7 @@ impl<'a> Runner<'a> {
             failed: Vec::new(),
             reached: BTreeSet::new(),
             seen: HashSet::new(),
+            bytes: 0,
         }
     }
 
@@ -52,14 +58,16 @@ impl<'a> Runner<'a> {
             known: Known::of(handed.clone()),
             label: String::new(),
             kernel: None,
-            initrds: Vec::new(),
+            images: Vec::new(),
             items: Vec::new(),
         });
         let mut commands = 0;
         while let Some(mut way) = self.waiting.pop().or_else(|| self.failed.pop()) {
+            self.bytes = self.bytes.saturating_sub(way.known.bytes());
             loop {
                 commands += 1;
-                if commands > MAX_COMMANDS || self.waiting.len() + self.failed.len() > MAX_WAITING {
+                let waiting = self.waiting.len() + self.failed.len();
+                if commands > MAX_COMMANDS || waiting > MAX_WAITING || self.bytes > MAX_BYTES {
                     self.commands
                         .menu
                         .guess(1, "it has more ways than are read: not every one of them is judged");
@@ -150,7 +158,7 @@ impl<'a> Runner<'a> {
                 for value in values.into_iter().rev() {
                     let mut chosen = way.clone();
                     chosen.worked = true;
-                    chosen.known.values.insert(variable.clone(), value);
+                    chosen.known.set(&variable, &value);
                     self.wait(chosen);
                 }
                 return None;
@@ -179,6 +187,7 @@ impl<'a> Runner<'a> {
 
     fn wait(&mut self, way: Way) {
         if self.is_new(&way) {
+            self.bytes += way.known.bytes();
             let queue = if way.has_failed { &mut self.failed } else { &mut self.waiting };
             queue.push(way);
         }
