@@ -46,7 +46,7 @@ struct Audit {
 }
 
 impl Step for Audit {
-    identity!(version 3);
+    identity!(version 4);
 
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
         let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();

@@ -191,7 +191,7 @@ impl Step for Import {
     }
 
     fn version(&self) -> u32 {
-        3
+        4
     }
 
     /// Nothing: what is at the paths counts, not the paths.
