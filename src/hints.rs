@@ -57,7 +57,7 @@ fn of_sandbox(error: &SandboxError) -> Option<String> {
             Some("install it (on Debian: apt-get install bubblewrap), or build with --sandbox=off".to_owned())
         }
         SandboxError::Forbidden(_) => Some(
-            "run as root, or allow user namespaces: sysctl kernel.unprivileged_userns_clone=1, \
+            "allow user namespaces, also where root builds: sysctl kernel.unprivileged_userns_clone=1, \
              user.max_user_namespaces above 0, kernel.apparmor_restrict_unprivileged_userns=0; in a container, allow \
              unshare and mount; or build with --sandbox=off, which marks the result"
                 .to_owned(),

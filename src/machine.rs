@@ -81,9 +81,10 @@ impl Machine {
         reporter: &Reporter,
         options: &Options,
     ) -> Result<Built, StoreError> {
+        let sandbox = self.sandbox.clone().with_limits(spec.limits);
         let backend = Backend {
             store,
-            sandbox: &self.sandbox,
+            sandbox: &sandbox,
             tools: &self.tools,
             cancel: &self.cancel,
             listener: &|event| reporter.event(event),

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cache::name::{FileName, RelPath};
 use graph::dag::{Dag, DagError, Derivation};
+use graph::sandbox::Limits;
 use graph::{NodeName, OutputRef};
 
 use self::load::Loaded;
@@ -32,6 +33,8 @@ pub struct Spec {
     pub remarks: Vec<(NodeName, String)>,
     /// What is asked for and cannot be made, where all else can: a build of it fails, with the rest published.
     pub refused: Option<String>,
+    /// What tools may use of the machine. It is no part of any key: it changes whether there is a result, not which.
+    pub limits: Limits,
 }
 
 impl Spec {
@@ -96,7 +99,9 @@ impl<'a> Reader<'a> {
         top.text("extends");
         let (image, nodes) = (top.required_table("image"), top.required_table("node"));
         let publish = top.read("publish", |item| item.entries().map(|_| item));
+        let limits = top.read("limits", |item| item.entries().map(|_| item));
         self.errors.check(top.finish());
+        let limits = limits.map(|item| self.limits(item)).unwrap_or_default();
         let (Some(image), Some(nodes)) = (image, nodes) else { return Err(self.errors) };
         self.read_kinds(nodes)?;
         let kinds: BTreeSet<&str> = self.kinds.values().map(|kind| kind.name).collect();
@@ -117,7 +122,7 @@ impl<'a> Reader<'a> {
         let known: BTreeSet<NodeName> = read.derivations.keys().cloned().collect();
         match Dag::new(read.derivations) {
             Ok(dag) if self.errors.is_empty() => {
-                let spec = Spec { name, image, dag, publish, remarks: self.remarks, refused: None };
+                let spec = Spec { name, image, dag, publish, remarks: self.remarks, refused: None, limits };
                 spec.check_unused(nodes)?;
                 Ok(spec)
             }
@@ -133,6 +138,21 @@ impl<'a> Reader<'a> {
                 Err(self.errors)
             }
         }
+    }
+
+    /// Reads what tools may use.
+    fn limits(&mut self, item: &Item) -> Limits {
+        let mut limits = Limits::default();
+        let Some(fields) = self.errors.check(Fields::of(item, "[limits]")) else { return limits };
+        let number = |key, largest: i64| {
+            fields.integer(key, 1..=largest).and_then(|number| u64::try_from(number).ok())
+        };
+        let mib = |key| number(key, 1 << 40).map(|mib| mib << 20);
+        limits.processes = number("processes", 1 << 22).unwrap_or(limits.processes);
+        limits.memory = mib("memory_mib").unwrap_or(limits.memory);
+        limits.file = mib("file_mib").unwrap_or(limits.file);
+        self.errors.check(fields.finish());
+        limits
     }
 
     /// Finds out which kind of step each node runs.

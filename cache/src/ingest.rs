@@ -177,7 +177,7 @@ fn read_node(path: &Path, stat: &Metadata) -> Result<What, IngestError> {
     } else if kind.is_socket() {
         What::Node(Node::Socket)
     } else {
-        What::File { size: stat.size(), stat: Stat::of(stat) }
+        What::File { size: stat.size(), stat: Stat::of(path, stat) }
     })
 }
 

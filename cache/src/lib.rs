@@ -27,6 +27,7 @@ pub mod digest;
 pub mod file;
 mod index;
 pub mod ingest;
+mod keeping;
 pub mod look;
 pub mod name;
 pub mod objects;

@@ -71,7 +71,7 @@ impl Looker {
         }
         self.hasher.update(name.to_bytes_with_nul());
         self.hasher.update(&found.st_mode.to_le_bytes());
-        let stat = Stat::of_raw(&found);
+        let stat = Stat::of_raw(folder, name, &found);
         self.is_settled &= stat.is_settled(self.now);
         self.hasher.update(&stat.to_bytes());
         Ok(())

@@ -1,54 +1,37 @@
 //! Runs a tool: only its own files and its inputs in sight, read-only; no network; an empty environment.
 //!
-//! The sandbox is bubblewrap: a mount, PID, IPC, UTS and network namespace around one process tree,
-//! which dies with the caller. The command line is built by a pure function, [`bwrap_argv`].
+//! The sandbox is bubblewrap: a mount, PID, IPC, UTS, network and user namespace around one process tree,
+//! which dies with the caller. The command line is built by a pure function, [`bwrap_argv`]; who the tool is outside,
+//! and what it may use, is set before bubblewrap starts.
 //!
 //! Inside, the work folder is the current one and writable; input NAME is the file `in/NAME`, so that the
 //! same relative paths serve where the sandbox is switched off.
 
-use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+mod argv;
+mod enter;
+mod identity;
+mod invocation;
+mod limits;
+mod supervise;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{self, BufRead, BufReader};
-use std::os::fd::AsFd;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
-use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
-
+pub use self::argv::bwrap_argv;
+use self::argv::{environment, root_links};
+use self::enter::{Entrance, Goes, Stage};
+use self::identity::Identity;
+pub use self::invocation::Invocation;
+pub use self::limits::Limits;
+use self::limits::threads_of_user;
+use self::supervise::{End, describe, supervise};
 use crate::cancel::Cancel;
-use crate::tool::{PATH, Tool};
-
-/// The work folder, seen from inside.
-const INSIDE: &str = "/build";
-
-/// How often a running tool is asked whether it should stop.
-const CANCEL_INTERVAL: Duration = Duration::from_millis(100);
-
-/// How many lines of a failed tool's output are repeated in the error.
-const TAIL: usize = 12;
-
-/// One run of a tool.
-pub struct Invocation<'a> {
-    /// The program, what it may start and what it may read.
-    pub tool: &'a Tool,
-    /// Its arguments, without the program's own name.
-    pub args: Vec<OsString>,
-    /// The whole environment, but for `PATH`, `HOME`, `TMPDIR`, `LC_ALL` and `TZ`, which are fixed.
-    pub env: BTreeMap<String, String>,
-    /// Files and folders it may read, by their name below `in/`.
-    pub inputs: BTreeMap<String, PathBuf>,
-    /// Files and folders it finds at absolute paths, read-only, such as an `/etc/passwd`.
-    pub mounts: BTreeMap<PathBuf, PathBuf>,
-    /// The work folder: its current one, and the only one it may write to.
-    pub work: &'a Path,
-    /// Whether it needs root's powers inside (mounting, changing owners, device nodes).
-    pub privileged: bool,
-}
+use crate::tool::PATH;
 
 /// Whether tools run in a sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,18 +86,28 @@ impl SandboxError {
 }
 
 /// Runs tools.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Sandbox {
     mode: Mode,
     bwrap: Option<PathBuf>,
-    is_root: bool,
+    limits: Limits,
+    /// Who tools are outside, where the caller is root.
+    identity: Option<Identity>,
     probed: OnceLock<Result<(), String>>,
 }
 
 impl Sandbox {
     /// Makes a sandbox with the bubblewrap at that path; it is tried at the first run.
     pub fn new(mode: Mode, bwrap: Option<PathBuf>) -> Self {
-        Self { mode, bwrap, is_root: rustix::process::geteuid().is_root(), probed: OnceLock::new() }
+        let is_root = rustix::process::geteuid().is_root();
+        let identity = if is_root { Identity::of_root() } else { None };
+        Self { mode, bwrap, limits: Limits::default(), identity, probed: OnceLock::new() }
+    }
+
+    /// The same with other limits.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
     }
 
     /// Tells whether tools run in a sandbox.
@@ -133,34 +126,63 @@ impl Sandbox {
         each: &(dyn Fn(&[u8]) + Sync),
     ) -> Result<(), SandboxError> {
         let program = &invocation.tool.program;
-        let start = |source| SandboxError::Start { program: program.clone(), source };
-        let command = match self.mode {
+        let failed = |source| SandboxError::Start { program: program.clone(), source };
+        match self.mode {
             Mode::On => {
                 let bwrap = self.bwrap.as_deref().ok_or(SandboxError::NoBubblewrap)?;
                 self.probe(bwrap)?;
-                prepare_mounts(invocation).map_err(start)?;
+                prepare_mounts(invocation).map_err(failed)?;
+                let entrance = self.entrance(invocation).map_err(failed)?;
                 let mut command = Command::new(bwrap);
-                command.env_clear().args(bwrap_argv(invocation, &root_links(), self.is_root));
-                command
+                let places = entrance.as_ref().map(|(_, places)| places.clone()).unwrap_or_default();
+                command.env_clear();
+                command.args(bwrap_argv(invocation, &root_links(), &places, entrance.is_some()));
+                watch(command, program, cancel, each, |command| match entrance {
+                    Some((entrance, _)) => enter::start_as(command, Some(self.limits), entrance),
+                    None => enter::start(command, Some(self.limits), threads_of_user(), Goes::ByItself),
+                })
             }
             Mode::Off => {
-                copy_inputs(invocation).map_err(start)?;
+                copy_inputs(invocation).map_err(failed)?;
                 let mut command = Command::new(program);
                 command.args(&invocation.args).current_dir(invocation.work);
                 command.env_clear().envs(environment(invocation)).env("HOME", invocation.work);
-                die_with_parent(&mut command);
-                command
+                let limits = Some(self.limits);
+                watch(command, program, cancel, each, |command| {
+                    enter::start(command, limits, threads_of_user(), Goes::WithUs)
+                })
             }
-        };
-        supervise(command, program, cancel, each)
+        }
     }
 
     /// Tries once whether a sandbox can be made at all.
     fn probe(&self, bwrap: &Path) -> Result<(), SandboxError> {
         let probe = || {
             let mut command = Command::new(bwrap);
-            command.args(["--unshare-net", "--unshare-pid", "--ro-bind", "/", "/", "true"]);
-            match command.env_clear().env("PATH", PATH).stdin(Stdio::null()).output() {
+            command.args([
+                "--unshare-net",
+                "--unshare-pid",
+                "--die-with-parent",
+                "--ro-bind",
+                "/",
+                "/",
+                "true",
+            ]);
+            command
+                .env_clear()
+                .env("PATH", PATH)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::piped());
+            let child = match &self.identity {
+                Some(identity) => {
+                    let entrance =
+                        Entrance { identity: identity.clone(), top: PathBuf::new(), staged: Vec::new() };
+                    enter::start_as(command, None, entrance)
+                }
+                None => enter::start(command, None, 0, Goes::ByItself),
+            };
+            match child.and_then(Child::wait_with_output) {
                 Ok(output) if output.status.success() => Ok(()),
                 Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
                 Err(error) => Err(error.to_string()),
@@ -168,12 +190,96 @@ impl Sandbox {
         };
         self.probed.get_or_init(probe).clone().map_err(SandboxError::Forbidden)
     }
+
+    /// Says how root enters the sandbox, and where there the files are that only root reaches.
+    ///
+    /// What the tool is to write, and copies that were made for it, become those of the identity.
+    fn entrance(
+        &self,
+        invocation: &Invocation<'_>,
+    ) -> io::Result<Option<(Entrance, BTreeMap<PathBuf, PathBuf>)>> {
+        let Some(identity) = self.identity.clone() else { return Ok(None) };
+        let own = invocation.work.parent();
+        let copies = invocation.inputs.values().filter(|path| path.parent().and_then(Path::parent) == own);
+        for path in copies.map(PathBuf::as_path).chain([invocation.work]) {
+            give_to(path, identity.id)?;
+        }
+        let mut known = BTreeSet::new();
+        let sources = || {
+            let all = invocation
+                .tool
+                .files
+                .values()
+                .chain(invocation.mounts.values())
+                .chain(invocation.inputs.values());
+            all.map(PathBuf::as_path).chain([invocation.work])
+        };
+        let (reached, hidden): (Vec<&Path>, Vec<&Path>) =
+            sources().partition(|path| is_reached(path, &mut known));
+        let top = TOPS.iter().map(Path::new).find(|top| {
+            top.symlink_metadata().is_ok_and(|found| found.is_dir())
+                && !reached.iter().any(|path| path.starts_with(top))
+        });
+        let top = top.ok_or_else(|| {
+            io::Error::other(format!(
+                "the tool needs files below each of {}: none of them can be covered",
+                TOPS.join(", ")
+            ))
+        })?;
+        let mut places = BTreeMap::new();
+        let mut staged = Vec::new();
+        for path in hidden.into_iter().collect::<BTreeSet<_>>() {
+            let place = top.join(places.len().to_string());
+            staged.push(Stage::of(path, &place)?);
+            places.insert(path.to_owned(), place);
+        }
+        Ok(Some((Entrance { identity, top: top.to_owned(), staged }, places)))
+    }
+}
+
+/// Folders of which one is covered where files are shown that only root reaches.
+const TOPS: [&str; 6] = ["/mnt", "/media", "/srv", "/opt", "/home", "/tmp"];
+
+/// Tells whether everybody reaches a path and may read it.
+fn is_reached(path: &Path, known: &mut BTreeSet<PathBuf>) -> bool {
+    let Ok(found) = fs::metadata(path) else { return false };
+    let wanted = if found.is_dir() { 0o5 } else { 0o4 };
+    if found.permissions().mode() & wanted != wanted {
+        return false;
+    }
+    for folder in path.ancestors().skip(1) {
+        if known.contains(folder) {
+            break;
+        }
+        if !fs::metadata(folder).is_ok_and(|found| found.permissions().mode() & 0o1 != 0) {
+            return false;
+        }
+    }
+    known.extend(path.ancestors().skip(1).map(Path::to_owned));
+    true
+}
+
+/// Gives a folder with all in it to a user and his group, but for files that have other names: those are objects.
+fn give_to(path: &Path, id: u32) -> io::Result<()> {
+    let found = path.symlink_metadata()?;
+    if !found.is_dir() && found.nlink() > 1 {
+        return Ok(());
+    }
+    if found.uid() != id {
+        std::os::unix::fs::lchown(path, Some(id), Some(id))?;
+    }
+    if found.is_dir() {
+        for entry in fs::read_dir(path)? {
+            give_to(&entry?.path(), id)?;
+        }
+    }
+    Ok(())
 }
 
 /// Runs a program that is at work on the machine itself: a whole build system, which mounts things and fetches things.
 ///
-/// It gets a PID namespace of its own, so that nothing of it outlives this process, however that ends. `unshare` is the
-/// path of util-linux's program.
+/// It gets a PID namespace and a session of its own, so that nothing of it outlives this process, however that ends, and it has no
+/// terminal. `unshare` is the path of util-linux's program.
 ///
 /// # Errors
 /// [`SandboxError`]: it could not be started, failed or was stopped.
@@ -188,116 +294,33 @@ pub(crate) fn run_outside(
     command.env_clear();
     command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
     command.current_dir(inner.get_current_dir().unwrap_or(Path::new("/")));
-    die_with_parent(&mut command);
-    supervise(command, Path::new(inner.get_program()), cancel, each)
+    watch(command, Path::new(inner.get_program()), cancel, each, |command| {
+        enter::start(command, None, 0, Goes::WithUs)
+    })
 }
 
-/// Runs a command to its end and hands every line it prints to `each`.
-fn supervise(
+/// Starts a command, waits for its end and hands every line it prints to `each`.
+fn watch(
     mut command: Command,
     program: &Path,
     cancel: &Cancel,
     each: &(dyn Fn(&[u8]) + Sync),
+    start: impl FnOnce(Command) -> io::Result<Child>,
 ) -> Result<(), SandboxError> {
-    let start = |source| SandboxError::Start { program: program.to_owned(), source };
+    let failed = |source| SandboxError::Start { program: program.to_owned(), source };
     tracing::debug!(?command, "tool");
-    let (reader, writer) = io::pipe().map_err(start)?;
-    let errors = writer.try_clone().map_err(start)?;
-    command.stdin(Stdio::null()).stdout(writer).stderr(errors).process_group(0);
-    let mut child = command.spawn().map_err(start)?;
-    // The pipe's writing ends in `command` must go, or reading never ends.
-    drop(command);
-    let mut tail = std::collections::VecDeque::new();
-    let status = std::thread::scope(|scope| {
-        scope.spawn(|| {
-            for line in BufReader::new(reader).split(b'\n').map_while(Result::ok) {
-                each(&line);
-                tail.push_back(String::from_utf8_lossy(&line).into_owned());
-                if tail.len() > TAIL {
-                    tail.pop_front();
-                }
-            }
-        });
-        wait(&mut child, cancel)
-    });
-    match status.map_err(start)? {
+    let (output, writer) = io::pipe().map_err(failed)?;
+    let errors = writer.try_clone().map_err(failed)?;
+    command.stdin(Stdio::null()).stdout(writer).stderr(errors);
+    let mut child = start(command).map_err(failed)?;
+    let End { status, tail } = supervise(&mut child, output, cancel, each).map_err(failed)?;
+    match status {
         None => Err(SandboxError::Cancelled),
         Some(status) if status.success() => Ok(()),
-        Some(status) => Err(SandboxError::Failed {
-            program: program.to_owned(),
-            status: describe(status),
-            tail: tail.into(),
-        }),
+        Some(status) => {
+            Err(SandboxError::Failed { program: program.to_owned(), status: describe(status), tail })
+        }
     }
-}
-
-fn environment(invocation: &Invocation<'_>) -> BTreeMap<String, String> {
-    let fixed = [("PATH", PATH), ("HOME", INSIDE), ("TMPDIR", "/tmp"), ("LC_ALL", "C"), ("TZ", "UTC")];
-    let mut environment: BTreeMap<_, _> =
-        fixed.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    environment.extend(invocation.env.clone());
-    environment
-}
-
-/// Returns the links at the top of the file system, such as `/lib` → `usr/lib`.
-fn root_links() -> BTreeMap<PathBuf, PathBuf> {
-    ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"]
-        .iter()
-        .filter_map(|path| Some((PathBuf::from(path), fs::read_link(path).ok()?)))
-        .collect()
-}
-
-/// Builds bubblewrap's command line.
-///
-/// `links` are the links at the top of the file system; `is_root` tells whether the caller is root, who
-/// needs no user namespace and gives the tool root's powers only where it asks for them.
-pub fn bwrap_argv(
-    invocation: &Invocation<'_>,
-    links: &BTreeMap<PathBuf, PathBuf>,
-    is_root: bool,
-) -> Vec<OsString> {
-    let mut argv: Vec<OsString> = Vec::new();
-    let mut add = |words: &[&OsStr]| argv.extend(words.iter().map(|word| (*word).to_owned()));
-    for flag in ["--unshare-net", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--die-with-parent"] {
-        add(&[flag.as_ref()]);
-    }
-    if is_root {
-        let change = if invocation.privileged { "--cap-add" } else { "--cap-drop" };
-        add(&[change.as_ref(), "ALL".as_ref()]);
-    } else {
-        add(&["--unshare-user".as_ref(), "--uid".as_ref(), "0".as_ref(), "--gid".as_ref(), "0".as_ref()]);
-    }
-    add(&["--hostname".as_ref(), "stagegraph".as_ref(), "--clearenv".as_ref()]);
-    for (name, value) in environment(invocation) {
-        add(&["--setenv".as_ref(), name.as_ref(), value.as_ref()]);
-    }
-    for (link, target) in links {
-        add(&["--symlink".as_ref(), target.as_ref(), link.as_ref()]);
-    }
-    // Before the files: a tool may lie below one of these.
-    for (flag, path) in [("--proc", "/proc"), ("--dev", "/dev"), ("--tmpfs", "/tmp")] {
-        add(&[flag.as_ref(), path.as_ref()]);
-    }
-    for (inside, outside) in &invocation.tool.files {
-        add(&["--ro-bind".as_ref(), outside.as_ref(), inside.as_ref()]);
-    }
-    if invocation.privileged {
-        // Whoever mounts things in a root of its own finds /sys there; device nodes work below /build.
-        add(&["--ro-bind".as_ref(), "/sys".as_ref(), "/sys".as_ref()]);
-        add(&["--dev-bind".as_ref(), invocation.work.as_ref(), INSIDE.as_ref()]);
-    } else {
-        add(&["--bind".as_ref(), invocation.work.as_ref(), INSIDE.as_ref()]);
-    }
-    for (inside, outside) in &invocation.mounts {
-        add(&["--ro-bind".as_ref(), outside.as_ref(), inside.as_ref()]);
-    }
-    for (name, outside) in &invocation.inputs {
-        let inside = Path::new(INSIDE).join("in").join(name);
-        add(&["--ro-bind".as_ref(), outside.as_ref(), inside.as_ref()]);
-    }
-    add(&["--chdir".as_ref(), INSIDE.as_ref(), "--".as_ref(), invocation.tool.program.as_ref()]);
-    argv.extend(invocation.args.iter().cloned());
-    argv
 }
 
 /// Makes the files and folders that inputs are mounted on.
@@ -338,50 +361,14 @@ fn copy_inputs(invocation: &Invocation<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Waits for the end; kills the tool and returns `None` where everything should stop.
-fn wait(child: &mut Child, cancel: &Cancel) -> io::Result<Option<ExitStatus>> {
-    let pid = Pid::from_child(child);
-    let end = pidfd_open(pid, PidfdFlags::empty())?;
-    let interval = Timespec { tv_sec: 0, tv_nsec: CANCEL_INTERVAL.as_nanos() as i64 };
-    loop {
-        let mut ends = [PollFd::from_borrowed_fd(end.as_fd(), PollFlags::IN)];
-        match poll(&mut ends, Some(&interval)) {
-            Ok(0) | Err(rustix::io::Errno::INTR) => {}
-            Ok(_) => return child.wait().map(Some),
-            Err(errno) => return Err(errno.into()),
-        }
-        if cancel.is_cancelled() {
-            // The first process of the PID namespace dies with bubblewrap, and all others with it.
-            let _ = rustix::process::kill_process_group(pid, Signal::KILL);
-            child.wait()?;
-            return Ok(None);
-        }
-    }
-}
-
-/// Lets a tool end when this process is killed; bubblewrap does the same by itself.
-#[allow(unsafe_code)]
-fn die_with_parent(command: &mut Command) {
-    use std::os::unix::process::CommandExt;
-    let ask = || Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?);
-    // SAFETY: between fork and exec the closure makes one system call; it takes no lock and no memory.
-    unsafe { command.pre_exec(ask) };
-}
-
-fn describe(status: ExitStatus) -> String {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => format!("ended with exit code {code}"),
-        (None, Some(signal)) => format!("was killed by signal {signal}"),
-        (None, None) => "ended without a status".to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use cache::testing::Folder;
 
     use super::*;
-    use crate::tool::{ToolSpec, Tools};
+    use crate::tool::{Tool, ToolSpec, Tools};
 
     struct Bench {
         dir: Folder,

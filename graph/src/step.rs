@@ -240,8 +240,12 @@ impl Job<'_> {
 
     fn printed(&self, line: &[u8]) {
         let mut log = self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        log.extend_from_slice(line);
-        log.push(b'\n');
+        if log.len() + line.len() < MAX_LOG {
+            log.extend_from_slice(line);
+            log.push(b'\n');
+        } else if !log.ends_with(REST_LEFT_OUT) {
+            log.extend_from_slice(REST_LEFT_OUT);
+        }
         drop(log);
         (self.report)(Report::Output(String::from_utf8_lossy(line).into_owned()));
     }
@@ -269,6 +273,10 @@ impl Job<'_> {
         Ok(self.objects.adopt_composed(&path, &held(&path)?)?)
     }
 }
+
+/// Bytes of what a node's tools print that are kept, and what stands for the rest.
+const MAX_LOG: usize = 16 << 20;
+const REST_LEFT_OUT: &[u8] = b"... and more, which is not kept\n";
 
 /// Returns the path of a file that a tool was to leave.
 fn left_by_tool(work: &Path, name: &str) -> Result<PathBuf, StepError> {

@@ -290,7 +290,7 @@ impl Files {
 fn libraries(objects: &Objects, program: &Path, files: &Files) -> Result<Vec<PathBuf>, ToolError> {
     let read = |source| ToolError::Read { path: program.to_owned(), source };
     let stamp = |path: &Path| match fs::metadata(path) {
-        Ok(found) => format!("{:?}", cache::stat::Stat::of(&found)),
+        Ok(found) => format!("{:?}", cache::stat::Stat::of(path, &found)),
         Err(_) => "none".to_owned(),
     };
     let key = format!("{} {} {}", program.display(), stamp(program), stamp(Path::new(LINKER_CACHE)));
@@ -400,7 +400,7 @@ fn hash_entry(
         }
     } else {
         field(b"file");
-        field(known.digest(objects, real, &Stat::of(&found))?.as_bytes());
+        field(known.digest(objects, real, &Stat::of(real, &found))?.as_bytes());
     }
     Ok(())
 }

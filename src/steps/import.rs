@@ -136,8 +136,8 @@ impl Import {
     fn read_tar(&self, objects: &Objects, compression: Option<Compression>) -> Result<KnownTar, StepError> {
         let failed = |error: io::Error| StepError::spec(format!("{}: {error}", self.path.display()));
         let found = std::fs::metadata(&self.path).map_err(failed)?;
-        let stat = Stat::of(&found);
         let path = self.path.canonicalize().map_err(failed)?;
+        let stat = Stat::of(&path, &found);
         let excluded = Excluded::new(&self.excluded)?;
         let latest = self.latest.map_or(i64::MAX, i64::from);
         let clean = |tree: Tree| tree.without(|path| self.is_left_out(&excluded, path)).clamped(latest);

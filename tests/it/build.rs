@@ -331,6 +331,33 @@ fn a_users_own_node_runs_in_the_sandbox_and_is_published() {
 }
 
 #[test]
+fn a_spec_limits_its_tools_and_the_limits_are_in_no_key() {
+    let live = Live::new();
+    let spec = |limits: &str, script: &str| {
+        let more = format!(
+            "[node.r]\nstep = \"run\"\nargv = [\"sh\", \"-c\", \"{script}\"]\ntools = [\"head\", \"mkdir\"]\n\
+             outputs = {{ x = \"x/\" }}\n[publish]\nx = [\"r.x\"]\n[limits]\n{limits}\n"
+        );
+        live.write_spec("path = \"root\"\n", &more);
+        let output = live.stagegraph(&["build", &live.spec()]);
+        (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    let write = "mkdir out/x && head -c 3000000 /dev/zero > out/x/large";
+    let (code, text) = spec("file_mib = 2", write);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("limits.file_mib"), "{text}");
+    assert_eq!(spec("file_mib = 3", write).0, Some(0));
+    assert_eq!(spec("file_mib = 4\nprocesses = 900", write).0, Some(0));
+    assert_eq!(live.build(&[]), [""; 0]);
+    let (_, text) = spec("file_mib = 5", write);
+    assert!(text.contains("13 cached"), "{text}");
+    let (code, text) = spec("memory = 3", write);
+    assert!(code == Some(2) && text.contains("memory"), "{text}");
+    let (code, text) = spec("processes = 0", write);
+    assert!(code == Some(2) && text.contains("processes must be from 1"), "{text}");
+}
+
+#[test]
 fn results_without_a_sandbox_are_marked_and_kept_apart() {
     let live = Live::new();
     live.build(&[]);

@@ -18,7 +18,7 @@ const FLOORS: [(&str, &[&str]); 3] = [
         "cache/src",
         &[
             "digest name file",
-            "tree index",
+            "tree index keeping",
             "objects",
             "store",
             "stat source blocks",

@@ -15,5 +15,6 @@ mod live;
 mod release;
 mod roots;
 mod squashfs;
+mod stale;
 mod world;
 mod wrong;

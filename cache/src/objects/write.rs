@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, params};
@@ -88,6 +88,13 @@ impl Objects {
         let object = self.object_path(&digest);
         let is_there = || fs::metadata(&object).is_ok_and(|found| found.len() == size);
         if !is_there() {
+            // A tool may have written it as somebody else.
+            let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
+            if file.metadata().on_file("look at", path)?.uid() != user.as_raw() {
+                rustix::fs::fchown(file, Some(user), Some(group))
+                    .map_err(io::Error::from)
+                    .on_file("take", path)?;
+            }
             file.set_permissions(fs::Permissions::from_mode(0o444)).on_file("chmod", path)?;
             file.sync_data().on_file("sync", path)?;
             if let Some(folder) = object.parent() {

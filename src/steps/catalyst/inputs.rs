@@ -129,7 +129,7 @@ fn code(objects: &Objects, top: &Path, ends: &[&str]) -> Result<String, StepErro
     let mut hasher = cache::digest::BlobHasher::default();
     for path in files {
         let name = path.strip_prefix(top).unwrap_or(&path).display().to_string();
-        let stat = Stat::of(&fs::metadata(&path).on_file("read", &path)?);
+        let stat = Stat::of(&path, &fs::metadata(&path).on_file("read", &path)?);
         let digest = known.digest(objects, &path, &stat)?;
         hasher.update(format!("{}\0{name}\0{digest}\n", name.len()).as_bytes());
     }

@@ -147,7 +147,7 @@ fn stamp() -> io::Result<String> {
         if let Ok(found) = fs::metadata(path)
             && found.is_file()
         {
-            files.insert(path.display().to_string(), Stat::of(&found).to_bytes());
+            files.insert(path.display().to_string(), Stat::of(path, &found).to_bytes());
         }
     };
     for folder in SOURCES.iter().chain([&LISTS]) {
