@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use self::failure::{DONE, Failure, WRONG, print};
+use self::failure::{DONE, ENVIRONMENT, Failure, WRONG, complain, print};
 
 /// Builds live media: an ISO and a netboot set from the same kernel, initrd and squashfs, each made once.
 ///
@@ -67,6 +67,35 @@ enum Verb {
 
 /// Runs the program with these arguments; returns its exit code.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    settle();
+    // What nobody foresaw, as threads that the system does not give, is a failure of what is around.
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(args))) {
+        Ok(code) => code,
+        Err(_) => {
+            complain(
+                "error: this is a fault of stagegraph's, or of what the system gives it; what was published stays as it was",
+            );
+            complain(
+                "  hint: give it more threads and memory (ulimit -u, ulimit -v); if that is not it, report what is printed above",
+            );
+            ENVIRONMENT.into()
+        }
+    }
+}
+
+/// Makes this process independent of what its caller left it: nobody else may write to what it makes, and a file that may not grow
+/// is an error like any other.
+fn settle() {
+    let umask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    rustix::process::umask(umask | rustix::fs::Mode::from_raw_mode(0o022));
+    // A handler that does nothing: programs that are started have the usual effect again. Without it, writing ends the program.
+    let _ = signal_hook::flag::register(SIGXFSZ, std::sync::Arc::default());
+}
+
+/// `SIGXFSZ`: a file would grow beyond `ulimit -f`.
+const SIGXFSZ: i32 = 25;
+
+fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {

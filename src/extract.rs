@@ -90,20 +90,21 @@ pub fn extract(
     for remark in &made.remarks {
         reporter.say(&format!("note: {remark}"));
     }
-    let name = dir.file_name().ok_or_else(|| ExtractError::NoName(dir.to_owned()))?;
+    if dir.file_name().is_none() {
+        return Err(ExtractError::NoName(dir.to_owned()));
+    }
     // Next to the folder, so that its files are links to what is made here.
-    let work = Work(dir.with_file_name(format!(".{}.extract", name.to_string_lossy())));
-    fs::create_dir_all(&work.0).on_file("make", &work.0)?;
-    let file = work.0.join("extract.toml");
+    let work = publish::work_beside(dir)?;
+    let file = work.path().join("extract.toml");
     fs::write(&file, made.text).on_file("write", &file)?;
     let spec = Spec::load(finder, &file.to_string_lossy(), &Overrides::default())?;
-    let store = Store::open(&work.0.join("store"))?;
+    let store = Store::open(&work.path().join("store"))?;
     let built = match machine.build_all(&store, &spec, &spec.name, reporter)? {
         Ended::Done(built) => built,
         Ended::Failed(fault) => return Ok(Extracted::Failed(fault)),
         Ended::Stopped => return Ok(Extracted::Stopped),
     };
-    let draft = work.0.join("set");
+    let draft = work.path().join("set");
     publish::publish(&store, &spec, &built, &draft)?;
     let mut set = Set::open(&draft.to_string_lossy(), &Client::new(Patience::default()))?;
     set.shown = dir.to_string_lossy().into_owned();
@@ -119,14 +120,4 @@ pub fn extract(
     let published = publish::publish(&store, &spec, &built, dir)?;
     reporter.published(dir, &published);
     Ok(Extracted::Written(Box::new(report)))
-}
-
-/// A folder that goes away, whatever happens.
-struct Work(PathBuf);
-
-impl Drop for Work {
-    fn drop(&mut self) {
-        // What a killed process left is removed by the next one.
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }

@@ -87,6 +87,7 @@ pub fn finish(
     let fresh = request.result.with_extension("new");
     fs::write(&fresh, "").on_file("write", &request.result)?;
     let store = Store::open(&request.store)?;
+    store.say_waits(|text| eprintln!("{text}"));
     let work = store.work_dir()?;
     let file = work.path().join("catalyst-request.toml");
     fs::write(&file, text).on_file("write", &file)?;

@@ -31,13 +31,20 @@ pub struct Reporter {
     style: Style,
     progress: Option<MultiProgress>,
     bars: Mutex<BTreeMap<NodeName, ProgressBar>>,
+    /// Why something could not be printed.
+    lost: Mutex<Option<std::io::Error>>,
 }
 
 impl Reporter {
     /// Prints to the terminal, or to whatever standard output is.
     pub fn new(style: Style) -> Self {
         let terminal = std::io::stderr().is_terminal() && !style.json;
-        Self { style, progress: terminal.then(MultiProgress::new), bars: Mutex::default() }
+        Self {
+            style,
+            progress: terminal.then(MultiProgress::new),
+            bars: Mutex::default(),
+            lost: Mutex::default(),
+        }
     }
 
     /// Prints a line for people.
@@ -46,8 +53,8 @@ impl Reporter {
             return;
         }
         match &self.progress {
-            Some(progress) => progress.suspend(|| print_line(line)),
-            None => print_line(line),
+            Some(progress) => progress.suspend(|| self.print(line)),
+            None => self.print(line),
         }
     }
 
@@ -56,7 +63,7 @@ impl Reporter {
         if self.style.json {
             if let Ok(text) = serde_json::to_string(&event) {
                 // One write a line, so that lines of several threads do not mix.
-                let _ = std::io::stdout().lock().write_all(format!("{text}\n").as_bytes());
+                self.print(&text);
             }
             return;
         }
@@ -94,6 +101,22 @@ impl Reporter {
         }
     }
 
+    /// Prints a line. A reader that went away is no failure.
+    fn print(&self, line: &str) {
+        let written = std::io::stdout().lock().write_all(format!("{line}\n").as_bytes());
+        if let Err(error) = written
+            && error.kind() != std::io::ErrorKind::BrokenPipe
+        {
+            self.lost.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get_or_insert(error);
+        }
+    }
+
+    /// Returns why something that was to be printed is lost.
+    pub fn lost(&self) -> Option<String> {
+        let lost = self.lost.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        lost.as_ref().map(ToString::to_string)
+    }
+
     fn complain(&self, text: &str) {
         match &self.progress {
             Some(progress) => progress.suspend(|| drop(writeln!(std::io::stderr(), "{text}"))),
@@ -107,7 +130,7 @@ impl Reporter {
 
     fn started(&self, node: &NodeName, reason: &str) {
         let Some(progress) = &self.progress else {
-            print_line(&format!("  {node:<16} running          {reason}"));
+            self.print(&format!("  {node:<16} running          {reason}"));
             return;
         };
         let bar = progress.add(ProgressBar::new_spinner());
@@ -177,7 +200,7 @@ impl Reporter {
                 "event": "published", "folder": folder.to_string(), "files": published.files,
                 "unchanged": published.unchanged,
             });
-            return print_line(&event.to_string());
+            return self.print(&event.to_string());
         }
         if published.unchanged {
             self.say(&format!("published: {folder}/ ({count} files, unchanged)"));
@@ -190,11 +213,6 @@ impl Reporter {
             self.say(&format!("    {folder}/{name}"));
         }
     }
-}
-
-/// Prints a line; where nobody reads any more, the build goes on all the same.
-fn print_line(line: &str) {
-    let _ = std::io::stdout().lock().write_all(format!("{line}\n").as_bytes());
 }
 
 /// Sums up why nodes ran: those that ran for a reason of their own, and how many only because of them.

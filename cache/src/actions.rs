@@ -3,22 +3,18 @@
 //! A result is entered after all its objects, and counts only while all of them are there.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{File, TryLockError};
-use std::time::Duration;
+use std::fs::File;
 
 use rusqlite::{OptionalExtension, params};
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::digest::{ActionDigest, BlobDigest, TreeDigest};
-use crate::file::{FileError, OnFile};
+use crate::file::lock_file;
 use crate::index::note;
 use crate::objects::{Blob, StoreError};
 use crate::source::Bytes;
 use crate::store::Store;
-
-/// How often a waiting process tries again.
-const LOCK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A thing with a digest: all that a later action's key needs to know of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -260,17 +256,9 @@ impl Store {
         stop: &dyn Fn() -> bool,
     ) -> Result<Option<ActionLock>, StoreError> {
         let path = self.dir().join("locks").join(digest.to_string());
-        let file = File::options().create(true).append(true).open(&path).on_file("make", &path)?;
-        loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(Some(ActionLock { _file: file })),
-                Err(TryLockError::WouldBlock) if stop() => return Ok(None),
-                Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_INTERVAL),
-                Err(TryLockError::Error(source)) => {
-                    return Err(FileError { what: "lock", path, source }.into());
-                }
-            }
-        }
+        let file = lock_file(&path)?;
+        let is_held = self.wait_for(&file, &path, stop)?;
+        Ok(is_held.then_some(ActionLock { _file: file }))
     }
 }
 

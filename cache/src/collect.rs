@@ -292,6 +292,8 @@ impl Store {
     /// Removes files among the objects that the index does not know: their process died before it entered them.
     fn remove_strays(&self, cutoff: i64) -> Result<(), StoreError> {
         for (digest, path) in object_files(&self.dir)? {
+            // What has no object's name is somebody else's.
+            let Some(digest) = digest else { continue };
             let modified = fs::metadata(&path).and_then(|found| found.modified());
             let Ok(modified) = modified else { continue };
             let modified = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -300,12 +302,9 @@ impl Store {
             }
             let mut failure = None;
             self.change(|index| {
-                let known = match &digest {
-                    None => false,
-                    Some(digest) => index
-                        .prepare_cached("SELECT 1 FROM objects WHERE digest = ?1")?
-                        .exists(params![digest.as_bytes()])?,
-                };
+                let known = index
+                    .prepare_cached("SELECT 1 FROM objects WHERE digest = ?1")?
+                    .exists(params![digest.as_bytes()])?;
                 if !known {
                     failure = remove_if_there(&path).err();
                 }
@@ -438,12 +437,15 @@ mod tests {
         let dir = Folder::new();
         let store = dir.store();
         fs::create_dir_all(store.dir().join("objects/ab")).unwrap();
-        let stray = store.dir().join("objects/ab/cdef");
+        let stray = store.object_path(&crate::BlobDigest::of(b"half"));
+        fs::create_dir_all(stray.parent().unwrap()).unwrap();
         fs::write(&stray, "half").unwrap();
+        let somebodys = store.dir().join("objects/ab/cdef");
+        fs::write(&somebodys, "mine").unwrap();
         let log = store.log_path(&ActionDigest::of_encoding(b"gone"));
         fs::write(&log, "x").unwrap();
         tick();
         store.collect(&Limits::default()).unwrap();
-        assert!(!stray.exists() && !log.exists());
+        assert!(!stray.exists() && !log.exists() && somebodys.exists());
     }
 }

@@ -6,6 +6,7 @@
 //!   objects/ab/cdef…        one file an object, named by its BLAKE3, mode 0444, never edited
 //!   index.sqlite (-wal)     objects (size, SHA-256), compositions (objects made of pieces of others), actions and their
 //!                           results, memos, file digests, uses, roots, and where in which image a compressed block lies
+//!   published/<folder>      what was published beside other files there, hashed with their name
 //!   locks/<action>          held while that action runs, so that no two processes run it at once
 //!   scratch/<id>/           one process's temporary files, work folders and compositions written out, with a lock it holds
 //!   logs/<action>.log       what a failed action's tools printed
@@ -45,7 +46,7 @@ pub use self::error::StoreError;
 pub use self::scratch::WorkDir;
 pub use self::write::BlobWriter;
 use crate::digest::{BlobDigest, BlobHasher, BothHasher, Sha256, TreeDigest};
-use crate::file::{FileError, OnFile};
+use crate::file::{self, FileError, OnFile};
 use crate::index::{self, lock};
 use crate::tree::Tree;
 
@@ -90,7 +91,12 @@ pub struct Objects {
     wholes: Mutex<HashMap<BlobDigest, whole::Whole>>,
     /// Set where everything that takes long is to stop.
     stop: Mutex<Arc<AtomicBool>>,
+    /// Who is told what is waited for.
+    waits: Mutex<Option<Waits>>,
 }
+
+/// Who is told what is waited for.
+type Waits = fn(&str);
 
 impl Objects {
     /// Opens the store in `dir`, making it where nothing is.
@@ -111,8 +117,7 @@ impl Objects {
         let (scratch, lock) = scratch::claim(&dir.join("scratch"))?;
         // Whoever makes the index switches it to a log; others that open it at that moment would be turned away at once.
         let path = dir.join("locks/index");
-        let alone = File::options().create(true).append(true).open(&path);
-        let alone = alone.on_file("make", &path)?;
+        let alone = file::lock_file(&path)?;
         alone.lock().on_file("lock", &path)?;
         let path = dir.join("index.sqlite");
         let index = index::open(&path).map_err(|source| StoreError::index(path, source))?;
@@ -131,12 +136,29 @@ impl Objects {
             touched: Mutex::default(),
             wholes: Mutex::default(),
             stop: Mutex::default(),
+            waits: Mutex::default(),
         })
     }
 
     /// Has hashing and copying stop soon after `flag` is set, with [`StoreError::Stopped`].
     pub fn stop_by(&self, flag: Arc<AtomicBool>) {
         *lock(&self.stop) = flag;
+    }
+
+    /// Has `say` told what is waited for where that takes long.
+    pub fn say_waits(&self, say: fn(&str)) {
+        *lock(&self.waits) = Some(say);
+    }
+
+    /// Waits for a lock on a file; returns whether it was got before everything is to stop.
+    ///
+    /// # Errors
+    /// The file cannot be locked.
+    pub fn wait_for(&self, file: &File, path: &Path, stop: &dyn Fn() -> bool) -> Result<bool, StoreError> {
+        let say = *lock(&self.waits);
+        let tell = |text: &str| say.iter().for_each(|say| say(text));
+        let is_stopped = || stop() || lock(&self.stop).load(Ordering::Relaxed);
+        Ok(file::lock_patiently(file, path, &is_stopped, &tell)?)
     }
 
     /// Hashes the file at `path`.

@@ -1,6 +1,7 @@
 //! A store: its objects, and above them what actions gave, for whom, and what keeps it.
 
 use std::ops::Deref;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use rusqlite::params;
@@ -115,7 +116,7 @@ impl Store {
             rows.collect()
         })?;
         let root = |(path, spec, actions): (Vec<u8>, String, String)| {
-            let path = PathBuf::from(std::ffi::OsString::from(String::from_utf8_lossy(&path).into_owned()));
+            let path = PathBuf::from(std::ffi::OsString::from_vec(path));
             let parsed: Result<Vec<ActionDigest>, _> = actions.split_whitespace().map(str::parse).collect();
             let actions = parsed.map_err(|_| StoreError::Row(path.display().to_string()))?;
             Ok(Root { path, spec, actions })

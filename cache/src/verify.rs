@@ -22,8 +22,6 @@ pub enum Damage {
     Missing(BlobDigest),
     /// An object has another size than the index says.
     Size(BlobDigest),
-    /// A file among the objects that the index does not know.
-    Stray(PathBuf),
     /// A result needs objects that are missing or damaged.
     Result(ActionDigest),
     /// An object could not be read.
@@ -38,7 +36,6 @@ impl std::fmt::Display for Damage {
             }
             Damage::Missing(digest) => write!(f, "object {digest} is in the index, but not in the store"),
             Damage::Size(digest) => write!(f, "object {digest} is cut off, or has grown"),
-            Damage::Stray(path) => write!(f, "{} is not in the index", path.display()),
             Damage::Result(action) => {
                 write!(f, "the result of action {action} needs objects that are missing or damaged")
             }
@@ -58,6 +55,9 @@ pub struct Verified {
     pub actions: usize,
     /// What is wrong.
     pub damages: Vec<Damage>,
+    /// Files among the objects that the index does not know: a process ended before it entered them. They harm nobody, and go with the
+    /// next collection.
+    pub strays: Vec<PathBuf>,
 }
 
 impl Store {
@@ -95,6 +95,7 @@ impl Store {
                 Err(error) => Some(Damage::Unreadable(*digest, causes(&error).join(": "))),
             }
         };
+        let mut strays = Vec::new();
         let mut damages: Vec<Damage> = rows.par_iter().filter_map(look).collect();
         let known: BTreeSet<BlobDigest> = rows.iter().map(|(digest, _)| *digest).collect();
         let bad: BTreeSet<BlobDigest> = damages
@@ -106,7 +107,7 @@ impl Store {
             .collect();
         for (digest, path) in object_files(self.dir())? {
             if digest.is_none_or(|digest| !known.contains(&digest)) {
-                damages.push(Damage::Stray(path));
+                strays.push(path);
             }
         }
         let actions = self.all_actions()?;
@@ -120,7 +121,7 @@ impl Store {
             self.repair(&damages)?;
         }
         let bytes = rows.iter().map(|(_, size)| size).sum();
-        Ok(Verified { objects: rows.len(), bytes, actions: actions.len(), damages })
+        Ok(Verified { objects: rows.len(), bytes, actions: actions.len(), damages, strays })
     }
 
     /// Compares what a composition's pieces give with its name; a piece that is missing or damaged is told of itself.
@@ -163,7 +164,7 @@ impl Store {
                     }
                 }
                 // A stray may be of a process that is about to enter it; the collector knows which are old.
-                Damage::Stray(_) | Damage::Unreadable(..) => {}
+                Damage::Unreadable(..) => {}
             }
         }
         Ok(())

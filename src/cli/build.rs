@@ -8,7 +8,7 @@ use graph::build::{Built, Options, Outcome};
 use graph::sandbox::Mode;
 
 use super::args::{self, SpecArgs, StoreArgs, finder};
-use super::failure::{DONE, Failure, code_of, refused, stopped};
+use super::failure::{DONE, ENVIRONMENT, Failure, code_of, complain, refused, stopped};
 use crate::config::SpecErrors;
 use crate::machine;
 use crate::manifest::{Manifest, Way};
@@ -78,6 +78,7 @@ impl Build {
             self.check_out(&specs)?;
         }
         let store = cache::Store::open(&self.store.dir()?)?;
+        store.say_waits(complain);
         let machine = args::machine(match self.sandbox {
             SandboxMode::On => Mode::On,
             SandboxMode::Off => Mode::Off,
@@ -103,6 +104,10 @@ impl Build {
                 None => self.publish(&store, spec, &built, &reporter)?.max(refused(spec.refused.as_deref())),
                 Some(fault) => code_of(fault),
             });
+            if let Some(why) = reporter.lost() {
+                complain(&format!("error: standard output could not be written: {why}"));
+                code = code.max(ENVIRONMENT);
+            }
             // The process ends soon: nobody needs the memory back.
             std::mem::forget(built);
         }

@@ -176,6 +176,13 @@ fn verify(store: &Store, repair: bool) -> Result<u8, Failure> {
             ENVIRONMENT
         }
     };
+    if !found.strays.is_empty() {
+        let number = found.strays.len();
+        let _ = writeln!(
+            text,
+            "{number} files are left by processes that were ended; `stagegraph store gc` removes them"
+        );
+    }
     print(text.as_bytes())?;
     Ok(code)
 }

@@ -37,6 +37,16 @@ pub enum StoreError {
         /// What it says.
         found: String,
     },
+    /// A folder that has something in it and is no store.
+    #[error(
+        "{path} is no store, and is not empty: it has {name:?}; a store is made in a new or an empty folder"
+    )]
+    NotAStore {
+        /// The folder.
+        path: PathBuf,
+        /// Something that is in it.
+        name: String,
+    },
     /// An object is not there.
     #[error("object {0} is not in the store")]
     Missing(BlobDigest),

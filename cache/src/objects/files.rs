@@ -1,7 +1,7 @@
 //! Files of a store, as the ones who clean and verify it see them.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, fallocate};
@@ -14,21 +14,101 @@ use crate::index::{FORMER, VERSION};
 /// Bytes of the reserve: more than the log of the index grows to before it is used anew (1,000 pages of 4 KiB).
 const RESERVE: u64 = 8 << 20;
 
-/// Tells whether this version can use the store in `dir`, and makes it its own where it is new or older.
+/// What a store has in its folder.
+const OWN: [&str; 10] = [
+    "version",
+    "objects",
+    "locks",
+    "scratch",
+    "logs",
+    "published",
+    "index.sqlite",
+    "index.sqlite-wal",
+    "index.sqlite-shm",
+    "reserve",
+];
+
+/// What the index begins with, if it begins at all.
+const SQLITE: &[u8] = b"SQLite format 3\0";
+
+/// Tells whether this version can use the store in `dir`, and makes it its own where it is new or older. A folder that has anything
+/// in it is a store only if it says so.
 pub(super) fn check_version(dir: &Path) -> Result<(), StoreError> {
     let path = dir.join("version");
-    match fs::read_to_string(&path) {
-        Ok(found) if found == VERSION => Ok(()),
-        Ok(found) if !FORMER.contains(&&*found) => Err(StoreError::Version { path, found }),
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(FileError { what: "read", path, source: error }.into())
-        }
-        _ => {
-            let fresh = dir.join(format!("version.{}", std::process::id()));
-            fs::write(&fresh, VERSION).on_file("write", &fresh)?;
-            Ok(fs::rename(&fresh, &path).on_file("write", &path)?)
+    let read = || match fs::read_to_string(&path) {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(StoreError::from(FileError { what: "read", path: path.clone(), source })),
+    };
+    match read()? {
+        Some(found) if found == VERSION => return Ok(()),
+        Some(found) if FORMER.contains(&&*found) => {}
+        // The power failed when it was made, and its first file lost its content.
+        Some(found) if found.is_empty() && has_only_ours(dir)? => {}
+        Some(found) => return Err(StoreError::Version { path, found }),
+        None => {
+            if let Some(name) = first_entry(dir)? {
+                // Somebody else may have begun it in between.
+                return match read()? {
+                    Some(found) if found == VERSION => Ok(()),
+                    _ => Err(StoreError::NotAStore { path: dir.to_owned(), name }),
+                };
+            }
         }
     }
+    write_version(dir, &path).on_file("write", &path)?;
+    Ok(())
+}
+
+/// Writes which version a store is of, so that it lasts before anything relies on it.
+fn write_version(dir: &Path, path: &Path) -> io::Result<()> {
+    let fresh = dir.join(format!("version.{}", std::process::id()));
+    // Left by a process of that number.
+    if fresh.symlink_metadata().is_ok() {
+        fs::remove_file(&fresh)?;
+    }
+    let mut file = File::create_new(&fresh)?;
+    file.write_all(VERSION.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&fresh, path)?;
+    File::open(dir)?.sync_all()?;
+    // The folder itself may be as new.
+    dir.parent().map_or(Ok(()), |above| File::open(above)?.sync_all())
+}
+
+/// Returns the name of something in a folder that is no beginning of a store: a version that is being written, what a file system
+/// has in its top folder.
+fn first_entry(dir: &Path) -> Result<Option<String>, StoreError> {
+    for entry in fs::read_dir(dir).on_file("list", dir)? {
+        let name = entry.on_file("list", dir)?.file_name().to_string_lossy().into_owned();
+        if !name.starts_with("version.") && name != "lost+found" {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
+}
+
+/// Tells whether a folder has nothing but what a store has, and an index that is none of somebody else's.
+fn has_only_ours(dir: &Path) -> Result<bool, StoreError> {
+    for entry in fs::read_dir(dir).on_file("list", dir)? {
+        let name = entry.on_file("list", dir)?.file_name();
+        let name = name.to_string_lossy();
+        if !OWN.contains(&&*name) && !name.starts_with("version.") && name != "lost+found" {
+            return Ok(false);
+        }
+    }
+    let mut start = Vec::new();
+    match File::open(dir.join("index.sqlite")) {
+        Ok(file) => drop(file.take(SQLITE.len() as u64).read_to_end(&mut start)),
+        // Nothing was kept yet, and nothing of anybody's is to be lost.
+        Err(_) => {
+            let is_empty = |name: &str| {
+                fs::read_dir(dir.join(name)).map_or(true, |mut entries| entries.next().is_none())
+            };
+            return Ok(is_empty("objects") && is_empty("scratch"));
+        }
+    }
+    Ok(start.is_empty() || start == SQLITE)
 }
 
 /// Holds room for the next collector, if nobody does. A file system that cannot, or is full already, has none.

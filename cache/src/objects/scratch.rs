@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::StoreError;
@@ -12,6 +12,10 @@ use crate::file::{FileError, OnFile};
 pub(super) fn sweep(scratch: &Path) -> Result<(), StoreError> {
     for entry in fs::read_dir(scratch).on_file("list", scratch)? {
         let path = entry.on_file("list", scratch)?.path();
+        // What has another name is none of ours.
+        if !is_ours(&path) {
+            continue;
+        }
         if path.extension().is_none_or(|extension| extension != "lock") {
             // The lock is made before the folder and goes after it: without one, nobody uses the folder.
             if !path.with_extension("lock").exists() {
@@ -33,12 +37,20 @@ pub(super) fn sweep(scratch: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Tells whether a name is one that [`claim`] gives: a process, a number, and perhaps the ending of a lock.
+fn is_ours(path: &Path) -> bool {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = name.strip_suffix(".lock").unwrap_or(&name);
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    name.split_once('-').is_some_and(|(process, number)| is_number(process) && is_number(number))
+}
+
 /// Makes this process's scratch folder and holds its lock.
 pub(super) fn claim(scratch: &Path) -> Result<(PathBuf, File), StoreError> {
     for attempt in 0.. {
         let path = scratch.join(format!("{}-{attempt}", std::process::id()));
         let lock_path = path.with_extension("lock");
-        match File::create_new(&lock_path) {
+        match File::options().write(true).create_new(true).mode(0o600).open(&lock_path) {
             Ok(lock) => {
                 lock.lock().on_file("lock", &lock_path)?;
                 // A sweeper may have taken the file between its making and its locking.

@@ -126,6 +126,8 @@ fn spawn(
             goes_with(parent)?;
         }
         rustix::process::setsid()?;
+        // The modes of what it makes are those that it gives, whoever the caller is.
+        rustix::process::umask(Mode::from_raw_mode(0o022));
         without_keys()?;
         if let Some(gate) = &gate {
             become_another(gate, parent)?;
