@@ -93,6 +93,8 @@ pub struct Objects {
     stop: Mutex<Arc<AtomicBool>>,
     /// Who is told what is waited for.
     waits: Mutex<Option<Waits>>,
+    /// Folders that builds write to, beside the store's own.
+    outputs: Mutex<Vec<PathBuf>>,
 }
 
 /// Who is told what is waited for.
@@ -137,6 +139,7 @@ impl Objects {
             wholes: Mutex::default(),
             stop: Mutex::default(),
             waits: Mutex::default(),
+            outputs: Mutex::default(),
         })
     }
 
@@ -148,6 +151,25 @@ impl Objects {
     /// Has `say` told what is waited for where that takes long.
     pub fn say_waits(&self, say: fn(&str)) {
         *lock(&self.waits) = Some(say);
+    }
+
+    /// Says that builds write to a folder.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn add_output(&self, folder: &Path) -> Result<(), StoreError> {
+        let folder = folder.canonicalize().on_file("resolve", folder)?;
+        lock(&self.outputs).push(folder);
+        Ok(())
+    }
+
+    /// Returns the folders that builds write to which lie in another one, or are it: the store's, and those that were named. What they hold
+    /// changes with every build.
+    pub fn written_below(&self, folder: &Path) -> Vec<PathBuf> {
+        let Ok(folder) = folder.canonicalize() else { return Vec::new() };
+        let outputs = lock(&self.outputs);
+        let all = outputs.iter().chain([&self.dir]);
+        all.filter(|written| written.starts_with(&folder)).cloned().collect()
     }
 
     /// Waits for a lock on a file; returns whether it was got before everything is to stop.

@@ -79,6 +79,9 @@ impl Build {
         }
         let store = cache::Store::open(&self.store.dir()?)?;
         store.say_waits(complain);
+        if self.to.is_empty() {
+            store.add_output(&self.out)?;
+        }
         let machine = args::machine(match self.sandbox {
             SandboxMode::On => Mode::On,
             SandboxMode::Off => Mode::Off,

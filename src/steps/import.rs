@@ -292,6 +292,19 @@ pub(super) fn read_folder(
     is_left_out: &IsLeftOut<'_>,
 ) -> Result<(TreeDigest, Bytes), StepError> {
     let path = path.canonicalize().map_err(StepError::spec)?;
+    for written in objects.written_below(&path) {
+        let inside =
+            written.strip_prefix(&path).map(|inside| RelPath::new(inside.as_os_str().as_encoded_bytes()));
+        if !matches!(inside, Ok(Ok(inside)) if is_left_out(&inside)) {
+            let what = format!(
+                "{} has {} in it, which every build writes to: each image would hold the last one",
+                path.display(),
+                written.display()
+            );
+            return Err(StepError::spec(what)
+                .with_hint("name another folder with --out or --store, or import the root's own folder"));
+        }
+    }
     let mut tree = directory_without(objects, &path, is_left_out)?;
     if let Some(latest) = latest {
         tree = tree.clamped(latest.into());

@@ -277,3 +277,20 @@ fn a_set_that_is_exchanged_file_by_file_is_whole_after_the_next_build_whenever_t
     assert_eq!(mode.permissions().mode() & 0o777, 0o755);
     assert_eq!(mode.uid(), 0);
 }
+
+#[test]
+fn a_root_that_a_build_writes_into_is_refused_by_name() {
+    let live = Live::new();
+    for (flag, folder) in [("--out", "root/out"), ("--store", "root/var/store")] {
+        for run in 0..2 {
+            let output = live.stagegraph(&["build", &live.spec(), flag, folder]);
+            let text = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(2), "{flag}, {run}: {text}");
+            assert!(text.contains(folder) && text.contains("each image would hold the last one"), "{text}");
+        }
+    }
+    // What nobody packs is no matter.
+    let output =
+        live.stagegraph(&["build", &live.spec(), "--out", "root/out", "--set", "squashfs.exclude=[\"out\"]"]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+}
