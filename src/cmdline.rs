@@ -25,6 +25,10 @@ pub const SQUASHFS_IN_INITRD: &str = "image.squashfs.img";
 /// Gentoo's token for asking which keymap to use; iPXE has a setting in its place.
 pub const KEYMAP: &str = "dokeymap";
 
+/// By this word Gentoo's live system knows that it is one, wherever it came from: without it, nobody is logged in on its consoles
+/// (`fixinittab` of gentoo/livecd-tools).
+const CDROOT: &str = "cdroot";
+
 /// One word of a command line.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
@@ -163,25 +167,27 @@ impl CommandLine {
                 tokens.push(Token::made(format!("root=live:CDLABEL={volume_id}")));
                 tokens.push(Token::made("rd.live.dir=/"));
                 tokens.push(Token::made(format!("rd.live.squashimg={SQUASHFS}")));
-                tokens.push(Token::made("cdroot"));
+                tokens.push(Token::made(CDROOT));
             }
             (Family::Dracut, Medium::InInitrd) => {
                 tokens.push(Token::made(format!("root=live:/{SQUASHFS_IN_INITRD}")));
+                tokens.push(Token::made(CDROOT));
             }
             (Family::Dracut, Medium::Http { url }) => {
                 tokens.push(Token::made("ip=dhcp"));
                 tokens.push(Token::made("rd.neednet=1"));
                 tokens.push(Token::made(format!("root=live:{url}")));
+                tokens.push(Token::made(CDROOT));
             }
             (Family::Genkernel, Medium::Iso { .. }) => {
                 tokens.push(Token::made("looptype=squashfs"));
                 tokens.push(Token::made(format!("loop=/{SQUASHFS}")));
-                tokens.push(Token::made("cdroot"));
+                tokens.push(Token::made(CDROOT));
             }
             (Family::Genkernel, Medium::InInitrd) => {
                 tokens.push(Token::made("looptype=squashfs"));
                 tokens.push(Token::made(format!("loop=/{SQUASHFS_IN_INITRD}")));
-                tokens.push(Token::made("cdroot"));
+                tokens.push(Token::made(CDROOT));
             }
             (Family::Genkernel, Medium::Http { .. }) => return Err(CommandLineError::NoHttp),
         }

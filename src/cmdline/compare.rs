@@ -21,11 +21,15 @@ pub enum Squashfs<'a> {
     InInitrd {
         /// The path, with a slash in front.
         path: &'a str,
+        /// Whether the system is Gentoo's.
+        is_gentoos: bool,
         /// Where it is on the ISO, if the ISO itself is what lies there.
         on_iso: Option<&'a str>,
     },
     /// Neither: the initramfs has to fetch it.
     Fetched {
+        /// Whether the system is Gentoo's.
+        is_gentoos: bool,
         /// Where it is on the ISO, if the ISO itself is fetched.
         on_iso: Option<&'a str>,
     },
@@ -49,6 +53,8 @@ pub struct Comparison {
     pub contradicting: Vec<Contradiction>,
     /// Words of which only the machine, or a server that is not here, knows what they lead to, and why.
     pub not_judged: Vec<String>,
+    /// What works without it, but not as it should.
+    pub advised: Vec<String>,
     /// Words beyond the model's: the image's own arguments, consoles.
     pub harmless: Vec<String>,
 }
@@ -204,7 +210,7 @@ fn dracut(initramfs: &Initramfs, squashfs: &Squashfs<'_>, line: &mut Line<'_>, f
                 found.missing("cdroot", "Gentoo's live system looks for it");
             }
         }
-        Squashfs::InInitrd { path, on_iso } => {
+        Squashfs::InInitrd { path, on_iso, is_gentoos } => {
             let right = format!("root=live:{path}");
             root(&roots, &right, found, |value| {
                 Some(value.strip_prefix("live:").or_else(|| is_live.then_some(value))? == *path)
@@ -220,6 +226,7 @@ fn dracut(initramfs: &Initramfs, squashfs: &Squashfs<'_>, line: &mut Line<'_>, f
                 }
                 Some(_) | None => {}
             }
+            advise_cdroot(line, *is_gentoos, found);
             if let Some(on_iso) = on_iso {
                 on_medium(&named, on_iso, found);
             } else {
@@ -228,8 +235,9 @@ fn dracut(initramfs: &Initramfs, squashfs: &Squashfs<'_>, line: &mut Line<'_>, f
                 }
             }
         }
-        Squashfs::Fetched { on_iso } => {
+        Squashfs::Fetched { on_iso, is_gentoos } => {
             fetched(initramfs, &roots, line, found);
+            advise_cdroot(line, *is_gentoos, found);
             if let Some(on_iso) = on_iso {
                 on_medium(&named, on_iso, found);
             }
@@ -250,6 +258,15 @@ fn anaconda(value: &str, squashfs: &Squashfs<'_>, found: &mut Comparison) {
         // Its address leads to the set, or it does not.
         (Squashfs::Fetched { .. }, _) if value.contains("://") => {}
         _ => found.not_judged.push(format!("anaconda finds its image itself, by {value}")),
+    }
+}
+
+/// Asks for the word by which Gentoo's live system knows that it is one.
+fn advise_cdroot(line: &mut Line<'_>, is_gentoos: bool, found: &mut Comparison) {
+    if line.take("cdroot").is_empty() && is_gentoos {
+        found.advised.push(
+            "cdroot is missing: without it, Gentoo's live system logs nobody in on its consoles".to_owned(),
+        );
     }
 }
 
@@ -386,7 +403,7 @@ mod tests {
     use crate::cmdline::{Choice, CommandLine, Medium, SQUASHFS, SQUASHFS_IN_INITRD, Wanted};
     use crate::formats::initramfs::Files;
 
-    const FETCHED: Squashfs<'_> = Squashfs::Fetched { on_iso: None };
+    const FETCHED: Squashfs<'_> = Squashfs::Fetched { on_iso: None, is_gentoos: false };
 
     fn initramfs(modules: &[&str]) -> Initramfs {
         Initramfs {
@@ -424,7 +441,7 @@ mod tests {
                 Medium::Iso { volume_id: "X-1".to_owned() },
                 Squashfs::Iso { volume_id: "X-1", path: SQUASHFS, is_gentoos: true },
             ),
-            (Medium::InInitrd, Squashfs::InInitrd { path: &inside, on_iso: None }),
+            (Medium::InInitrd, Squashfs::InInitrd { path: &inside, on_iso: None, is_gentoos: false }),
             (Medium::Http { url: "http://host/image.squashfs".to_owned() }, FETCHED),
         ];
         let mut compared = 0;
@@ -445,10 +462,11 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         let iso = Squashfs::Iso { volume_id: "X-1", path: "image.squashfs", is_gentoos: true };
-        let inside = Squashfs::InInitrd { path: "/image.squashfs.img", on_iso: None };
-        let bare = Squashfs::InInitrd { path: "/image.squashfs", on_iso: None };
-        let whole = Squashfs::Fetched { on_iso: Some("image.squashfs") };
-        let iso_inside = Squashfs::InInitrd { path: "/x.iso", on_iso: Some("image.squashfs") };
+        let inside = Squashfs::InInitrd { path: "/image.squashfs.img", on_iso: None, is_gentoos: false };
+        let bare = Squashfs::InInitrd { path: "/image.squashfs", on_iso: None, is_gentoos: false };
+        let whole = Squashfs::Fetched { on_iso: Some("image.squashfs"), is_gentoos: false };
+        let iso_inside =
+            Squashfs::InInitrd { path: "/x.iso", on_iso: Some("image.squashfs"), is_gentoos: false };
         use Family::{Dracut, Genkernel};
         for (family, squashfs, line, expected) in [
             (
@@ -524,7 +542,7 @@ mod tests {
         let found = compare(
             &initramfs(&[]),
             Family::Dracut,
-            &Squashfs::InInitrd { path: "/i.img", on_iso: None },
+            &Squashfs::InInitrd { path: "/i.img", on_iso: None, is_gentoos: false },
             &line,
         );
         assert!(found.is_right());

@@ -17,7 +17,7 @@ use crate::cmdline::{Choice, KEYMAP, Medium, SQUASHFS_IN_INITRD, Token};
 use crate::steps::netboot::{HTTP_ALONE, Names};
 
 /// The version of the bytes: raised in the commit that changes them, with the digests in `pins.rs`.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// Gives `beside`, the script that lies beside the ISO, and `folder`, the scripts of the netboot folder.
 pub(super) const KIND: Kind = Kind {

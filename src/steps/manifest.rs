@@ -16,7 +16,7 @@ use crate::manifest::{FileFacts, ImageFacts, Manifest, NodeFacts, SCHEMA, Way};
 use crate::memory::{Load, WAYS};
 
 /// The version of the bytes: raised in the commit that changes them, with the digests in `pins.rs`.
-pub(super) const VERSION: u32 = 3;
+pub(super) const VERSION: u32 = 4;
 
 /// Gives `files`, a folder with the manifest under its published name. Inputs beside `facts`, `squashfs` and
 /// `packages` are folders whose files it names, as far as they are published.

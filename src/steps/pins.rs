@@ -165,13 +165,13 @@ fn the_netboot_set_and_its_combined_initrd() {
         "the combined initrd",
         netboot::VERSION,
         &files["linux.combined"],
-        (2, "1650941bd013b472097c736058c24db11353656976f4b17f89f381a882090564"),
+        (3, "1650941bd013b472097c736058c24db11353656976f4b17f89f381a882090564"),
     );
     assert_pinned(
         "the netboot folder",
         netboot::VERSION,
         &joined(&bench, &ran, "folder"),
-        (2, "766258fe25ba4ec07c3ac35e132e6d8b82faf7ffb9f2910975a8e815f5ca849c"),
+        (3, "766258fe25ba4ec07c3ac35e132e6d8b82faf7ffb9f2910975a8e815f5ca849c"),
     );
     // GRUB's menu is there where one of its images is.
     let mut with_grub = inputs.clone();
@@ -181,7 +181,7 @@ fn the_netboot_set_and_its_combined_initrd() {
         "GRUB's menu for the network",
         netboot::VERSION,
         &bench.read_files(&ran, "folder")["grub/grub.cfg"],
-        (2, "42053d2a32437612185c08d751c8ef53034a926127508c7cb5954f6cb4907a4b"),
+        (3, "67267fec7cf24a3101525a8aa1d7bb918de4b3aece336be377f11b00ece5e2f0"),
     );
     let (before, behind) = crate::formats::cpio::around("image.squashfs.img", 7).expect("it is small");
     let archive = [before, b"content".to_vec(), behind].concat();
@@ -189,7 +189,7 @@ fn the_netboot_set_and_its_combined_initrd() {
         "the archive behind an initrd",
         netboot::VERSION,
         &archive,
-        (2, "4440e43a6aae081f16e5ef554b92d966a306487d196a94e5840ed10ccd60da43"),
+        (3, "4440e43a6aae081f16e5ef554b92d966a306487d196a94e5840ed10ccd60da43"),
     );
 }
 
@@ -201,13 +201,13 @@ fn ipxe_scripts() {
         "the scripts of the folder",
         ipxe::VERSION,
         &joined(&bench, &ran, "folder"),
-        (1, "7b6011f1864545e9b0e63f2708e5c17932cd4429dafd1b927bc8c539cf827ef0"),
+        (2, "9d5fc43177174ddafe41eba23652f514d693d6fda0e0284d3a1fd61127f4f04a"),
     );
     assert_pinned(
         "the script next to the ISO",
         ipxe::VERSION,
         &joined(&bench, &ran, "beside"),
-        (1, "9c976fe344a5155bc1f78510ce514957d19437c66d193903a235602bfff97adf"),
+        (2, "c0375e10f8e80617e4e7991d3b28b3c013bf18bdf25b400f605a3894f42fbfdd"),
     );
 }
 
@@ -276,7 +276,7 @@ fn the_manifest() {
         "the manifest",
         manifest::VERSION,
         text.as_bytes(),
-        (3, "acf8ef9946024660a258b896703d1e1ac5b2598667eba821d31d18ae6d5df66b"),
+        (4, "7467b7eb400d4d138bb78d50e01ac1909b1866559de218ebe983a9dcca4d6338"),
     );
 }
 

@@ -72,9 +72,10 @@ fn place<'a>(
     path: &'a mut String,
 ) -> Squashfs<'a> {
     let on_iso = facts.iso.squashfs.as_deref().unwrap_or("image.squashfs").trim_start_matches('/');
+    let IsoFacts { volume_id, is_gentoos, .. } = &facts.iso;
+    let is_gentoos = *is_gentoos;
     if menu.on_iso {
-        let IsoFacts { volume_id, is_gentoos, .. } = &facts.iso;
-        return Squashfs::Iso { volume_id, path: on_iso, is_gentoos: *is_gentoos };
+        return Squashfs::Iso { volume_id, path: on_iso, is_gentoos };
     }
     let injected = entry.initrds.iter().find_map(|loaded| {
         let part = loaded.part.as_ref().and_then(|name| facts.parts.get(name));
@@ -85,17 +86,17 @@ fn place<'a>(
     });
     if let Some((inside, is_iso)) = injected {
         path.clone_from(inside);
-        return Squashfs::InInitrd { path, on_iso: is_iso.then_some(on_iso) };
+        return Squashfs::InInitrd { path, is_gentoos, on_iso: is_iso.then_some(on_iso) };
     }
     for loaded in &entry.initrds {
         let walk = loaded.part.as_ref().and_then(|name| facts.parts.get(name)?.contents());
         if let Some(image) = walk.and_then(|walk| walk.images.first()) {
             path.clone_from(&image.path);
-            return Squashfs::InInitrd { path, on_iso: image.is_iso.then_some(on_iso) };
+            return Squashfs::InInitrd { path, is_gentoos, on_iso: image.is_iso.then_some(on_iso) };
         }
     }
     let is_iso = address::of_entry(facts, menu, entry).iter().any(Address::is_iso);
-    Squashfs::Fetched { on_iso: is_iso.then_some(on_iso) }
+    Squashfs::Fetched { is_gentoos, on_iso: is_iso.then_some(on_iso) }
 }
 
 /// Tells whether a path inside an initrd is one where a squashfs is looked for.
@@ -185,6 +186,9 @@ fn judge_entry(facts: &Facts, menu: &MenuFacts, entry: &EntryFacts, outcome: &mu
         // What is wrong because of a word that is not there, or of a default, may be right.
         comparison.missing.clear();
         comparison.contradicting.retain(|wrong| wrong.word.is_some());
+    }
+    for what in &comparison.advised {
+        outcome.warns(&subject, what, "add it to the line");
     }
     for what in &comparison.not_judged {
         outcome.warns(&subject, format!("{what}: it is not judged"), "boot it once");
