@@ -4,13 +4,17 @@
 
 mod partition;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 
 use blake2::{Blake2b512, Digest};
 use cache::file::OnFile;
-use cache::{Blob, Output};
+use cache::name::RelPath;
+use cache::{Blob, Node, Output};
 use graph::{Job, Resolved, Resolving, Step, StepError};
 use serde::Serialize;
 
@@ -97,7 +101,7 @@ impl Medium {
 }
 
 impl Step for Medium {
-    identity!(version 2);
+    identity!(version 3);
 
     fn resolve(&self, resolving: &Resolving<'_>) -> Result<Resolved, StepError> {
         let mut tools = vec![XORRISO];
@@ -115,21 +119,45 @@ impl Step for Medium {
         let mut files: BTreeMap<String, String> = BTreeMap::new();
         let mut objects: BTreeMap<String, Blob> = BTreeMap::new();
         let mut sums: BTreeMap<String, String> = BTreeMap::new();
-        for (path, digest, size) in tree.tree.files() {
+        let filled: BTreeSet<RelPath> = tree.tree.entries().filter_map(|(path, _)| path.parent()).collect();
+        for path in tree.tree.entries().map(|(path, _)| path) {
             let name = path.to_string();
             // What an earlier run left there is made anew.
             if [SQUASHFS, SUMS, ELTORITO, EFI].contains(&name.as_str()) {
                 continue;
             }
             let here = format!("tree-{}", files.len());
+            let place = work.path().join(&here);
+            let Some(inode) = tree.tree.inode(path) else { continue };
+            let (digest, size) = match &inode.node {
+                Node::File { digest, size } => (*digest, *size),
+                Node::Symlink(target) => {
+                    symlink(OsStr::from_bytes(target), &place).on_file("make", &place)?;
+                    files.insert(name, here);
+                    continue;
+                }
+                Node::Dir => {
+                    if !filled.contains(path) {
+                        fs::create_dir(&place).on_file("make", &place)?;
+                        files.insert(name, here);
+                    }
+                    continue;
+                }
+                Node::CharDevice { .. } | Node::BlockDevice { .. } | Node::Fifo | Node::Socket => {
+                    job.remark(format!("{name} is a device, a pipe or a socket: it is not on the ISO"));
+                    continue;
+                }
+            };
             let added = if name == MENU { entries.as_bytes() } else { b"" };
             if added.is_empty() {
                 objects.insert(name.clone(), Blob { digest, size });
             }
             let mut reader = tree.open_file(job.objects, path, &digest, size)?.chain(added);
-            let mut file =
-                fs::File::create(work.path().join(&here)).on_file("make", work.path().join(&here))?;
-            let sum = copy(&mut reader, &mut file, self.verify).on_file("copy", work.path().join(&here))?;
+            let mut file = fs::File::create(&place).on_file("make", &place)?;
+            let sum = copy(&mut reader, &mut file, self.verify).on_file("copy", &place)?;
+            // For everybody or nobody, as the ISO has it.
+            let mode = if inode.meta.mode & 0o111 == 0 { 0o644 } else { 0o755 };
+            file.set_permissions(fs::Permissions::from_mode(mode)).on_file("chmod", &place)?;
             sums.extend(sum.map(|sum| (name.clone(), sum)));
             files.insert(name, here);
         }

@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use crate::live::{Live, RELEASE, hashes, write_dracut_initrd, write_initrd, write_kernel};
-use crate::world::run;
+use crate::world::{run, run_in};
 
 const ISO: &str = "install-amd64-minimal-20250101T000000Z.iso";
 
@@ -183,6 +183,55 @@ fn several_kernels_of_both_families_verify_and_other_digests_are_carried_over() 
     let squashfs = catalyst.builds().join(format!("{ISO}.squashfs")).display().to_string();
     let about = run("unsquashfs", &["-s", &squashfs]);
     assert!(about.contains("Compression zstd") && about.contains("Block size 65536"), "{about}");
+}
+
+#[test]
+fn the_iso_has_all_that_the_medium_has() {
+    let mut catalyst = Catalyst::new(&[("gentoo", "dracut")]);
+    catalyst.request["image"]["verify"] = json!(true);
+    let medium = catalyst.live.world.path("medium");
+    // As livecd/overlay does.
+    let script = "mkdir -p tools/empty 'deep/a b'; printf '#!/bin/sh\\n' > tools/run; chmod 755 tools/run; echo x > tools/plain; chmod 600 tools/plain
+        ln -s run tools/link; ln -s /nowhere dangling; ln tools/plain tools/second; mkfifo tools/pipe; ln -s ../tools 'deep/a b/up'";
+    run_in(&medium, "sh", &["-ec", script]);
+    catalyst.finished();
+    let iso = catalyst.builds().join(ISO).display().to_string();
+    let list =
+        run("xorriso", &["-indev", &iso, "-lsdl", "/tools", "--", "-find", "/", "-exec", "lsdl", "--"]);
+    let line = |name: &str| {
+        let found = list.lines().find(|line| line.contains(name));
+        found.unwrap_or_else(|| panic!("{name}: {list}")).to_owned()
+    };
+    assert!(line("'/tools/run'").starts_with("-r-xr-xr-x"), "{list}");
+    assert!(line("'/tools/plain'").starts_with("-r--r--r--"), "{list}");
+    assert!(line("'/tools/second'").starts_with("-r--r--r--"), "{list}");
+    assert!(line("'/tools/empty'").starts_with("dr-x"), "{list}");
+    assert!(line("'/tools/link'").ends_with("-> 'run'"), "{list}");
+    assert!(line("'/dangling'").ends_with("-> '/nowhere'"), "{list}");
+    assert!(line("'/deep/a b/up'").ends_with("-> '../tools'"), "{list}");
+    assert!(!list.contains("pipe"), "{list}");
+}
+
+#[test]
+fn a_second_set_of_fewer_kernels_leaves_nothing_of_the_first() {
+    let mut catalyst = Catalyst::new(&[("gentoo", "dracut"), ("old", "genkernel")]);
+    catalyst.finished();
+    assert!(catalyst.published().iter().any(|name| name.contains("old")));
+    fs::write(catalyst.builds().join(format!("{ISO}.asc")), "a signer's").unwrap();
+    for name in ["boot/old", "boot/old.igz"] {
+        fs::remove_file(catalyst.live.world.path("medium").join(name)).unwrap();
+    }
+    let menu = catalyst.live.world.path("medium/boot/grub/grub.cfg");
+    let text = fs::read_to_string(&menu).unwrap();
+    let kept: String = text.split_inclusive("}\n").filter(|entry| !entry.contains("/boot/old")).collect();
+    fs::write(&menu, kept).unwrap();
+    let first = catalyst.request["image"]["kernels"][0].clone();
+    catalyst.request["image"]["kernels"] = json!([first]);
+    let (code, text) = catalyst.finish();
+    assert_eq!(code, Some(0), "{text}");
+    let names = catalyst.published();
+    assert!(!names.iter().any(|name| name.contains("old")), "{names:?}");
+    assert!(names.contains(&format!("{ISO}.asc")), "what somebody else put there stays");
 }
 
 #[test]
