@@ -128,16 +128,12 @@ pub struct Read {
 /// [`SpecError`], which points into the file.
 pub fn read(source: &Arc<Source>, fill: &BTreeMap<String, String>) -> Result<Read, Box<SpecError>> {
     let release = Release::read(source, fill)?;
+    let target = release.target()?;
     release.check()?;
-    let target = release.one("target")?;
     if target.text == STAGE1_TARGET {
         return release.stage1();
     }
-    if STAGE2_TARGETS.contains(&target.text.as_str()) {
-        return release.stage2();
-    }
-    Err(SpecError::at(&target.origin, format!("the target {:?} makes no live medium", target.text))
-        .label(format!("{STAGE1_TARGET} or {}", STAGE2_TARGETS[0])))
+    release.stage2()
 }
 
 impl Release {
@@ -146,13 +142,27 @@ impl Release {
         Ok(Self { keys: grammar::parse(source, &Fill::new(fill))?, origin })
     }
 
+    /// Returns the target, if it is one that makes a live medium. What a spec of another target needs is another matter.
+    fn target(&self) -> Result<&Word, Box<SpecError>> {
+        if self.words("target").is_empty() {
+            return Err(SpecError::at(&self.origin, "the key \"target\" is missing")
+                .label("a spec of catalyst needs it"));
+        }
+        let target = self.one("target")?;
+        if target.text == STAGE1_TARGET || STAGE2_TARGETS.contains(&target.text.as_str()) {
+            return Ok(target);
+        }
+        Err(SpecError::at(&target.origin, format!("the target {:?} makes no live medium", target.text))
+            .label(format!("{STAGE1_TARGET} or {}", STAGE2_TARGETS[0])))
+    }
+
     /// Refuses what catalyst would refuse, hours before it would.
     fn check(&self) -> Result<(), Box<SpecError>> {
         let missing = |key: &str| {
             SpecError::at(&self.origin, format!("the key {key:?} is missing"))
                 .label("a spec of catalyst needs it")
         };
-        for key in REQUIRED.into_iter().chain(["target"]) {
+        for key in REQUIRED {
             self.words(key).first().ok_or_else(|| missing(key))?;
         }
         let is_stage1 = self.one("target")?.text == STAGE1_TARGET;

@@ -72,6 +72,13 @@ fn mistakes_in_a_release_spec_are_pointed_at() {
     };
     let unknown = format!("{SPEC}livecd/botargs: x\n");
     check(&build(&unknown, &[]), 2, &["catalyst has no key \"livecd/botargs\"", "minimal.spec:12:1"]);
+    // Of another target that is said first, whatever else it lacks.
+    for target in ["netboot", "stage3"] {
+        let text = SPEC.replace("livecd-stage2", target);
+        let text = text.lines().filter(|line| !line.starts_with("livecd/") && !line.starts_with("boot/"));
+        let expected = format!("the target \"{target}\" makes no live medium");
+        check(&build(&text.collect::<Vec<_>>().join("\n"), &[]), 2, &[&expected, "minimal.spec:3:9"]);
+    }
     let volid = SPEC.replace("@DATESTAMP@", "a-name-that-is-too-long");
     check(&build(&volid, &[]), 2, &["36 characters; ISO 9660 holds 32", "minimal.spec:9:15"]);
     check(&build(SPEC, &["--set", "squashfs.levl=3"]), 2, &["did you mean \"level\"?"]);

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use cache::file::OnFile;
@@ -100,11 +101,13 @@ fn content(objects: &Objects, path: &Path, key: &str) -> Result<String, StepErro
         let tree = cache::ingest::directory(objects, path)?;
         return Ok(tree.digest().to_string());
     }
-    if !path.is_file() {
-        return Err(StepError::spec(format!("{key}: {} is not there", path.display()))
-            .with_hint("catalyst needs every file that its spec names"));
-    }
-    Ok(objects.file_digest(path)?.to_string())
+    let found = fs::metadata(path).ok().filter(fs::Metadata::is_file).ok_or_else(|| {
+        StepError::spec(format!("{key}: {} is not there", path.display()))
+            .with_hint("catalyst needs every file that its spec names")
+    })?;
+    // catalyst copies it with its mode, or runs it.
+    let mode = found.permissions().mode() & 0o7777;
+    Ok(format!("{} {mode:o}", objects.file_digest(path)?))
 }
 
 /// Returns the digest of all files of a folder: names and contents, so that a package that is installed again is the
