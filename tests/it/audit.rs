@@ -1704,7 +1704,7 @@ fn by_hand(live: &Live, iso: &Path, to: &Path) {
     fs::write(
         to.join("boot.ipxe"),
         "#!ipxe\nset base http://boot.example.org/gentoo\n\
-         kernel ${base}/gentoo initrd=combined.igz root=live:/image.squashfs.img dokeymap\n\
+         kernel ${base}/gentoo initrd=combined.igz root=live:/image.squashfs.img cdroot dokeymap\n\
          initrd ${base}/combined.igz\nboot\n",
     )
     .unwrap();

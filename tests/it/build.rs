@@ -296,7 +296,7 @@ fn several_kernels_of_both_families_get_an_entry_each() {
         let found = ways.iter().find(|found| found["kernel"] == kernel && found["way"] == way);
         found.map(|found| found["command_line"].as_str().unwrap().to_owned())
     };
-    assert_eq!(line("test", "netboot-bios").unwrap(), "dokeymap root=live:/image.squashfs.img");
+    assert_eq!(line("test", "netboot-bios").unwrap(), "dokeymap root=live:/image.squashfs.img cdroot");
     assert!(line("old", "iso").unwrap().contains("looptype=squashfs loop=/image.squashfs cdroot"));
     assert_eq!(line("old", "netboot-http"), None);
     assert!(live.published("install-tiny-20260102T030405Z.iso.old.vmlinuz").exists());
