@@ -17,7 +17,7 @@ use crate::cmdline::{Choice, KEYMAP, Medium, SQUASHFS_IN_INITRD, Token};
 use crate::steps::netboot::{HTTP_ALONE, Names};
 
 /// The version of the bytes: raised in the commit that changes them, with the digests in `pins.rs`.
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 
 /// Gives `beside`, the script that lies beside the ISO, and `folder`, the scripts of the netboot folder.
 pub(super) const KIND: Kind = Kind {
@@ -67,8 +67,9 @@ impl Ipxe {
             How::Http => text.push_str(
                 "# The initramfs needs the folder's whole address. iPXE knows it since 2024; for older ones, a parent\n\
                  # script sets base, without a slash at its end.\n\
-                 isset ${base} || set base ${cwduri}\n\
-                 isset ${base} || goto failed_base\n\n",
+                 isset ${base} || isset ${cwduri} || goto failed_base\n\
+                 # Its own ends in a slash; the dot stands for the folder, so that no name begins with two.\n\
+                 isset ${base} || set base ${cwduri}.\n\n",
             ),
             How::Inject | How::Combined => text.push('\n'),
         }

@@ -201,13 +201,13 @@ fn ipxe_scripts() {
         "the scripts of the folder",
         ipxe::VERSION,
         &joined(&bench, &ran, "folder"),
-        (2, "9d5fc43177174ddafe41eba23652f514d693d6fda0e0284d3a1fd61127f4f04a"),
+        (3, "de161a973e75f7435f83196a02b8c28578398a16a936234276c9cc82c3edde92"),
     );
     assert_pinned(
         "the script next to the ISO",
         ipxe::VERSION,
         &joined(&bench, &ran, "beside"),
-        (2, "c0375e10f8e80617e4e7991d3b28b3c013bf18bdf25b400f605a3894f42fbfdd"),
+        (3, "c0375e10f8e80617e4e7991d3b28b3c013bf18bdf25b400f605a3894f42fbfdd"),
     );
 }
 
