@@ -141,7 +141,8 @@ fn what_is_waited_for_and_who_holds_it_is_said() {
     let live = Live::new();
     live.build(&[]);
     let lock = live.world.path("out/.stagegraph.lock");
-    let mut holder = Command::new("flock").args([lock.to_str().unwrap(), "sleep", "30"]).spawn().unwrap();
+    let mut holder =
+        Command::new("flock").args(["--no-fork", lock.to_str().unwrap(), "sleep", "30"]).spawn().unwrap();
     while !lock.exists() {
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -153,8 +154,6 @@ fn what_is_waited_for_and_who_holds_it_is_said() {
         .spawn()
         .unwrap();
     std::thread::sleep(Duration::from_secs(6));
-    let sleeper = format!("pkill -P {}", holder.id());
-    Command::new("sh").args(["-c", &sleeper]).status().unwrap();
     holder.kill().unwrap();
     holder.wait().unwrap();
     let output = build.wait_with_output().unwrap();

@@ -13,19 +13,30 @@ use crate::live::Live;
 use crate::world::{run, run_in};
 
 /// A file system in a file, mounted; it goes when dropped.
-struct Mounted(PathBuf);
+struct Mounted {
+    image: PathBuf,
+    at: PathBuf,
+}
 
 impl Mounted {
     fn new(image: &Path, options: &str, at: &Path) -> Self {
         fs::create_dir_all(at).unwrap();
         run("mount", &["-o", options, image.to_str().unwrap(), at.to_str().unwrap()]);
-        Self(at.to_owned())
+        Self { image: image.to_owned(), at: at.to_owned() }
     }
 }
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.0).status();
+        let _ = Command::new("umount").arg(&self.at).status();
+        // A sandbox of another test may have it in a namespace of its own: until that ends, the same file would be the same mount.
+        for _ in 0..1000 {
+            let used = Command::new("losetup").arg("-j").arg(&self.image).output();
+            if used.is_ok_and(|used| used.stdout.is_empty()) {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
     }
 }
 
