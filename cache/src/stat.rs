@@ -3,7 +3,7 @@
 //! A file whose size, times and inode are those of the last look is not read again. A time stamp
 //! tells nothing about a change within its own granularity, so a file that was changed just before
 //! it was hashed is not remembered (the rule git's index has for "racily clean" entries). Where times
-//! are made and not kept, one mount is told from the next, or nothing is remembered (see [`crate::keeping`]).
+//! are made and not kept, one mount is told from the next, or nothing is remembered (see `keeping.rs`).
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
