@@ -235,6 +235,18 @@ fn a_second_set_of_fewer_kernels_leaves_nothing_of_the_first() {
 }
 
 #[test]
+fn a_kernel_that_is_none_is_not_published() {
+    for content in ["", "no kernel at all\n"] {
+        let catalyst = Catalyst::new(&[("gentoo", "dracut")]);
+        fs::write(catalyst.live.world.path("medium/boot/gentoo"), content).unwrap();
+        let (code, text) = catalyst.finish();
+        assert_eq!(code, Some(1), "{content:?}: {text}");
+        assert!(text.contains("gentoo"), "{text}");
+        assert_eq!(catalyst.published(), [""; 0]);
+    }
+}
+
+#[test]
 fn a_request_that_fails_leaves_nothing_and_what_was_published_stays() {
     let catalyst = Catalyst::new(&[("gentoo", "dracut")]);
     fs::rename(catalyst.live.world.path("medium/boot/gentoo.igz"), catalyst.live.world.path("kept.igz"))

@@ -21,6 +21,9 @@ pub(in crate::steps) fn is_menu(path: &RelPath, size: u64) -> bool {
     size <= MAX_MENU && may_be_menu(&path.to_string())
 }
 
+/// Bytes by which a text is told from a kernel.
+const LOOKED_AT: u64 = 512;
+
 /// A file of the boot folder.
 #[derive(Clone)]
 pub(super) struct Candidate {
@@ -123,6 +126,21 @@ impl<'a> Folder<'a> {
         }
         let is_one = !is_elf || kernel.format != Format::Elf || kernel.release.is_some() || is_named;
         Ok(is_one.then_some(Some(kernel)))
+    }
+
+    /// Says why a file is no kernel of any architecture, though its name says that it is one.
+    pub(super) fn flaw(&self, image: &Image) -> Result<Option<&'static str>, StepError> {
+        if image.kernel.is_some() {
+            return Ok(None);
+        }
+        let mut head = Vec::new();
+        let reader = self.open(&image.file)?;
+        reader.take(LOOKED_AT).read_to_end(&mut head).on_file("read", image.path().to_string())?;
+        let is_text = |byte: &u8| byte.is_ascii_graphic() || byte.is_ascii_whitespace();
+        Ok(match head.is_empty() {
+            true => Some("is empty"),
+            false => head.iter().all(is_text).then_some("is a text"),
+        })
     }
 
     /// Returns the names of all files, for errors.

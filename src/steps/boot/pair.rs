@@ -64,6 +64,10 @@ impl<'f> Pairing<'f> {
         if let Some(what) = image.kernel.as_ref().and_then(|kernel| kernel.damage(image.file.blob.size)) {
             return Ok(Err(StepError::action(format!("the kernel {} {what}", image.path()))));
         }
+        if let Some(what) = self.folder.flaw(image)? {
+            return Ok(Err(StepError::action(format!("the kernel {} {what}", image.path()))
+                .with_hint("its name alone says that it is one; make the medium again")));
+        }
         let names: Vec<String> = initrds.iter().map(|initrd| initrd.path.to_string()).collect();
         Ok(match self.initramfs(&initrds)? {
             Ok(initramfs) => Ok(Pair { image, by, initrds, initramfs }),
