@@ -74,8 +74,11 @@ pub fn holder(file: &File) -> Option<String> {
     let wanted = format!("{major:02x}:{minor:02x}:{}", found.ino());
     // proc(5): "1: FLOCK ADVISORY WRITE 1234 08:01:5678 0 EOF".
     let locks = fs::read_to_string("/proc/locks").ok()?;
-    let line = locks.lines().find(|line| line.contains(" FLOCK ") && line.contains(&wanted))?;
-    let process = line.split_whitespace().nth(4)?;
+    let mut lines = locks.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let process = lines.find_map(|fields| match fields[..] {
+        [_, "FLOCK", _, _, process, file, ..] if file == wanted => Some(process),
+        _ => None,
+    })?;
     let name = fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
     Some(format!("process {process} ({})", name.trim()))
 }

@@ -1,12 +1,10 @@
 //! Addresses from which an initramfs is told to fetch its image: what each of them leads to.
 
-use super::select::set_menus;
-use crate::audit::checks::select::linux;
+use super::select::{initrd_of, linux, set_menus};
 use crate::audit::facts::{EntryFacts, Facts, Kind, MenuFacts, Part};
 use crate::audit::report::Outcome;
 use crate::audit::set::names_in_set;
 use crate::cmdline::compare::network_root;
-use crate::formats::initramfs::Family;
 
 /// A word that says where the image is, and what has to be there.
 struct Source {
@@ -14,27 +12,27 @@ struct Source {
     start: &'static str,
     /// What may be there.
     kinds: &'static [Kind],
-    /// Whose word it is, where that is a family whose lines are judged.
-    family: Option<Family>,
+    /// Whether it is one of dracut's, which ignores those of others.
+    is_dracuts: bool,
 }
 
-const fn source(start: &'static str, kinds: &'static [Kind], family: Option<Family>) -> Source {
-    Source { start, kinds, family }
+const fn source(start: &'static str, kinds: &'static [Kind], is_dracuts: bool) -> Source {
+    Source { start, kinds, is_dracuts }
 }
 
 /// The words: of dracut's livenet, Fedora's anaconda (`boot-options.rst`), Debian's live-boot (`live-boot(7)`), Ubuntu's casper (`casper(7)`), Alpine's
 /// mkinitfs (`initramfs-init`), Arch's archiso (`mkinitcpio-archiso`, `README.bootparams`).
 const SOURCES: [Source; 10] = [
-    source("root=live:", &[Kind::Squashfs, Kind::Iso], Some(Family::Dracut)),
-    source(ANACONDA[0], &[Kind::Squashfs], Some(Family::Dracut)),
-    source(ANACONDA[1], &[Kind::Squashfs], Some(Family::Dracut)),
-    source("fetch=", &[Kind::Squashfs, Kind::Iso], None),
-    source("httpfs=", &[Kind::Squashfs, Kind::Iso], None),
-    source("ftpfs=", &[Kind::Squashfs, Kind::Iso], None),
-    source("url=", &[Kind::Iso], None),
-    source("iso-url=", &[Kind::Iso], None),
-    source("modloop=", &[Kind::Squashfs], None),
-    source(ARCHISO, &[Kind::Squashfs], None),
+    source("root=live:", &[Kind::Squashfs, Kind::Iso], true),
+    source(ANACONDA[0], &[Kind::Squashfs], true),
+    source(ANACONDA[1], &[Kind::Squashfs], true),
+    source("fetch=", &[Kind::Squashfs, Kind::Iso], false),
+    source("httpfs=", &[Kind::Squashfs, Kind::Iso], false),
+    source("ftpfs=", &[Kind::Squashfs, Kind::Iso], false),
+    source("url=", &[Kind::Iso], false),
+    source("iso-url=", &[Kind::Iso], false),
+    source("modloop=", &[Kind::Squashfs], false),
+    source(ARCHISO, &[Kind::Squashfs], false),
 ];
 
 /// Anaconda's have the address of a folder, or of the image.
@@ -75,13 +73,11 @@ impl Address<'_> {
 
 /// Returns the addresses by which an entry of the set finds its image.
 pub(super) fn of_entry<'a>(facts: &'a Facts, menu: &MenuFacts, entry: &'a EntryFacts) -> Vec<Address<'a>> {
-    let initrds = entry.initrds.iter().filter_map(|loaded| facts.part(menu, loaded.part.as_ref()?));
-    let family = initrds.filter_map(Part::family).next();
+    let is_others = initrd_of(facts, menu, entry).is_none_or(|initrd| initrd.family().is_none());
     let folder = menu.file.rsplit_once('/').map_or("", |(folder, _)| folder);
     let mut all = Vec::new();
     for word in &entry.words {
-        let of_family = |source: &&Source| source.family.is_none() == family.is_none() || family.is_none();
-        let known = SOURCES.iter().filter(of_family).find_map(|source| {
+        let known = SOURCES.iter().filter(|source| is_others || source.is_dracuts).find_map(|source| {
             let text = word.strip_prefix(source.start)?;
             (text.contains("://") || text.contains("${")).then_some((source, text))
         });

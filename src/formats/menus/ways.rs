@@ -86,7 +86,7 @@ pub(super) const MANY_VARIABLES: &str =
 const NODE: usize = 64;
 
 /// Returns what variables take in memory, about.
-pub(super) fn bytes_of(values: &BTreeMap<String, String>) -> usize {
+fn bytes_of(values: &BTreeMap<String, String>) -> usize {
     values.iter().map(|(name, value)| name.len() + value.len() + NODE).sum()
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::lines::MAX_TEXT;
 use super::names::{BUILTIN, COMMANDS};
-use crate::formats::menus::ways::{Condition, Known, MANY_VARIABLES, MAX_HANDED, bytes_of, is_open};
+use crate::formats::menus::ways::{Condition, Known, MANY_VARIABLES, MAX_HANDED, is_open};
 use crate::formats::menus::{Continued, Entry, Loaded, MAX_ENTRIES, Menu, Named, Role};
 
 /// Where a way through the script is, and with what.
@@ -236,21 +236,23 @@ impl Commands {
             self.select(number, args, way);
             return self.boot(way);
         }
-        let mut started = way.clone();
-        started.kernel = Some(self.fetch(number, called, &name, words, way));
-        let program = loaded(&mut started);
-        let file = Named { line: number, form: name, role: Role::Next };
-        let handed = way.known.values.clone();
-        self.continued_bytes += bytes_of(&handed);
-        let next = Continued { file, handed, program, includes: false };
+        let (mut program, _) = self.fetch(number, called, &name, words, way);
+        program.initrds = way.images.iter().cloned().map(Image::loaded).collect();
+        // A script that it goes on to may come back.
+        let effect = Effect::If(Condition::Any);
+        self.continued_bytes += way.known.bytes();
         if self.continued_bytes > MAX_HANDED {
             self.menu
                 .guess(number, "it hands on more than is read: not every script it goes on to is judged");
-        } else if self.menu.continued.len() < MAX_ENTRIES && !self.menu.continued.contains(&next) {
+            return effect;
+        }
+        let file = Named { line: number, form: name, role: Role::Next };
+        let handed = way.known.values.clone();
+        let next = Continued { file, handed, program: Some(program), includes: false };
+        if self.menu.continued.len() < MAX_ENTRIES && !self.menu.continued.contains(&next) {
             self.menu.continued.push(next);
         }
-        // A script that it goes on to may come back.
-        Effect::If(Condition::Any)
+        effect
     }
 
     fn set(&mut self, number: usize, args: &[&str], way: &mut Way) {
