@@ -35,6 +35,12 @@ impl Algorithm {
         }
     }
 
+    /// Finds the hash that lists made here may have, under the name catalyst's configuration has for it.
+    pub fn of_lists(name: &str) -> Option<Self> {
+        let known = [Algorithm::Blake2b, Algorithm::Sha512, Algorithm::Sha256];
+        known.into_iter().find(|hash| hash.listed().eq_ignore_ascii_case(name))
+    }
+
     /// Returns the name that Gentoo's and BSD's lists have for it.
     pub fn listed(self) -> &'static str {
         match self {
@@ -54,6 +60,44 @@ impl Algorithm {
             Algorithm::Blake3 => "BLAKE3",
         }
     }
+}
+
+/// Returns the line of one file as `sha256sum` and its relatives write it: a name with a backslash or a line break has both
+/// escaped, and a backslash in front of the hash says so.
+pub fn line_of(hex: &str, name: &[u8]) -> Vec<u8> {
+    let mut line = Vec::new();
+    if name.iter().any(|byte| b"\\\n\r".contains(byte)) {
+        line.push(b'\\');
+    }
+    line.extend(hex.bytes().chain(*b"  "));
+    for byte in name {
+        match byte {
+            b'\\' => line.extend(b"\\\\"),
+            b'\n' => line.extend(b"\\n"),
+            b'\r' => line.extend(b"\\r"),
+            other => line.push(*other),
+        }
+    }
+    line.push(b'\n');
+    line
+}
+
+/// Undoes the escapes of [`line_of`]; what is none of them stays.
+fn unescaped(name: &str) -> String {
+    let mut plain = String::new();
+    let mut rest = name;
+    while let Some((before, after)) = rest.split_once('\\') {
+        plain.push_str(before);
+        let known = after.chars().next().and_then(|c| match c {
+            'n' => Some('\n'),
+            'r' => Some('\r'),
+            '\\' => Some('\\'),
+            _ => None,
+        });
+        plain.push(known.unwrap_or('\\'));
+        rest = if known.is_some() { &after[1..] } else { after };
+    }
+    plain + rest
 }
 
 /// Writes a hash as lists have it: in lower-case hex.
@@ -249,7 +293,7 @@ fn checksum(
     }
     // Two blanks, or a blank and a star for "binary".
     let name = rest.strip_prefix([' ', '*']).unwrap_or(rest);
-    let name = if escaped { name.replace("\\n", "\n").replace("\\\\", "\\") } else { name.to_owned() };
+    let name = if escaped { unescaped(name) } else { name.to_owned() };
     if name.is_empty() {
         return Err(wrong());
     }

@@ -31,8 +31,7 @@ fn make(fields: &Fields<'_>, image: &Image) -> Option<Made> {
     let iso = fields.bool("iso", false).then(|| image.iso_name());
     let mut hashes = Vec::new();
     for (name, item) in fields.texts("hashes") {
-        let known = HASHES.into_iter().find(|hash| hash.listed().eq_ignore_ascii_case(name));
-        match known {
+        match Algorithm::of_lists(name) {
             Some(known) => hashes.push(known),
             None => fields.wrong(
                 SpecError::at(&item.origin, format!("{name:?} is not a hash for digests"))
@@ -52,9 +51,6 @@ fn make(fields: &Fields<'_>, image: &Image) -> Option<Made> {
     let each = fields.bool("each", false);
     Some(Made::new(Digests { iso, hashes, bsd, each }, &["files/"]))
 }
-
-/// The hashes that lists may have, under the names catalyst's configuration has for them.
-const HASHES: [Algorithm; 3] = [Algorithm::Blake2b, Algorithm::Sha512, Algorithm::Sha256];
 
 #[derive(Serialize)]
 struct Digests {

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 use cache::file::OnFile;
@@ -100,19 +101,19 @@ impl Volume {
         job: &Job<'_>,
         name: &str,
         work: &WorkDir,
-        mut files: BTreeMap<String, String>,
+        mut files: BTreeMap<OsString, String>,
         Extra { mut inputs, mut objects, partition }: Extra,
     ) -> Result<BTreeMap<String, Output>, StepError> {
         for (input, on_iso) in [("squashfs", Some(SQUASHFS)), ("efi", Some(EFI)), ("mbr", None)] {
             inputs.insert(input.to_owned(), job.path(input)?);
             let Some(on_iso) = on_iso else { continue };
-            files.insert(on_iso.to_owned(), format!("in/{input}"));
+            files.insert(on_iso.into(), format!("in/{input}"));
             objects.insert(on_iso.to_owned(), job.blob(input)?);
         }
         // xorriso writes a table into this one, so it gets a copy.
         let eltorito = job.objects.read(&job.blob("eltorito")?.digest)?;
         fs::write(work.path().join("eltorito"), eltorito).on_file("write", work.path().join("eltorito"))?;
-        files.insert(ELTORITO.to_owned(), "eltorito".to_owned());
+        files.insert(ELTORITO.into(), "eltorito".to_owned());
         job.progress("writing", 0, None);
         job.run(&Invocation {
             tool: job.tool("xorriso")?,
@@ -131,7 +132,7 @@ impl Volume {
     }
 
     /// Builds xorriso's command line.
-    fn xorriso_args(&self, files: &BTreeMap<String, String>, partition: Option<&str>) -> Vec<OsString> {
+    fn xorriso_args(&self, files: &BTreeMap<OsString, String>, partition: Option<&str>) -> Vec<OsString> {
         let date = format!("--modification-date={}", self.date);
         // Files are objects of the store, whose own times are those of the build.
         let file_dates = format!("={}", self.epoch);
@@ -183,10 +184,15 @@ impl Volume {
         }
         args.extend(["-o", "image.iso", "-graft-points"].map(OsString::from));
         // A graft point is PATH=FILE; what would be taken for the sign in between is escaped.
-        let escaped = |path: &str| path.replace('\\', "\\\\").replace('=', "\\=");
-        args.extend(
-            files.iter().map(|(on_iso, here)| OsString::from(format!("/{}={here}", escaped(on_iso)))),
-        );
+        args.extend(files.iter().map(|(on_iso, here)| {
+            let mut point = b"/".to_vec();
+            for byte in on_iso.as_bytes() {
+                point.extend((b"\\=".contains(byte)).then_some(b'\\'));
+                point.push(*byte);
+            }
+            point.extend([b"=", here.as_bytes()].concat());
+            OsString::from_vec(point)
+        }));
         args
     }
 }
@@ -225,7 +231,7 @@ impl Step for Iso {
 
         let work = job.objects.work_dir()?;
         let mut inputs: BTreeMap<String, PathBuf> = BTreeMap::new();
-        let mut files: BTreeMap<String, String> = BTreeMap::new();
+        let mut files: BTreeMap<OsString, String> = BTreeMap::new();
         let mut objects: BTreeMap<String, Blob> = BTreeMap::new();
         for entry in &kernels.0 {
             let label = &entry.label;
@@ -233,7 +239,7 @@ impl Step for Iso {
             for (on_iso, kind, blob) in [(kernel, "kernel", entry.kernel), (initrd, "initrd", entry.initrd)] {
                 let on_iso = on_iso.trim_start_matches('/').to_owned();
                 let name = format!("{kind}-{label}");
-                files.insert(on_iso.clone(), format!("in/{name}"));
+                files.insert(on_iso.clone().into(), format!("in/{name}"));
                 objects.insert(on_iso, blob);
                 inputs.insert(name, job.objects.verified(&blob.digest)?);
             }
@@ -243,7 +249,7 @@ impl Step for Iso {
         for (number, (on_iso, bytes)) in written.into_iter().enumerate() {
             let name = format!("own-{number}");
             fs::write(work.path().join(&name), bytes).on_file("write", work.path().join(&name))?;
-            files.insert(on_iso.to_owned(), name);
+            files.insert(on_iso.into(), name);
         }
         self.volume.write(job, &self.name, &work, files, Extra { inputs, objects, partition: None })
     }

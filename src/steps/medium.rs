@@ -5,7 +5,7 @@
 mod partition;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -26,7 +26,7 @@ use super::menu::{Menu, MenuEntry};
 use crate::boot::Kernels;
 use crate::cmdline::{self, Choice, SQUASHFS, Token};
 use crate::config::Fields;
-use crate::formats::checksums::hex;
+use crate::formats::checksums::{hex, line_of};
 use crate::image::{Image, LEAST_PARTITION_KIB, tokens};
 
 /// Gives `files`, a folder with the ISO under its published name.
@@ -75,6 +75,24 @@ fn make(fields: &Fields<'_>, image: &Image) -> Option<Made> {
 }
 
 impl Medium {
+    /// Returns the menu that the medium has: catalyst's, with `entries` behind it. catalyst writes the volume id that GRUB
+    /// looks for without quotes, so that GRUB would look for its first word.
+    fn menu_of(&self, menu: &mut impl Read, entries: &str) -> io::Result<Vec<u8>> {
+        let mut given = Vec::new();
+        menu.read_to_end(&mut given)?;
+        let id = &self.volume.volume_id;
+        let unquoted = format!("-l {id}\n");
+        let mut text = Vec::new();
+        for line in given.split_inclusive(|byte| *byte == b'\n') {
+            match line.strip_suffix(unquoted.as_bytes()).filter(|_| id.contains(' ')) {
+                Some(before) => text.extend([before, format!("-l '{id}'\n").as_bytes()].concat()),
+                None => text.extend_from_slice(line),
+            }
+        }
+        text.extend_from_slice(entries.as_bytes());
+        Ok(text)
+    }
+
     /// Renders the entries that are added to the menu.
     fn console_entries(&self, kernels: &Kernels) -> Result<String, StepError> {
         let volume_id = &self.volume.volume_id;
@@ -116,14 +134,14 @@ impl Step for Medium {
         let entries = self.console_entries(&kernels)?;
         let work = job.objects.work_dir()?;
         let tree = job.tree("tree")?;
-        let mut files: BTreeMap<String, String> = BTreeMap::new();
+        let mut files: BTreeMap<OsString, String> = BTreeMap::new();
         let mut objects: BTreeMap<String, Blob> = BTreeMap::new();
-        let mut sums: BTreeMap<String, String> = BTreeMap::new();
+        let mut sums: BTreeMap<OsString, String> = BTreeMap::new();
         let filled: BTreeSet<RelPath> = tree.tree.entries().filter_map(|(path, _)| path.parent()).collect();
         for path in tree.tree.entries().map(|(path, _)| path) {
-            let name = path.to_string();
+            let name = OsStr::from_bytes(path.as_bytes()).to_owned();
             // What an earlier run left there is made anew.
-            if [SQUASHFS, SUMS, ELTORITO, EFI].contains(&name.as_str()) {
+            if [SQUASHFS, SUMS, ELTORITO, EFI].iter().any(|made| name == **made) {
                 continue;
             }
             let here = format!("tree-{}", files.len());
@@ -144,15 +162,17 @@ impl Step for Medium {
                     continue;
                 }
                 Node::CharDevice { .. } | Node::BlockDevice { .. } | Node::Fifo | Node::Socket => {
-                    job.remark(format!("{name} is a device, a pipe or a socket: it is not on the ISO"));
+                    job.remark(format!("{path} is a device, a pipe or a socket: it is not on the ISO"));
                     continue;
                 }
             };
-            let added = if name == MENU { entries.as_bytes() } else { b"" };
-            if added.is_empty() {
-                objects.insert(name.clone(), Blob { digest, size });
+            let mut reader: Box<dyn Read> = Box::new(tree.open_file(job.objects, path, &digest, size)?);
+            if name == *MENU && (!entries.is_empty() || self.volume.volume_id.contains(' ')) {
+                let text = self.menu_of(&mut reader, &entries).on_file("read", &name)?;
+                reader = Box::new(io::Cursor::new(text));
+            } else if let Some(name) = name.to_str() {
+                objects.insert(name.to_owned(), Blob { digest, size });
             }
-            let mut reader = tree.open_file(job.objects, path, &digest, size)?.chain(added);
             let mut file = fs::File::create(&place).on_file("make", &place)?;
             let sum = copy(&mut reader, &mut file, self.verify).on_file("copy", &place)?;
             // For everybody or nobody, as the ISO has it.
@@ -161,7 +181,7 @@ impl Step for Medium {
             sums.extend(sum.map(|sum| (name.clone(), sum)));
             files.insert(name, here);
         }
-        if !files.contains_key(MENU) {
+        if !files.contains_key(OsStr::new(MENU)) {
             return Err(StepError::action(format!("the medium's folder has no {MENU}"))
                 .with_hint("catalyst's bootloader action writes it; run it again without autoresume"));
         }
@@ -169,11 +189,12 @@ impl Step for Medium {
             let path = job.path("squashfs")?;
             let mut image = fs::File::open(&path).on_file("open", &path)?;
             let sum = copy(&mut image, &mut io::sink(), true).on_file("read", &path)?;
-            sums.extend(sum.map(|sum| (SQUASHFS.to_owned(), sum)));
+            sums.extend(sum.map(|sum| (SQUASHFS.into(), sum)));
             // As `find -type f -exec b2sum {} +` writes them, in a fixed order.
-            let text: String = sums.iter().map(|(name, hex)| format!("{hex}  ./{name}\n")).collect();
+            let line = |(name, hex): (&OsString, &String)| line_of(hex, &[b"./", name.as_bytes()].concat());
+            let text: Vec<u8> = sums.iter().flat_map(line).collect();
             fs::write(work.path().join("sums"), text).on_file("write", work.path().join("sums"))?;
-            files.insert(SUMS.to_owned(), "sums".to_owned());
+            files.insert(SUMS.into(), "sums".to_owned());
         }
         let partition = self.partition.as_ref().map(|partition| partition.make(job, &work)).transpose()?;
         let extra = Extra { inputs: BTreeMap::new(), objects, partition };

@@ -46,7 +46,7 @@ fn with_libraries<S: serde::Serializer>(compressor: &Compressor, serializer: S) 
 fn make(fields: &Fields<'_>, image: &Image) -> Option<Made> {
     let kind = fields.read("compressor", |item| {
         CompressorKind::parse(item.as_text()?).ok_or_else(|| {
-            SpecError::at(&item.origin, "squashfs has no such compressor")
+            SpecError::at(&item.origin, "there is no such compressor here")
                 .label("expected gzip, xz, lz4 or zstd")
         })
     });

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 
+use cache::name::RelPath;
+
 use super::super::facts::{Kind, Part};
 use super::super::set::names_in_set;
 use super::super::sniff::{HEAD, kind_of, look};
@@ -32,10 +34,17 @@ impl Source for Medium<'_> {
                 return Some(String::from_utf8_lossy(&file.start).into_owned());
             }
         }
+        Some(String::from_utf8_lossy(&self.bytes(name)?).into_owned())
+    }
+}
+
+impl Medium<'_> {
+    /// Reads a file of the ISO that is no longer than a text may be.
+    fn bytes(&mut self, name: &str) -> Option<Vec<u8>> {
         let file = self.iso.file(name)?;
-        let mut text = Vec::new();
-        match self.iso.reader(file).take(place::MAX_TEXT).read_to_end(&mut text) {
-            Ok(_) => Some(String::from_utf8_lossy(&text).into_owned()),
+        let mut bytes = Vec::new();
+        match self.iso.reader(file).take(place::MAX_TEXT).read_to_end(&mut bytes) {
+            Ok(_) => Some(bytes),
             Err(error) => {
                 self.unreadable.push((name.to_owned(), error.to_string()));
                 None
@@ -177,12 +186,23 @@ impl<'a> Gatherer<'a> {
         let iso = self.iso;
         let mut tops = iso.files.keys().map(ToString::to_string).filter(|name| !name.contains('/'));
         let name = tops.find(|name| checksums::is_named_like_checksums(name))?;
-        let text = self.iso_text(&name)?;
+        let mut medium = Medium { iso: self.iso, esps: &[], unreadable: Vec::new() };
+        let bytes = medium.bytes(&format!("/{name}"));
+        self.unreadable.append(&mut medium.unreadable);
+        let bytes = bytes?;
+        // Names are bytes, of whatever encoding: each is read as one character, and put back.
+        let text = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&bytes);
+        let text: String = text.iter().copied().map(char::from).collect();
         Some(checksums::parse(&name, &text).map(|parsed| {
-            let file = |line: &checksums::Checksum| {
-                iso.file(line.name.trim_start_matches("./").trim_start_matches('/'))
+            let line = |line: checksums::Checksum| {
+                let on_iso = line.name.trim_start_matches("./").trim_start_matches('/').chars();
+                let on_iso: Vec<u8> = on_iso.filter_map(|c| u8::try_from(c).ok()).collect();
+                let name: Vec<u8> = line.name.chars().filter_map(|c| u8::try_from(c).ok()).collect();
+                let as_it_is = RelPath::new(&on_iso).ok().and_then(|path| iso.files.get(&path));
+                let file = as_it_is.or_else(|| iso.file(&String::from_utf8_lossy(&on_iso)));
+                (checksums::Checksum { name: String::from_utf8_lossy(&name).into_owned(), ..line }, file)
             };
-            parsed.files.into_iter().map(|line| (line.clone(), file(&line))).collect()
+            parsed.files.into_iter().map(line).collect()
         }))
     }
 
