@@ -140,7 +140,7 @@ pub(super) fn find(objects: &Objects, boot: &RootTree, hints: &Hints) -> Result<
                 Err(error) => left_out.push((image.file.blob, error)),
             }
         }
-        once(&mut kernels);
+        once(&mut kernels, hints);
         // A kernel that has an initrd under one of its names is there.
         left_out.retain(|(blob, _)| !kernels.iter().any(|pair| pair.image.file.blob == *blob));
     }
@@ -188,8 +188,8 @@ pub(super) fn find(objects: &Objects, boot: &RootTree, hints: &Hints) -> Result<
 }
 
 /// Leaves out what is there under another name as well: the same kernel with the same initrds, and what was guessed of a kernel
-/// that a menu has.
-fn once(pairs: &mut Vec<Pair<'_>>) {
+/// that a menu has. What the spec names by its label stays.
+fn once(pairs: &mut Vec<Pair<'_>>, hints: &Hints) {
     let kernel = |pair: &Pair<'_>| pair.image.file.blob;
     let initrds = |pair: &Pair<'_>| pair.initrds.iter().map(|initrd| initrd.blob).collect::<Vec<_>>();
     let in_menus: Vec<Blob> = pairs.iter().filter(|pair| pair.by == By::Menu).map(kernel).collect();
@@ -198,6 +198,7 @@ fn once(pairs: &mut Vec<Pair<'_>>) {
         let is_known = seen.contains(&(kernel(pair), initrds(pair)));
         let stays = match pair.by {
             By::Names => true,
+            _ if hints.family.contains_key(&stem(pair.image.path())) => true,
             By::Menu => !is_known,
             By::Guess => !is_known && !in_menus.contains(&kernel(pair)),
         };
