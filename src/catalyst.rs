@@ -4,12 +4,14 @@
 //! hands over a [`Request`]. A release spec can be built from this side as well: [`read_spec`] reads it, and the step
 //! `catalyst` runs catalyst for it. Both ways lead to one graph: [`Wanted::spec`].
 
+mod configuration;
 mod error;
 mod fsops;
 mod release;
 mod request;
 mod wanted;
 
+pub use self::configuration::{CONF, Configuration};
 pub use self::release::{Values, is_placeholder, read as read_spec, read_values, render};
 pub use self::request::{Request, RequestError, RequestOutput, RequestResult, SCHEMA};
 pub use self::wanted::{Kernel, Wanted, WantedError};

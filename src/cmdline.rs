@@ -141,8 +141,11 @@ pub struct Wanted<'a> {
 pub struct CommandLine(Vec<Token>);
 
 /// Why there is no such command line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommandLineError {
+    /// dracut looks for the medium by a word of the line.
+    #[error("the volume id {0:?} has a blank in it, and dracut looks for the medium by it")]
+    Blank(String),
     /// genkernel's initramfs has no HTTP client.
     #[error("a genkernel initramfs cannot fetch its squashfs over HTTP")]
     NoHttp,
@@ -163,6 +166,9 @@ impl CommandLine {
             return Err(CommandLineError::AlreadyInMemory);
         }
         match (wanted.family, wanted.medium) {
+            (Family::Dracut, Medium::Iso { volume_id }) if volume_id.contains(' ') => {
+                return Err(CommandLineError::Blank(volume_id.clone()));
+            }
             (Family::Dracut, Medium::Iso { volume_id }) => {
                 tokens.push(Token::made(format!("root=live:CDLABEL={volume_id}")));
                 tokens.push(Token::made("rd.live.dir=/"));
@@ -210,6 +216,12 @@ impl CommandLine {
             if special { format!("'{token}'") } else { token.to_string() }
         });
         quoted.collect::<Vec<_>>().join(" ")
+    }
+
+    /// Renders GRUB's search for the medium with a volume id.
+    pub fn grub_search(volume_id: &str) -> String {
+        let quote = if volume_id.contains(' ') { "'" } else { "" };
+        format!("search --no-floppy --set=root --label {quote}{volume_id}{quote}\n")
     }
 
     /// Renders the line for PXELINUX's `APPEND`.

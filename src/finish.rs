@@ -8,9 +8,10 @@ use cache::file::OnFile;
 use cache::{FileError, Store, StoreError};
 use graph::Fault;
 use graph::build::Built;
+use graph::sandbox::SandboxError;
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
-use crate::catalyst::{Request, RequestError, RequestOutput, RequestResult, SCHEMA};
+use crate::catalyst::{Request, RequestError, RequestOutput, RequestResult};
 use crate::config::SpecErrors;
 use crate::machine::{Ended, Machine};
 use crate::publish::{self, PublishError, Published};
@@ -47,7 +48,13 @@ pub enum FinishError {
     /// The outputs could not be published.
     #[error(transparent)]
     Publish(#[from] PublishError),
+    /// Tools cannot be run.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
 }
+
+/// The node that stands for catalyst's work.
+const STAGE2: &str = "stage2";
 
 /// How it ended.
 #[derive(Debug)]
@@ -63,6 +70,85 @@ pub enum Finished {
     Stopped,
 }
 
+/// A request, read, and what becomes of it.
+struct Order {
+    request: Request,
+    /// The folder that everything is published in.
+    folder: PathBuf,
+    /// The ISO's name, with which all names begin.
+    name: String,
+    /// The text of the spec that stands for it.
+    text: String,
+}
+
+impl Order {
+    fn read(path: &Path) -> Result<Self, FinishError> {
+        let request = Request::read(path)?;
+        let text = request.spec()?;
+        let iso = &request.image.iso;
+        let (Some(folder), Some(name)) = (iso.parent(), iso.file_name()) else {
+            return Err(FinishError::NoName);
+        };
+        if !request.image.has_iso() && iso.exists() {
+            return Err(FinishError::OldIso(iso.clone()));
+        }
+        let (folder, name) = (folder.to_owned(), name.to_string_lossy().into_owned());
+        Ok(Self { request, folder, name, text })
+    }
+
+    fn store(&self) -> Result<Store, FinishError> {
+        let store = Store::open(&self.request.store)?;
+        store.say_waits(|text| eprintln!("{text}"));
+        Ok(store)
+    }
+
+    fn spec(&self, store: &Store, finder: &Finder) -> Result<Spec, FinishError> {
+        let work = store.work_dir()?;
+        let file = work.path().join("catalyst-request.toml");
+        fs::write(&file, &self.text).on_file("write", &file)?;
+        let overrides = Overrides { set: self.request.set.clone(), epoch: None };
+        Ok(Spec::load(finder, &file.to_string_lossy(), &overrides)?)
+    }
+}
+
+/// Finds out whether the request in the file at `path` can be met once catalyst's folders are filled: all that it says is
+/// known, the store can be written, tools are here. Returns why not, where that was reported already.
+///
+/// A result without outputs is written, by which the target sees that this was understood.
+///
+/// # Errors
+/// [`FinishError`].
+pub fn check(
+    path: &Path,
+    finder: &Finder,
+    machine: &Machine,
+    reporter: &Reporter,
+) -> Result<Option<Fault>, FinishError> {
+    let mut order = Order::read(path)?;
+    let store = order.store()?;
+    let stands_in = store.work_dir()?;
+    order.request.stage_path = stands_in.path().join("stage");
+    order.request.iso_root = stands_in.path().join("medium");
+    for folder in [order.request.stage_path.clone(), order.request.iso_root.join("boot")] {
+        fs::create_dir_all(&folder).on_file("make", &folder)?;
+    }
+    order.text = order.request.spec()?;
+    let spec = order.spec(&store, finder)?;
+    let here: Vec<_> = spec.dag.nodes().keys().filter(|node| node.as_str() != STAGE2).cloned().collect();
+    let fault = machine.check(&store, &spec, &here, reporter)?;
+    if fault.is_none() {
+        RequestResult::default().write(&order.request.result)?;
+    }
+    Ok(fault)
+}
+
+/// Writes why a request was not met where the target looks for the result: catalyst's own log has no line of what its
+/// children print.
+pub fn write_reason(request: &Path, reason: &str) -> Result<(), FinishError> {
+    let result = RequestResult { error: Some(reason.to_owned()), ..RequestResult::default() };
+    Ok(result.write(&Request::read(request)?.result)?)
+}
+
 /// Meets the request in the file at `path`.
 ///
 /// # Errors
@@ -74,33 +160,25 @@ pub fn finish(
     reporter: &Reporter,
 ) -> Result<Finished, FinishError> {
     die_with_catalyst().map_err(FinishError::Catalyst)?;
-    let request = Request::read(path)?;
-    let text = request.spec()?;
-    let (Some(folder), Some(name)) = (request.image.iso.parent(), request.image.iso.file_name()) else {
-        return Err(FinishError::NoName);
-    };
-    let name = name.to_string_lossy();
-    if !request.image.has_iso() && request.image.iso.exists() {
-        return Err(FinishError::OldIso(request.image.iso.clone()));
-    }
+    let order = Order::read(path)?;
+    let Order { request, folder, name, .. } = &order;
     // Found out before anything is published.
-    let fresh = request.result.with_extension("new");
-    fs::write(&fresh, "").on_file("write", &request.result)?;
-    let store = Store::open(&request.store)?;
-    store.say_waits(|text| eprintln!("{text}"));
-    let work = store.work_dir()?;
-    let file = work.path().join("catalyst-request.toml");
-    fs::write(&file, text).on_file("write", &file)?;
-    let overrides = Overrides { set: request.set.clone(), epoch: None };
-    let spec = Spec::load(finder, &file.to_string_lossy(), &overrides)?;
-    let built = match machine.build_all(&store, &spec, &name, reporter)? {
+    RequestResult::try_to_write(&request.result)?;
+    let store = order.store()?;
+    let spec = order.spec(&store, finder)?;
+    let built = match machine.build_all(&store, &spec, name, reporter)? {
         Ended::Done(built) => built,
         Ended::Failed(fault) => return Ok(Finished::Failed(fault)),
         Ended::Stopped => return Ok(Finished::Stopped),
     };
-    let published = publish::publish_beside(&store, &spec, &built, folder, &name)?;
-    keep(&store, folder, &name, &published, &built)?;
-    write_result(&request.result, &fresh, folder, &published)?;
+    let published = publish::publish_beside(&store, &spec, &built, folder, name)?;
+    keep(&store, folder, name, &published, &built)?;
+    let output = |(file, digest): (&String, &cache::BlobDigest)| RequestOutput {
+        path: folder.join(file),
+        blake3: *digest,
+    };
+    let outputs = published.files.iter().map(output).collect();
+    RequestResult { outputs, ..RequestResult::default() }.write(&request.result)?;
     reporter.published(folder, &published);
     Ok(Finished::Published { lacks: request.image.refused_iso() })
 }
@@ -118,17 +196,6 @@ fn keep(
         Some(kept) => store.set_root(&folder.join(kept), name, &built.actions()),
         None => Ok(()),
     }
-}
-
-/// Tells the target what was published: the file has its name once it is whole.
-fn write_result(path: &Path, fresh: &Path, folder: &Path, published: &Published) -> Result<(), FileError> {
-    let output = |(file, digest): (&String, &cache::BlobDigest)| RequestOutput {
-        path: folder.join(file),
-        blake3: *digest,
-    };
-    let result = RequestResult { schema: SCHEMA, outputs: published.files.iter().map(output).collect() };
-    let text = serde_json::to_string_pretty(&result).map_err(io::Error::from).on_file("write", path)?;
-    fs::write(fresh, text + "\n").and_then(|()| fs::rename(fresh, path)).on_file("write", path)
 }
 
 /// Ends this process when catalyst ends: catalyst leaves its children behind.

@@ -136,7 +136,10 @@ impl Image {
             name: filled("name", check_name).unwrap_or_default(),
             title: filled("title", check_title),
             label: filled("label", check_label),
-            volume_id: filled("volume_id", check_volume_id),
+            volume_id: filled(
+                "volume_id",
+                if kinds.contains("iso") { check_label_id } else { check_volume_id },
+            ),
             timestamp,
             bootargs: fields.read("bootargs", tokens).unwrap_or_default(),
             consoles: fields.read("consoles", tokens).unwrap_or_default(),
@@ -205,8 +208,17 @@ fn check_volume_id(id: &str) -> Option<(String, &'static str)> {
         let why = format!("the volume id {id:?} has {} characters; ISO 9660 holds {VOLUME_ID_MAX}", id.len());
         return Some((why, "too long"));
     }
-    let why = || format!("the volume id {id:?} cannot be found by an initramfs");
-    (!is_plain_name(id)).then(|| (why(), "letters, digits, '.', '_', '+' and '-' only"))
+    let is_good = id.split(' ').all(is_plain_name);
+    let why = || format!("{id:?} cannot be a volume id");
+    (!is_good).then(|| (why(), "letters, digits, '.', '_', '+' and '-', and single blanks between them"))
+}
+
+/// As [`check_volume_id`], of one that an initramfs may look for.
+fn check_label_id(id: &str) -> Option<(String, &'static str)> {
+    check_volume_id(id).or_else(|| {
+        let why = || format!("the volume id {id:?} cannot be found by an initramfs");
+        id.contains(' ').then(|| (why(), "letters, digits, '.', '_', '+' and '-' only"))
+    })
 }
 
 /// As [`check_volume_id`], of the stem of published names.

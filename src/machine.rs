@@ -6,11 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use cache::{Store, StoreError};
-use graph::NodeName;
 use graph::build::{Backend, Built, Options};
-use graph::sandbox::{Mode, Sandbox};
+use graph::sandbox::{Mode, Sandbox, SandboxError};
 use graph::tool::Tools;
-use graph::{Cancel, Fault};
+use graph::{Cancel, Event, Fault, NodeName};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
@@ -82,15 +81,35 @@ impl Machine {
         options: &Options,
     ) -> Result<Built, StoreError> {
         let sandbox = self.sandbox.clone().with_limits(spec.limits);
-        let backend = Backend {
-            store,
-            sandbox: &sandbox,
-            tools: &self.tools,
-            cancel: &self.cancel,
-            listener: &|event| reporter.event(event),
-            hints: &hints::of_step,
-        };
-        graph::build::build(&spec.dag, wanted, &backend, options)
+        let listener = |event| reporter.event(event);
+        graph::build::build(&spec.dag, wanted, &self.backend(store, &sandbox, &listener), options)
+    }
+
+    /// Finds out whether what nodes of a spec need of this machine is here; builds nothing. What is missing is reported.
+    ///
+    /// # Errors
+    /// There can be no sandbox.
+    pub fn check(
+        &self,
+        store: &Store,
+        spec: &Spec,
+        nodes: &[NodeName],
+        reporter: &Reporter,
+    ) -> Result<Option<Fault>, SandboxError> {
+        let listener = |event| reporter.event(event);
+        let options = Options { graph: String::new(), jobs: 1, check: false, offline: true };
+        let backend = self.backend(store, &self.sandbox, &listener);
+        graph::build::check(&spec.dag, nodes, &backend, &options)
+    }
+
+    fn backend<'a>(
+        &'a self,
+        store: &'a Store,
+        sandbox: &'a Sandbox,
+        listener: &'a (dyn Fn(Event) + Sync),
+    ) -> Backend<'a> {
+        let (tools, cancel) = (&self.tools, &self.cancel);
+        Backend { store, sandbox, tools, cancel, listener, hints: &hints::of_step }
     }
 
     /// Builds all nodes of a spec with the usual options, without the network, and sums the build up; `graph` is the name that

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use graph::Event;
@@ -31,6 +31,8 @@ pub struct Reporter {
     style: Style,
     progress: Option<MultiProgress>,
     bars: Mutex<BTreeMap<NodeName, ProgressBar>>,
+    /// What was told of nodes that failed.
+    failures: Mutex<Vec<String>>,
     /// Why something could not be printed.
     lost: Mutex<Option<std::io::Error>>,
 }
@@ -43,6 +45,7 @@ impl Reporter {
             style,
             progress: terminal.then(MultiProgress::new),
             bars: Mutex::default(),
+            failures: Mutex::default(),
             lost: Mutex::default(),
         }
     }
@@ -94,6 +97,7 @@ impl Reporter {
                     text.push_str(&format!("\n  log: {}", log.display()));
                 }
                 self.complain(&text);
+                self.failures.lock().unwrap_or_else(PoisonError::into_inner).push(text);
             }
             Event::Skipped { node, because } => {
                 self.say(&format!("  {node:<16} skipped, because {because} failed"))
@@ -107,13 +111,18 @@ impl Reporter {
         if let Err(error) = written
             && error.kind() != std::io::ErrorKind::BrokenPipe
         {
-            self.lost.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get_or_insert(error);
+            self.lost.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
         }
+    }
+
+    /// Returns what was told of nodes that failed.
+    pub fn failures(&self) -> Vec<String> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Returns why something that was to be printed is lost.
     pub fn lost(&self) -> Option<String> {
-        let lost = self.lost.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
         lost.as_ref().map(ToString::to_string)
     }
 
@@ -125,7 +134,7 @@ impl Reporter {
     }
 
     fn bars(&self) -> std::sync::MutexGuard<'_, BTreeMap<NodeName, ProgressBar>> {
-        self.bars.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.bars.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn started(&self, node: &NodeName, reason: &str) {

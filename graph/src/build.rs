@@ -12,6 +12,7 @@ mod table;
 mod worker;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,13 +22,14 @@ use cache::{ActionDigest, ActionResult, RollWriter, StoreError, causes};
 pub use self::backend::{Backend, Options};
 pub use self::outcome::{Built, Done, Outcome};
 use self::table::Table;
-use self::worker::{Message, Ran, RunTask, Task, Workshop, relocated, work};
+use self::worker::{Message, Ran, RunTask, Task, Workshop, look, relocated, work};
 use crate::action::Action;
 use crate::dag::Dag;
-use crate::error::StepError;
+use crate::error::{Fault, StepError};
 use crate::event::Event;
 use crate::explain::{self, Last, Reason};
 use crate::name::NodeName;
+use crate::sandbox::SandboxError;
 use crate::step::Provenance;
 
 /// How often the loop looks whether it should stop.
@@ -70,6 +72,33 @@ pub fn build(
         let in_flight = BTreeMap::new();
         Loop { dag, backend, options, workshop: &workshop, table, in_flight, working: 0, news: false }.run()
     })
+}
+
+/// Has nodes look outside, as each does before it is built, one after the other; builds nothing and keeps nothing. What is
+/// not there is told as in a build. Where tools are to run in a sandbox, one is tried.
+///
+/// # Errors
+/// [`SandboxError`]: there can be no sandbox. Failures of nodes are told; whose fault the first one is, is returned.
+pub fn check(
+    dag: &Dag,
+    nodes: &[NodeName],
+    backend: &Backend<'_>,
+    options: &Options,
+) -> Result<Option<Fault>, SandboxError> {
+    backend.sandbox.check()?;
+    let wanted = dag.nodes().iter().filter(|(name, _)| nodes.contains(name));
+    let failed = wanted.filter_map(|(name, derivation)| {
+        let error = look(backend, options, name, derivation).err()?;
+        (backend.listener)(failure(backend, name, &error, None));
+        Some(error.fault)
+    });
+    Ok(failed.collect::<Vec<_>>().first().copied())
+}
+
+/// What is told of a node that failed.
+fn failure(backend: &Backend<'_>, node: &NodeName, error: &StepError, log: Option<PathBuf>) -> Event {
+    let hint = error.hint.clone().or_else(|| (backend.hints)(error));
+    Event::Failed { node: node.clone(), causes: causes(error), hint, log }
 }
 
 /// A running action, and the nodes that wait for it: the first one is the one that runs.
@@ -321,14 +350,9 @@ impl Loop<'_> {
         self.table.ends_done(node, done);
     }
 
-    fn failed(&mut self, node: usize, error: &StepError, log: Option<std::path::PathBuf>) {
+    fn failed(&mut self, node: usize, error: &StepError, log: Option<PathBuf>) {
         let name = self.name(node);
-        self.tell(Event::Failed {
-            node: name.clone(),
-            causes: causes(error),
-            hint: error.hint.clone().or_else(|| (self.backend.hints)(error)),
-            log,
-        });
+        self.tell(failure(self.backend, &name, error, log));
         for skipped in self.table.ends_failed(node, error.fault) {
             self.tell(Event::Skipped { node: self.name(skipped), because: name.clone() });
         }

@@ -115,6 +115,17 @@ impl Sandbox {
         self.mode
     }
 
+    /// Finds out whether tools can be run as they are to be run.
+    ///
+    /// # Errors
+    /// [`SandboxError`]: there can be no sandbox.
+    pub fn check(&self) -> Result<(), SandboxError> {
+        match self.mode {
+            Mode::On => self.probe(self.bwrap.as_deref().ok_or(SandboxError::NoBubblewrap)?),
+            Mode::Off => Ok(()),
+        }
+    }
+
     /// Runs a tool to its end and hands every line it prints to `each`.
     ///
     /// # Errors

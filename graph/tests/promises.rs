@@ -370,3 +370,37 @@ fn what_a_tool_gave_that_changed_meanwhile_is_not_recorded() {
     assert_eq!(outcome(None, false).0, Some(true), "nothing was recorded under the old tool's key");
     assert_eq!(outcome(None, false).0, Some(false));
 }
+
+#[test]
+fn what_nodes_need_is_looked_for_without_building_them_and_all_that_is_missing_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("store")).unwrap();
+    let node = || {
+        let step = Upgraded { bin: dir.path().to_owned(), upgraded: Some(When::Waiting), fails: true };
+        Derivation::new(Arc::new(step), BTreeMap::new(), BTreeSet::from(["out".to_owned()]))
+    };
+    let dag = Dag::new((0..3).map(|number| (name(number), node())).collect()).unwrap();
+    let told = Mutex::new(Vec::new());
+    let (sandbox, tools, cancel) =
+        (Sandbox::new(Mode::Off, None), Tools::new(vec![dir.path().to_owned()]), Cancel::default());
+    let backend = Backend {
+        store: &store,
+        sandbox: &sandbox,
+        tools: &tools,
+        cancel: &cancel,
+        listener: &|event| told.lock().unwrap().push(format!("{event:?}")),
+        hints: &|_| Some("install it".to_owned()),
+    };
+    let options = Options { graph: "test".into(), jobs: 1, check: false, offline: true };
+    let fault = graph::build::check(&dag, &[name(0), name(2)], &backend, &options).unwrap();
+    assert_eq!(fault, Some(Fault::Environment));
+    let told = told.lock().unwrap().clone();
+    assert_eq!(told.len(), 2, "{told:?}");
+    for (node, told) in [name(0), name(2)].iter().zip(&told) {
+        assert!(told.contains(node.as_str()) && told.contains("install it"), "{told}");
+    }
+    assert!(!dir.path().join("upgraded").exists(), "nothing was run");
+    let forbidden = Sandbox::new(Mode::On, None);
+    let backend = Backend { sandbox: &forbidden, ..backend };
+    assert!(graph::build::check(&dag, &[], &backend, &options).is_err());
+}

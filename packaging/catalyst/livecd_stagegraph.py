@@ -10,6 +10,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import tempfile
 
 import tomli
 
@@ -26,6 +28,11 @@ except ImportError:
         return "unknown"
 
 
+# What is put beside the chroot: the request, and what became of it.
+REQUEST = ".stagegraph-request.json"
+RESULT = ".stagegraph-result.json"
+
+
 def is_distkernel(settings, name):
     """Tell whether a kernel comes with dracut's initramfs."""
     return settings.get("boot/kernel/" + name + "/distkernel") == "yes"
@@ -36,6 +43,13 @@ def words(value):
     if value is None:
         return []
     return value.split() if isinstance(value, str) else [str(word) for word in value]
+
+
+def write(path, request):
+    """Write a request."""
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(request, file, indent=2)
+        file.write("\n")
 
 
 class livecd_stagegraph(livecd_stage2):
@@ -69,30 +83,47 @@ class livecd_stagegraph(livecd_stage2):
                 addlargs.pop(key + "/console", None)
             self.consoles[name] = given
         livecd_stage2.__init__(self, spec, addlargs)
-        # catalyst's scripts look for the kernel's image by it, and nothing sets it.
-        self.settings["basearch"] = self.arch()
-        if "purgeonly" not in self.settings["options"] and "purgetmponly" not in self.settings["options"]:
+        # catalyst's scripts look for the kernel's image by the one, which nothing sets, and choose the medium's menu by
+        # the other, which is set to the subarch: one such as nocona has no menu then.
+        self.settings["basearch"] = self.settings["hostarch"] = self.arch()
+        if not {"purgeonly", "purgetmponly", "fetch"} & set(self.settings["options"]):
             self.check()
 
     def check(self):
-        """Refuse now what stagegraph would refuse when the chroot is done, as far as that can be told here."""
-        if not self.settings.get("livecd/stagegraph_request"):
-            self.program()
-        if not self.settings["iso"].endswith(".iso"):
-            raise CatalystError("livecd/iso: %s does not end in .iso" % self.settings["iso"])
-        if self.settings.get("fstype") not in (None, "squashfs"):
-            raise CatalystError("livecd/fstype: %s cannot be made; squashfs can" % self.settings["fstype"])
-        netboot = words(self.settings.get("livecd/netboot", "ipxe"))
-        if "ipxe" not in netboot or set(netboot) - {"ipxe", "no-iso"}:
-            raise CatalystError("livecd/netboot is %r: it may be \"ipxe\" or \"ipxe no-iso\"" % " ".join(netboot))
+        """Let stagegraph refuse now what it would refuse when the chroot is done, hours later."""
         for size in words(self.settings.get("livecd/iso_extra_partition"))[:1]:
-            if not size.isdigit() or int(size) < 300 << 10:
-                raise CatalystError("livecd/iso_extra_partition: %s is no number of KiB from 307200 on" % size)
-        dated = re.fullmatch("(.*-)?[0-9]{8}(T[0-9]{6}Z)?", self.settings["version_stamp"])
-        given = words(self.settings.get("livecd/stagegraph_set"))
-        if not dated and not any(word.startswith("image.timestamp=") for word in given):
-            raise CatalystError("version_stamp: %s has no date; say YYYYMMDDTHHMMSSZ, or livecd/stagegraph_set: "
-                                "image.timestamp=YYYYMMDDTHHMMSSZ" % self.settings["version_stamp"])
+            if not (size.isascii() and size.isdigit()):
+                raise CatalystError("livecd/iso_extra_partition: %s is no number of KiB" % size)
+        if self.settings.get("livecd/stagegraph_request"):
+            # Whoever asks for the request has checked it, or will.
+            return
+        with tempfile.TemporaryDirectory(prefix="stagegraph-") as folder:
+            request = self.request()
+            request["result"] = folder + "/result.json"
+            path = folder + "/request.json"
+            write(path, request)
+            call = [self.program(), "catalyst", "finish", "--check", "--request", path]
+            try:
+                done = subprocess.run(call, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                      env=self.env, check=False)
+            except OSError as error:
+                raise CatalystError("%s cannot be run: %s" % (call[0], error)) from error
+            said = done.stdout.decode("utf-8", "replace").strip()
+            if done.returncode == 1 and not said:
+                # No stagegraph ends like this. What it is will be seen when it is to pack.
+                log.warning("%s does not say whether it can do what this spec asks for", call[0])
+                return
+            if done.returncode:
+                raise CatalystError("%s refuses this spec, before anything is built:\n%s"
+                                    % (call[0], said or "it ended with %d" % done.returncode))
+            try:
+                with open(request["result"], encoding="utf-8") as file:
+                    understood = json.load(file)["schema"] == request["schema"]
+            except (OSError, ValueError, KeyError, TypeError):
+                understood = False
+            if not understood:
+                raise CatalystError("%s is not the stagegraph that this target came with; install both again: "
+                                    "stagegraph catalyst install" % call[0])
 
     def clean(self):
         # catalyst removes what emulates the machine once, and fails at it when the build is resumed.
@@ -146,18 +177,14 @@ class livecd_stagegraph(livecd_stage2):
         self.settings.update(own)
 
     def set_iso_volume_id(self):
-        """Check the volume id, by which the initramfs finds the medium."""
+        """Set the volume id, by which an initramfs may find the medium."""
         given = words(self.settings.get(self.settings["spec_prefix"] + "/volid"))
         if not given:
             # A name may stand in front of the date: plasma-20260101T000000Z.
             day = self.settings["version_stamp"].rsplit("-", 1)[-1][:8]
             given = ["Gentoo-%s-%s" % (self.settings["subarch"], day)]
             log.notice("no livecd/volid: the volume id is %s", given[0])
-        if len(given) != 1:
-            raise CatalystError("livecd/volid is %r: a volume id is one word" % " ".join(given))
-        if len(given[0]) > 32:
-            raise CatalystError("livecd/volid: %s has more than 32 characters" % given[0])
-        self.settings["iso_volume_id"] = given[0]
+        self.settings["iso_volume_id"] = " ".join(given)
 
     def set_action_sequence(self):
         livecd_stage2.set_action_sequence(self)
@@ -182,6 +209,8 @@ class livecd_stagegraph(livecd_stage2):
     def program(self):
         """Find stagegraph: by the spec, by $STAGEGRAPH, on the search path."""
         named = self.settings.get("livecd/stagegraph") or os.environ.get("STAGEGRAPH")
+        if not isinstance(named, (str, type(None))):
+            raise CatalystError("livecd/stagegraph is %r: it is one path" % " ".join(named))
         found = shutil.which(named or "stagegraph")
         if not found:
             raise CatalystError("%s is not there; name it with livecd/stagegraph or $STAGEGRAPH, or install it"
@@ -198,9 +227,12 @@ class livecd_stagegraph(livecd_stage2):
             })
         return kernels
 
-    def stagegraph(self):
-        """Pack the chroot, and publish ISO, netboot set and digests."""
-        work = self.settings["chroot_path"].rstrip("/")
+    def work(self):
+        """Return the path that the names of our own files begin with."""
+        return str(self.settings["chroot_path"]).rstrip("/")
+
+    def request(self):
+        """Return what stagegraph is asked for."""
         extra = words(self.settings.get("livecd/iso_extra_partition"))
         image = {
             "iso": self.settings["iso"],
@@ -218,30 +250,51 @@ class livecd_stagegraph(livecd_stage2):
             "digest_format": self.settings.get("digest_format", "linux"),
             "version_stamp": self.settings["version_stamp"],
         }
-        request = {
+        store = words(self.settings.get("livecd/stagegraph_store"))
+        if len(store) > 1 or not all(os.path.isabs(path) for path in store):
+            raise CatalystError("livecd/stagegraph_store is %r: it is one absolute path" % " ".join(store))
+        return {
             "schema": 1,
             "catalyst": str(get_version()),
             "stage_path": self.settings["stage_path"].rstrip("/"),
             "iso_root": self.settings["target_path"].rstrip("/"),
             "image": image,
-            "store": self.settings.get("livecd/stagegraph_store")
-                     or normpath(self.settings["storedir"] + "/stagegraph"),
+            "store": store[0] if store else normpath(self.settings["storedir"] + "/stagegraph"),
             "set": words(self.settings.get("livecd/stagegraph_set")),
-            "result": work + ".stagegraph-result.json",
+            "result": self.work() + RESULT,
         }
+
+    def stagegraph(self):
+        """Pack the chroot, and publish ISO, netboot set and digests."""
+        request = self.request()
         asked = self.settings.get("livecd/stagegraph_request")
-        path = asked or work + ".stagegraph-request.json"
-        with open(path, "w", encoding="utf-8") as file:
-            json.dump(request, file, indent=2)
-            file.write("\n")
+        path = asked or self.work() + REQUEST
+        write(path, request)
         if asked:
             log.notice("Nothing is packed: the request is %s", path)
             return
         log.notice("Packing with stagegraph: %s", path)
-        cmd([self.program(), "catalyst", "finish", "--request", path], env=self.env)
+        if os.path.exists(request["result"]):
+            os.remove(request["result"])
+        try:
+            cmd([self.program(), "catalyst", "finish", "--request", path], env=self.env)
+        except CatalystError:
+            # What a program prints is not in catalyst's own log.
+            if os.path.exists(request["result"]):
+                with open(request["result"], encoding="utf-8") as file:
+                    log.error("%s", json.load(file).get("error"))
+            raise
         with open(request["result"], encoding="utf-8") as file:
             for output in json.load(file)["outputs"]:
                 log.notice("published %s", output["path"])
         if "keepwork" not in self.settings["options"]:
-            os.remove(path)
-            os.remove(request["result"])
+            self.remove_own_files()
+
+    def remove_own_files(self):
+        for name in (REQUEST, RESULT):
+            if os.path.exists(self.work() + name):
+                os.remove(self.work() + name)
+
+    def purge(self):
+        livecd_stage2.purge(self)
+        self.remove_own_files()

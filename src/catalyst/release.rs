@@ -10,6 +10,7 @@ use std::sync::Arc;
 use self::grammar::{Fill, Keys, Word, placeholder};
 pub use self::grammar::{Values, is_placeholder, render};
 
+use super::configuration::Configuration;
 use super::wanted::{Kernel, Wanted, date_of};
 use crate::config::{Item, Origin, Source, SpecError, Value};
 use crate::formats::initramfs::Family;
@@ -122,18 +123,22 @@ pub struct Read {
     pub refused: Option<String>,
 }
 
-/// Reads a release spec; `fill` has what stands for placeholders.
+/// Reads a release spec; `fill` has what stands for placeholders, and `configuration` what catalyst's own says.
 ///
 /// # Errors
 /// [`SpecError`], which points into the file.
-pub fn read(source: &Arc<Source>, fill: &BTreeMap<String, String>) -> Result<Read, Box<SpecError>> {
+pub fn read(
+    source: &Arc<Source>,
+    fill: &BTreeMap<String, String>,
+    configuration: &Configuration,
+) -> Result<Read, Box<SpecError>> {
     let release = Release::read(source, fill)?;
     let target = release.target()?;
     release.check()?;
     if target.text == STAGE1_TARGET {
         return release.stage1();
     }
-    release.stage2()
+    release.stage2(configuration)
 }
 
 impl Release {
@@ -260,9 +265,9 @@ impl Release {
     }
 
     /// The graph over the chroot that livecd-stage2 leaves.
-    fn stage2(&self) -> Result<Read, Box<SpecError>> {
+    fn stage2(&self, configuration: &Configuration) -> Result<Read, Box<SpecError>> {
         let set = self.texts("livecd/stagegraph_set");
-        let wanted = self.wanted()?;
+        let wanted = self.wanted(configuration)?;
         let spec = wanted.spec(self.step(), &set).map_err(|error| {
             let origin = self.words(error.key).first().map_or(&self.origin, |word| &word.origin);
             SpecError::at(origin, error.to_string()).label("cannot be done")
@@ -270,18 +275,18 @@ impl Release {
         Ok(Read { item: self.item(&spec.to_string())?, set, refused: wanted.refused_iso() })
     }
 
-    fn wanted(&self) -> Result<Wanted, Box<SpecError>> {
+    fn wanted(&self, configuration: &Configuration) -> Result<Wanted, Box<SpecError>> {
         let stamp = &self.one("version_stamp")?.text;
         let subarch = &self.one("subarch")?.text;
         let profile = &self.one("profile")?.text;
         // default/linux/ARCH/23.0/…, with the repository's name in front of it where it is another one.
         let path = profile.rsplit_once(':').map_or(profile.as_str(), |(_, path)| path);
-        let arch =
-            path.strip_prefix("default/linux/").and_then(|path| path.split('/').next()).unwrap_or(subarch);
+        let of_profile = || path.strip_prefix("default/linux/")?.split('/').next();
+        let arch = configuration.arch(subarch).or_else(of_profile).unwrap_or(subarch);
         let day = date_of(stamp).map(Timestamp::day).unwrap_or_default();
-        let volume_id = match self.optional("livecd/volid")? {
-            Some(word) => word.text.clone(),
-            None => format!("Gentoo-{subarch}-{day}"),
+        let volume_id = match self.texts("livecd/volid") {
+            words if words.is_empty() => format!("Gentoo-{subarch}-{day}"),
+            words => words.join(" "),
         };
         let kernels = self.words("boot/kernel").iter().map(|word| {
             let name = &word.text;
@@ -315,8 +320,8 @@ impl Release {
             bootargs: self.texts("livecd/bootargs"),
             kernels: kernels.collect::<Result<_, Box<SpecError>>>()?,
             netboot,
-            digests: ["blake2b", "sha512"].map(str::to_owned).to_vec(),
-            digest_format: "linux".to_owned(),
+            digests: configuration.digests.clone(),
+            digest_format: configuration.digest_format.clone(),
             version_stamp: stamp.clone(),
         })
     }
@@ -459,7 +464,7 @@ livecd/motd: %(livecd/motd)s/more
     }
 
     fn refused(text: &str) -> String {
-        let error = read(&source(text), &fill()).err().unwrap();
+        let error = read(&source(text), &fill(), &Configuration::default()).err().unwrap();
         SpecErrors::from(error).render().split_whitespace().collect::<Vec<_>>().join(" ")
     }
 
@@ -476,7 +481,7 @@ livecd/motd: %(livecd/motd)s/more
         assert_eq!(release.texts("livecd/motd"), ["/etc/motd/more"]);
         assert!(!release.keys.contains_key("livecd/rcdel"), "a key without words is no key");
         assert!(release.keys["livecd/users"].1.is_empty(), "none stands for none");
-        let wanted = release.wanted().unwrap();
+        let wanted = release.wanted(&Configuration::default()).unwrap();
         assert_eq!((wanted.volume_id.as_str(), wanted.arch.as_str()), ("Gentoo-amd64-20250101", "amd64"));
         assert_eq!(wanted.kernels[0].family, Family::Dracut);
         assert_eq!(wanted.kernels[0].consoles, ["ttyS0,115200"]);
@@ -491,7 +496,7 @@ livecd/motd: %(livecd/motd)s/more
 
     #[test]
     fn values_of_the_graph_point_to_where_they_came_from() {
-        let read = read(&source(SPEC), &fill()).unwrap();
+        let read = read(&source(SPEC), &fill(), &Configuration::default()).unwrap();
         let at = |path: &[&str]| {
             let item = path.iter().fold(&read.item, |item, key| item.get(key).unwrap());
             &SPEC[item.origin.span.clone()]
@@ -530,7 +535,11 @@ livecd/motd: %(livecd/motd)s/more
             ("livecd/iso: install-amd64-minimal-@TIMESTAMP@.iso\n", "", "the key \"livecd/iso\" is missing"),
             ("# A comment: with a colon.", "some words", "these words belong to no key"),
             ("@TIMESTAMP@.iso", "@TIMESTAMP@.img", "does not end in .iso x.spec:11"),
-            ("Gentoo-amd64-@DATESTAMP@", "Gentoo Linux", "livecd/volid has several words x.spec:12"),
+            (
+                "Gentoo-amd64-@DATESTAMP@",
+                "Gentoo Linux",
+                "has a blank in it, and the kernel gentoo comes with dracut",
+            ),
             ("rel_type: 23.0-default", "my key: 23.0-default", "\"my key\" is not a key"),
             ("livecd/users:", "livecd/users :", "\"livecd/users \" is not a key"),
             (
@@ -556,7 +565,7 @@ livecd/motd: %(livecd/motd)s/more
                 "(livecd/rm|livecd/fsops|repos|cflags)?:?[ \t]?[a-z:%#@\"()/*=| A-Z-]{0,12}", 0..6)
         ) {
             let text = format!("{SPEC}{}\n", lines.join("\n"));
-            if let Ok(read) = read(&source(&text), &fill()) {
+            if let Ok(read) = read(&source(&text), &fill(), &Configuration::default()) {
                 let values = read.item.get("node").unwrap().get("stage2").unwrap().get("values").unwrap().clone();
                 // A word with a colon cannot stand beside a quote at an end.
                 let Ok(values) = read_values(&values, &str::to_owned) else { return Ok(()) };
@@ -570,8 +579,30 @@ livecd/motd: %(livecd/motd)s/more
     }
 
     #[test]
+    fn what_catalyst_is_configured_to_do_counts_as_it_does_for_the_target() {
+        let dir = tempfile::tempdir().unwrap();
+        let conf = dir.path().join("catalyst.conf");
+        std::fs::create_dir(dir.path().join("arch")).unwrap();
+        std::fs::write(dir.path().join("arch/amd64.toml"), "[amd64.znver3]\nCOMMON_FLAGS = ''\n").unwrap();
+        let text =
+            format!("sharedir = '{}'\ndigests = ['sha256']\ndigest_format = 'bsd'\n", dir.path().display());
+        std::fs::write(&conf, text).unwrap();
+        let configuration = Configuration::read(&conf).unwrap();
+        let text = SPEC.replace("subarch: amd64", "subarch: znver3").replace("default/linux/amd64/", "mine/");
+        let wanted = Release::read(&source(&text), &fill()).unwrap().wanted(&configuration).unwrap();
+        assert_eq!((wanted.arch.as_str(), wanted.refused_iso()), ("amd64", None));
+        assert_eq!((wanted.digests, wanted.digest_format.as_str()), (vec!["sha256".to_owned()], "bsd"));
+    }
+
+    #[test]
     fn of_no_iso_it_says_so() {
         let text = SPEC.replace("default/linux/amd64", "default/linux/arm64");
-        assert!(read(&source(&text), &fill()).unwrap().refused.unwrap().starts_with("livecd/iso: install-"));
+        assert!(
+            read(&source(&text), &fill(), &Configuration::default())
+                .unwrap()
+                .refused
+                .unwrap()
+                .starts_with("livecd/iso: install-")
+        );
     }
 }

@@ -3,7 +3,10 @@
 //! It can be run again by hand, as long as catalyst keeps its work folder. `docs/catalyst.md` has the schema.
 
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
+use cache::FileError;
+use cache::file::OnFile;
 use serde::{Deserialize, Serialize};
 
 use super::wanted::{Wanted, WantedError};
@@ -40,6 +43,36 @@ pub struct RequestResult {
     pub schema: u32,
     /// Every published file and its BLAKE3, sorted by name.
     pub outputs: Vec<RequestOutput>,
+    /// Why nothing was published.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+impl Default for RequestResult {
+    /// Nothing was published.
+    fn default() -> Self {
+        Self { schema: SCHEMA, outputs: Vec::new(), error: None }
+    }
+}
+
+impl RequestResult {
+    /// Writes it: it has its name once it is whole.
+    ///
+    /// # Errors
+    /// It cannot be written there.
+    pub fn write(&self, path: &Path) -> Result<(), FileError> {
+        let text = serde_json::to_string_pretty(self).map_err(io::Error::from).on_file("write", path)?;
+        let fresh = path.with_extension("new");
+        fs::write(&fresh, text + "\n").and_then(|()| fs::rename(&fresh, path)).on_file("write", path)
+    }
+
+    /// Finds out whether one can be written.
+    ///
+    /// # Errors
+    /// It cannot be written there.
+    pub fn try_to_write(path: &Path) -> Result<(), FileError> {
+        fs::write(path.with_extension("new"), "").on_file("write", path)
+    }
 }
 
 /// A published file.

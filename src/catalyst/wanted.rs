@@ -7,6 +7,7 @@ use serde::Deserialize;
 pub use super::error::WantedError;
 use super::error::wrong;
 use super::fsops;
+use crate::formats::checksums::Algorithm;
 use crate::formats::initramfs::Family;
 use crate::image::LEAST_PARTITION_KIB;
 use crate::image::Timestamp;
@@ -114,6 +115,18 @@ impl Wanted {
         let [first, ..] = &self.kernels[..] else {
             return Err(wrong("boot/kernel", "there is no kernel"));
         };
+        if let Some(kernel) =
+            self.kernels.iter().find(|kernel| kernel.name.to_lowercase().contains("memtest"))
+        {
+            let why = format!(
+                "{:?} cannot be a kernel's name: by it, memory tests are told from kernels",
+                kernel.name
+            );
+            return Err(wrong("boot/kernel", why));
+        }
+        self.check_lists()?;
+        self.check_volume_id()?;
+        self.check_bootargs()?;
         let has_iso = self.has_iso();
         let image = table([
             ("name", name.into()),
@@ -139,6 +152,51 @@ impl Wanted {
         }
         let base = if has_iso { "catalyst" } else { "catalyst-netboot" };
         Ok(table([("extends", base.into()), ("image", image.into()), ("node", table(nodes).into())]))
+    }
+
+    /// Refuses hashes and formats that no lists are made with.
+    fn check_lists(&self) -> Result<(), WantedError> {
+        if let Some(name) = self.digests.iter().find(|name| Algorithm::of_lists(name).is_none()) {
+            let why =
+                format!("{name:?} is not a hash for digests; blake2b, sha512 and sha256 are (catalyst.conf)");
+            return Err(wrong("digests", why));
+        }
+        if !["linux", "bsd"].contains(&self.digest_format.as_str()) {
+            let why = format!("catalyst.conf says {:?}; linux and bsd are known", self.digest_format);
+            return Err(wrong("digest_format", why));
+        }
+        Ok(())
+    }
+
+    /// Refuses a volume id by which dracut would not find the medium: as catalyst writes its command line, it ends at a
+    /// blank. genkernel's initramfs looks into every device, and without an ISO there is nothing to find.
+    fn check_volume_id(&self) -> Result<(), WantedError> {
+        let by_label = self.kernels.iter().find(|kernel| kernel.family == Family::Dracut);
+        match by_label.filter(|_| self.has_iso() && self.volume_id.contains(' ')) {
+            Some(kernel) => {
+                let why = format!(
+                    "{:?} has a blank in it, and the kernel {} comes with dracut, which looks for the medium by it; use \
+                     '-' or '_'",
+                    self.volume_id, kernel.name
+                );
+                Err(wrong("livecd/volid", why))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses words that GRUB would take apart where catalyst writes its menu: it does not quote them.
+    fn check_bootargs(&self) -> Result<(), WantedError> {
+        let is_grubs = |word: &&String| word.contains(['{', '}', '|', '&', ';', '<', '>']);
+        match self.bootargs.iter().find(is_grubs).filter(|_| self.has_iso()) {
+            Some(word) => {
+                let why = format!(
+                    "{word:?} has a character that GRUB reads as its own, and catalyst's menu does not quote it"
+                );
+                Err(wrong("livecd/bootargs", why))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Returns the settings of the step `medium`.
@@ -229,19 +287,34 @@ mod tests {
     #[test]
     fn what_cannot_be_done_is_refused_by_the_key_of_the_spec() {
         type Change = fn(&mut Wanted);
-        let cases: [(Change, &str); 8] = [
+        let cases: [(Change, &str); 13] = [
             (|w| w.fstype = "jffs2".into(), "livecd/fstype: \"jffs2\""),
             (|w| w.extra_partition_kib = Some(4096), "livecd/iso_extra_partition: 4096 KiB are too few"),
             (|w| w.iso = "/b/x.img".into(), "livecd/iso: \"/b/x.img\" does not end in .iso"),
             (|w| w.netboot = vec!["pxe".into()], "livecd/netboot: \"pxe\" is not known"),
             (|w| w.netboot = vec!["no-iso".into()], "livecd/netboot: without ipxe"),
             (|w| w.kernels.clear(), "boot/kernel: there is no kernel"),
+            (|w| w.kernels[0].name = "memtest".into(), "boot/kernel: \"memtest\" cannot be"),
             (|w| w.fsops = vec!["-comp".into()], "livecd/fsops: \"-comp\""),
             (|w| w.version_stamp = "latest".into(), "version_stamp: \"latest\" has no date"),
+            (|w| w.volume_id = "Gentoo amd64".into(), "livecd/volid: \"Gentoo amd64\" has a blank"),
+            (|w| w.bootargs = vec!["a;b".into()], "livecd/bootargs: \"a;b\" has a character"),
+            (|w| w.digests = vec!["sha1".into()], "digests: \"sha1\" is not a hash"),
+            (|w| w.digest_format = "foo".into(), "digest_format: catalyst.conf says \"foo\""),
         ];
         for (change, says) in cases {
             let error = spec(&wanted(change)).unwrap_err();
             assert!(error.starts_with(says), "{error}");
+        }
+        // Where nothing looks for the medium by it, a volume id may have blanks.
+        for change in
+            [(|w| w.kernels[0].family = Family::Genkernel) as Change, |w| w.netboot.push("no-iso".into())]
+        {
+            let blanks = wanted(|w| {
+                w.volume_id = "Gentoo sparc64 2025".into();
+                change(w);
+            });
+            assert!(spec(&blanks).unwrap().contains("\"Gentoo sparc64 2025\""));
         }
         for stamp in ["20250101", "plasma-20250101T000000Z", "openrc-20250101"] {
             assert!(

@@ -36,6 +36,9 @@ enum Verb {
         /// The request that the target wrote; it can be run again as long as catalyst keeps its work folder
         #[arg(long, value_name = "FILE")]
         request: PathBuf,
+        /// Find out whether it can be met, and pack nothing: catalyst's folders need not be there yet
+        #[arg(long)]
+        check: bool,
         /// Print what tools print
         #[arg(short, long)]
         verbose: bool,
@@ -72,7 +75,8 @@ impl Catalyst {
         match self.verb {
             Verb::Install { place } => install(&place.file()?),
             Verb::Uninstall { place } => uninstall(&place.file()?),
-            Verb::Finish { request, verbose } => finish(&request, verbose),
+            Verb::Finish { request, check: true, verbose } => check(&request, verbose),
+            Verb::Finish { request, check: false, verbose } => finish(&request, verbose),
         }
     }
 }
@@ -132,17 +136,44 @@ fn request_failure(error: &RequestError) -> Failure {
     Failure::of(code, error)
 }
 
+fn failure(error: FinishError) -> Failure {
+    match error {
+        FinishError::Spec(error) => error.into(),
+        FinishError::Publish(error) => error.into(),
+        FinishError::Request(error) => request_failure(&error),
+        error @ FinishError::NoName => Failure::of(WRONG, &error),
+        error => Failure::of(ENVIRONMENT, &error),
+    }
+}
+
+fn check(request: &Path, verbose: bool) -> Result<u8, Failure> {
+    let reporter = Reporter::new(Style { json: false, verbose });
+    match crate::finish::check(request, &finder(), &machine(Mode::On)?, &reporter) {
+        Ok(None) => print(b"the request can be met\n"),
+        Ok(Some(fault)) => Ok(code_of(fault)),
+        Err(error) => Err(failure(error)),
+    }
+}
+
 fn finish(request: &Path, verbose: bool) -> Result<u8, Failure> {
     let machine = machine(Mode::On)?;
     let reporter = Reporter::new(Style { json: false, verbose });
-    match crate::finish::finish(request, &finder(), &machine, &reporter) {
-        Ok(Finished::Published { lacks }) => Ok(refused(lacks.as_deref())),
-        Ok(Finished::Failed(fault)) => Ok(code_of(fault)),
-        Ok(Finished::Stopped) => Ok(stopped(machine.signal().unwrap_or(0), "what was finished is kept")),
-        Err(FinishError::Spec(error)) => Err(error.into()),
-        Err(FinishError::Publish(error)) => Err(error.into()),
-        Err(FinishError::Request(error)) => Err(request_failure(&error)),
-        Err(error @ FinishError::NoName) => Err(Failure::of(WRONG, &error)),
-        Err(error) => Err(Failure::of(ENVIRONMENT, &error)),
+    let finished = crate::finish::finish(request, &finder(), &machine, &reporter).map_err(failure);
+    let reason = match &finished {
+        Ok(Finished::Published { .. }) => None,
+        Ok(Finished::Failed(_)) => Some(reporter.failures().join("\n")),
+        Ok(Finished::Stopped) => Some("stopped by a signal".to_owned()),
+        Err(failure) => Some(failure.text()),
+    };
+    if let Some(reason) = reason
+        && let Err(error) = crate::finish::write_reason(request, &reason)
+    {
+        // The target reads it where it can; here it was told anyway.
+        tracing::debug!(%error, "the reason is not written");
+    }
+    match finished? {
+        Finished::Published { lacks } => Ok(refused(lacks.as_deref())),
+        Finished::Failed(fault) => Ok(code_of(fault)),
+        Finished::Stopped => Ok(stopped(machine.signal().unwrap_or(0), "what was finished is kept")),
     }
 }

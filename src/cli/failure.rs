@@ -53,10 +53,13 @@ impl Failure {
 
     /// Prints it.
     pub(super) fn print(&self) {
-        complain(&format!("error: {}", self.message.trim()));
-        if let Some(hint) = &self.hint {
-            complain(&format!("  hint: {hint}"));
-        }
+        complain(&self.text());
+    }
+
+    /// Returns what is printed of it.
+    pub(super) fn text(&self) -> String {
+        let hint = self.hint.iter().map(|hint| format!("\n  hint: {hint}"));
+        std::iter::once(format!("error: {}", self.message.trim())).chain(hint).collect()
     }
 }
 

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use cache::causes;
+
 use crate::catalyst;
 use crate::config::{Item, Origin, Source, SpecError, SpecErrors, Table, Value};
 use crate::image::Timestamp;
@@ -77,7 +79,9 @@ impl Finder {
             if let Some(epoch) = &overrides.epoch {
                 fill.entry("TIMESTAMP".to_owned()).or_insert(from_epoch(epoch)?.text());
             }
-            let read = catalyst::read_spec(&source, &fill)?;
+            let configuration = catalyst::Configuration::read(configured_in(&set))
+                .map_err(|error| SpecError::nowhere(causes(&error).join(": ")))?;
+            let read = catalyst::read_spec(&source, &fill, &configuration)?;
             refused = read.refused;
             own = read.set;
             item = self.extended(read.item, &source, 0, &mut errors)?;
@@ -219,6 +223,13 @@ fn check_image_tables(own: &Item, merged: &Item, errors: &mut SpecErrors) {
 /// Tells whether a name is that of one of catalyst's specs.
 fn is_release_spec(name: &str) -> bool {
     name.ends_with(".spec")
+}
+
+/// Returns where catalyst's configuration is, by the settings of the node that runs it.
+fn configured_in<'a>(set: &[&'a str]) -> &'a Path {
+    let keys = ["stage2.conf=", "node.stage2.conf="];
+    let named = set.iter().rev().find_map(|text| keys.iter().find_map(|key| text.strip_prefix(key)));
+    Path::new(named.unwrap_or(catalyst::CONF))
 }
 
 fn from_epoch(epoch: &str) -> Result<Timestamp, Box<SpecError>> {

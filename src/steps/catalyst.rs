@@ -33,9 +33,6 @@ use crate::image::Image;
 pub(super) const KIND: Kind =
     Kind { name: "catalyst", inputs: Inputs::Named { required: &[], optional: &[] }, make };
 
-/// Where catalyst looks for its configuration.
-const CONF: &str = "/etc/catalyst/catalyst.conf";
-
 #[derive(Serialize)]
 struct Catalyst {
     values: Values,
@@ -53,7 +50,7 @@ fn make(fields: &Fields<'_>, image: &Image) -> Option<Made> {
     let values = fields.required_table("values")?;
     let values = fields.check(catalyst::read_values(values, &|text| image.timestamp.fill(text)))?;
     let place = Place {
-        conf: conf.unwrap_or(CONF).into(),
+        conf: conf.unwrap_or(catalyst::CONF).into(),
         python: python.unwrap_or("python3").to_owned(),
         dir: dir.map(PathBuf::from),
     };

@@ -16,6 +16,7 @@ use graph::{Job, Resolved, Resolving, Step, StepError};
 use serde::Serialize;
 
 use super::kind::{Inputs, Kind, Made, identity};
+use crate::cmdline::CommandLine;
 
 /// The version of the bytes: raised in the commit that changes them, with the digests in `pins.rs`.
 pub(super) const VERSION: u32 = 2;
@@ -145,10 +146,8 @@ impl Grub {
         if target.network {
             return "configfile $prefix/grub.cfg\n".to_owned();
         }
-        format!(
-            "search --no-floppy --set=root --label {}\nset prefix=($root)/boot/grub\nconfigfile $prefix/grub.cfg\n",
-            self.volume_id
-        )
+        let search = CommandLine::grub_search(&self.volume_id);
+        format!("{search}set prefix=($root)/boot/grub\nconfigfile $prefix/grub.cfg\n")
     }
 
     fn mkimage_args(target: &Target) -> Vec<OsString> {

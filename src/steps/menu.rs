@@ -117,7 +117,7 @@ impl Menu {
         let label = &entry.kernel.label;
         let (kernel, initrd) = paths(label);
         let console = entry.console.map(|console| format!(" console={console}")).unwrap_or_default();
-        let search = search.map(|id| format!("\tsearch --no-floppy --set=root --label {id}\n"));
+        let search = search.map(|id| format!("\t{}", CommandLine::grub_search(id)));
         format!(
             "menuentry 'Boot {} (kernel: {label}{console}){}' --class gnu-linux --class os {{\n\
              {}\tlinux {kernel} {}\n\tinitrd {initrd}\n}}\n",

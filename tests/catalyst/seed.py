@@ -116,8 +116,10 @@ def small(seed, work):
     write(rare / "setuid", "x", 0o4755)
     os.mknod(rare / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
     write(rare / "noise", random.Random(1).randbytes(4 << 20))
-    # A kernel's header, as far as it is read.
+    # A kernel's header, as far as it is read: its length, its signature, its version.
     kernel = bytearray(random.Random(2).randbytes(1 << 20))
+    kernel[0x1F1] = 31
+    kernel[0x1F4:0x1F8] = ((len(kernel) - (31 + 1) * 512) // 16).to_bytes(4, "little")
     kernel[0x1FE:0x210] = b"\x55\xaa\xeb\x66HdrS\x0f\x02" + bytes(4) + (0x1000).to_bytes(2, "little") + bytes(2)
     kernel[0x1200:0x1200 + len(RELEASE) + 1] = RELEASE.encode() + b"\0"
     dracut = {"usr/lib/dracut/modules.txt": "dmsquash-live\nlivenet\n", f"usr/lib/modules/{RELEASE}/modules.dep": ""}

@@ -1,6 +1,8 @@
 //! catalyst's target: requests as it writes them, replayed over small trees.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 
 use serde_json::{Value, json};
 
@@ -70,9 +72,14 @@ impl Catalyst {
     }
 
     fn finish(&self) -> (Option<i32>, String) {
+        self.finish_with(&[])
+    }
+
+    fn finish_with(&self, more: &[&str]) -> (Option<i32>, String) {
         let file = self.live.world.path("request.json");
         fs::write(&file, self.request.to_string()).unwrap();
-        let output = self.live.stagegraph(&["catalyst", "finish", "--request", file.to_str().unwrap()]);
+        let words = ["catalyst", "finish", "--request", file.to_str().unwrap()];
+        let output = self.live.stagegraph(&[&words[..], more].concat());
         let text =
             format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         (output.status.code(), text)
@@ -186,6 +193,16 @@ fn several_kernels_of_both_families_verify_and_other_digests_are_carried_over() 
 }
 
 #[test]
+fn kernels_that_are_the_same_but_for_their_names_are_all_published() {
+    let catalyst = Catalyst::new(&[("gentoo", "dracut"), ("other", "dracut")]);
+    catalyst.finished();
+    let names = catalyst.published();
+    for kind in ["gentoo.vmlinuz", "gentoo.initrd", "other.vmlinuz", "other.initrd"] {
+        assert!(names.contains(&format!("{ISO}.{kind}")), "{names:?}");
+    }
+}
+
+#[test]
 fn the_iso_has_all_that_the_medium_has() {
     let mut catalyst = Catalyst::new(&[("gentoo", "dracut")]);
     catalyst.request["image"]["verify"] = json!(true);
@@ -210,6 +227,23 @@ fn the_iso_has_all_that_the_medium_has() {
     assert!(line("'/dangling'").ends_with("-> '/nowhere'"), "{list}");
     assert!(line("'/deep/a b/up'").ends_with("-> '../tools'"), "{list}");
     assert!(!list.contains("pipe"), "{list}");
+}
+
+#[test]
+fn files_of_any_name_are_on_the_iso_and_in_its_sums() {
+    let mut catalyst = Catalyst::new(&[("gentoo", "dracut")]);
+    catalyst.request["image"]["verify"] = json!(true);
+    let names: [&[u8]; 7] =
+        [b"back\\slash", b"line\nbreak", b"car\rriage", b"\xe4.txt", b"\xf6.txt", b"a=b", b"both\\n\n"];
+    for name in names {
+        fs::write(catalyst.live.world.path("medium").join(OsStr::from_bytes(name)), name).unwrap();
+    }
+    catalyst.finished();
+    let out = catalyst.unpacked();
+    for name in names {
+        assert_eq!(fs::read(out.join(OsStr::from_bytes(name))).unwrap(), name);
+    }
+    run("sh", &["-c", &format!("cd '{}' && b2sum --quiet -c isoroot_b2sums", out.display())]);
 }
 
 #[test]
@@ -387,7 +421,7 @@ fn what_cannot_be_done_is_refused_before_anything_is_made() {
         ("fsops", json!(["-comp", "xz"]), 2, "livecd/fsops: \"-comp\" is not known"),
         ("extra_partition_kib", json!(4096), 2, "livecd/iso_extra_partition: 4096 KiB are too few"),
         ("netboot", json!(["pxe"]), 2, "livecd/netboot: \"pxe\" is not known"),
-        ("volume_id", json!("Gentoo Linux"), 2, "volume_id"),
+        ("volume_id", json!("Gentoo Linux"), 2, "livecd/volid: \"Gentoo Linux\" has a blank"),
         ("digests", json!(["md5"]), 2, "\"md5\" is not a hash"),
         ("schema", json!(2), 2, "has the schema 2; this version of stagegraph reads 1"),
         ("surprise", json!(1), 2, "unknown field `surprise`"),
@@ -405,6 +439,84 @@ fn what_cannot_be_done_is_refused_before_anything_is_made() {
         assert!(text.contains(says), "{key}: {text}");
     }
     assert_eq!(catalyst.published(), [""; 0]);
+}
+
+#[test]
+fn what_cannot_be_done_is_refused_before_there_is_a_chroot() {
+    let mut catalyst = Catalyst::new(&[("gentoo", "dracut")]);
+    for folder in ["chroot", "medium"] {
+        fs::remove_dir_all(catalyst.live.world.path(folder)).unwrap();
+    }
+    let right = catalyst.request.clone();
+    let (code, text) = catalyst.finish_with(&["--check"]);
+    assert_eq!(code, Some(0), "{text}");
+    let result = catalyst.live.world.path("result.json");
+    let read = || serde_json::from_slice::<Value>(&fs::read(&result).unwrap()).unwrap();
+    assert_eq!(read(), json!({"schema": 1, "outputs": []}));
+    assert_eq!(catalyst.published(), [""; 0]);
+    fs::remove_file(&result).unwrap();
+    let wrong = [
+        ("/image/volume_id", json!("Gentoo*amd64"), 2, "cannot be a volume id"),
+        ("/image/volume_id", json!("Gentoo amd64"), 2, "livecd/volid"),
+        ("/image/bootargs", json!(["foo=\"a\""]), 2, "cannot stand on a kernel command line"),
+        ("/image/bootargs", json!(["a;b"]), 2, "livecd/bootargs"),
+        ("/image/iso", json!("/builds/a=b,c.iso"), 2, "cannot be the stem of published names"),
+        ("/image/digests", json!(["sha3_512"]), 2, "sha3_512"),
+        ("/image/digest_format", json!("foo"), 2, "digest_format"),
+        ("/image/version_stamp", json!("20251301T000000Z"), 2, "has no date"),
+        ("/image/extra_partition_kib", json!(1_u64 << 50), 2, "extra_partition_kib"),
+        ("/image/fsops", json!(["-c", "lzma"]), 2, "lzma"),
+        ("/image/fsops", json!(["-c", "zstd", "-X", "level=23"]), 2, "level"),
+        ("/set", json!(["squashfs.nosuch=1"]), 2, "nosuch"),
+        ("/set", json!(["foo.bar=1"]), 2, "foo.bar"),
+        ("/store", json!("relative"), 2, "not an absolute path"),
+        ("/store", json!("/proc/stagegraph"), 3, "/proc/stagegraph"),
+        ("/schema", json!(2), 2, "stagegraph catalyst install"),
+    ];
+    for (at, value, expected, says) in wrong {
+        *catalyst.request.pointer_mut(at).unwrap() = value;
+        let (code, text) = catalyst.finish_with(&["--check"]);
+        assert_eq!(code, Some(expected), "{at}: {text}");
+        assert!(text.contains(says), "{at}: {text}");
+        assert!(!result.exists(), "{at}");
+        catalyst.request = right.clone();
+    }
+    // A machine without a sandbox. (Here all tools are there; that one is missing is a test of the engine's.)
+    assert_eq!(catalyst.finish_with(&["--check"]).0, Some(0));
+    let file = catalyst.live.world.path("request.json");
+    let words = ["catalyst", "finish", "--check", "--request", file.to_str().unwrap()];
+    let tools = catalyst.live.world.path("tools");
+    fs::create_dir(&tools).unwrap();
+    fs::write(tools.join("bwrap"), "#!/bin/sh\nexit 1\n").unwrap();
+    run("chmod", &["755", tools.join("bwrap").to_str().unwrap()]);
+    let output = catalyst.live.command(&words).env("STAGEGRAPH_TOOLS", &tools).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{text}");
+    assert!(text.contains("does not let bubblewrap make a sandbox"), "{text}");
+}
+
+#[test]
+fn why_nothing_is_published_is_told_to_catalyst_as_well() {
+    let catalyst = Catalyst::new(&[("gentoo", "dracut")]);
+    fs::remove_file(catalyst.live.world.path("medium/boot/gentoo.igz")).unwrap();
+    assert_eq!(catalyst.finish().0, Some(1));
+    let result = fs::read(catalyst.live.world.path("result.json")).unwrap();
+    let result: Value = serde_json::from_slice(&result).unwrap();
+    assert!(result["error"].as_str().unwrap().starts_with("error: initrd: no initrd goes with"), "{result}");
+    assert_eq!(result["outputs"], json!([]));
+}
+
+#[test]
+fn a_volume_id_may_have_blanks_where_nothing_looks_for_it() {
+    let mut catalyst = Catalyst::new(&[("gentoo", "genkernel")]);
+    let menu = catalyst.live.world.path("medium/boot/grub/grub.cfg");
+    let text =
+        fs::read_to_string(&menu).unwrap().replace("-l Gentoo-amd64-20250101", "-l Gentoo amd64 20250101");
+    fs::write(&menu, text).unwrap();
+    catalyst.request["image"]["volume_id"] = json!("Gentoo amd64 20250101");
+    catalyst.finished();
+    let menu = fs::read_to_string(catalyst.unpacked().join("boot/grub/grub.cfg")).unwrap();
+    assert!(menu.contains("-l 'Gentoo amd64 20250101'\n"), "{menu}");
 }
 
 #[test]

@@ -111,16 +111,8 @@ fn resolve(
 ) -> Result<Message, StoreError> {
     let backend = workshop.backend;
     let (name, derivation) = workshop.nodes[node];
-    let report = |report| tell(backend, name, report, None);
-    let resolving = Resolving {
-        objects: backend.store.objects(),
-        tools: backend.tools,
-        offline: workshop.options.offline,
-        cancel: backend.cancel,
-        report: &report,
-    };
     let step = &derivation.step;
-    let resolved = match caught(|| step.resolve(&resolving)) {
+    let resolved = match look(backend, workshop.options, name, derivation) {
         Ok(resolved) => resolved,
         Err(error) => return Ok(Message::Failed { node, error }),
     };
@@ -152,6 +144,24 @@ fn resolve(
     let action = Arc::new(sketch.to_action());
     let inputs = given().map(|(input, output)| (input.clone(), output.clone())).collect();
     Ok(Message::Resolved(Box::new(RunTask { node, digest, action, inputs, resolved, provenance })))
+}
+
+/// Has a node look outside.
+pub(super) fn look(
+    backend: &Backend<'_>,
+    options: &Options,
+    node: &NodeName,
+    derivation: &Derivation,
+) -> Result<Resolved, StepError> {
+    let report = |report| tell(backend, node, report, None);
+    let resolving = Resolving {
+        objects: backend.store.objects(),
+        tools: backend.tools,
+        offline: options.offline,
+        cancel: backend.cancel,
+        report: &report,
+    };
+    caught(|| derivation.step.resolve(&resolving))
 }
 
 /// Passes on what a step tells; remarks are also kept with the result.
