@@ -98,7 +98,7 @@ pub fn extract(
     let file = work.path().join("extract.toml");
     fs::write(&file, made.text).on_file("write", &file)?;
     let spec = Spec::load(finder, &file.to_string_lossy(), &Overrides::default())?;
-    let store = Store::open(&work.path().join("store"))?;
+    let store = Store::open(&work.path().join(publish::STORE))?;
     let built = match machine.build_all(&store, &spec, &spec.name, reporter)? {
         Ended::Done(built) => built,
         Ended::Failed(fault) => return Ok(Extracted::Failed(fault)),

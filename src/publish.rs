@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use cache::file::OnFile;
 use cache::name::RelPath;
-use cache::{BlobDigest, Object, Store};
+use cache::{BlobDigest, Object, Objects, Store};
 use graph::build::Built;
 
 use self::fill::fill;
@@ -34,7 +34,7 @@ pub fn publish(store: &Store, spec: &Spec, built: &Built, folder: &Path) -> Resu
     let folder = real.as_deref().unwrap_or(folder);
     let files = collect(store, spec, built)?;
     let mut published = Published::of(&files);
-    let above = folder.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let above = stage::above(folder);
     fs::create_dir_all(above).on_file("make", above)?;
     // One process at a time publishes below a folder; what a killed one left half-filled goes away.
     let _alone = Alone::in_folder(store, above)?;
@@ -54,7 +54,7 @@ pub fn publish(store: &Store, spec: &Spec, built: &Built, folder: &Path) -> Resu
     let stage = Stage::fresh(above, &start)?;
     let old = before.as_ref().map(|before| (folder, before));
     fill(store, stage.path(), &files, &mut published, old)?;
-    swap::finish(stage.path(), &published)?;
+    published.write(&stage.path().join(listing::LISTING), false)?;
     if !swap::swap(store, folder, stage.path(), before.as_ref())? {
         drop(stage);
         let path = folder.join(listing::LISTING);
@@ -138,30 +138,23 @@ pub fn check(folder: &Path) -> Result<(), PublishError> {
     listing::of_folder(folder).map(drop)
 }
 
+/// The name of the store in a folder of [`work_beside`].
+pub const STORE: &str = "store";
+
 /// Makes a work folder beside another one, under a name of its own; it goes with what is returned. What ended processes left of
-/// that kind is removed.
+/// that kind is removed: those without a process that works in the store inside, which is called [`STORE`].
 ///
 /// # Errors
 /// [`PublishError`].
 pub fn work_beside(folder: &Path) -> Result<Stage, PublishError> {
-    let above = folder.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let above = stage::above(folder);
     let start = format!(".{}.extract-", folder.file_name().unwrap_or_default().to_string_lossy());
+    let is_used =
+        |left: &PathBuf| stage::is_begun(left) || Objects::is_used(&stage::set_of(left).join(STORE));
     for left in stage::left(above, &start).iter().filter(|left| !is_used(left)) {
         stage::remove(left)?;
     }
     Ok(Stage::fresh(above, &start)?)
-}
-
-/// Tells whether a process works in such a folder: it holds the lock of its store's scratch folder.
-fn is_used(work: &Path) -> bool {
-    let locks: Vec<PathBuf> = fs::read_dir(stage::set_of(work).join("store/scratch"))
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "lock"))
-        .collect();
-    locks.iter().any(|lock| fs::File::open(lock).is_ok_and(|file| file.try_lock().is_err()))
 }
 
 /// Tells whether every published file is there and holds what it should.

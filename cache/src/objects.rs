@@ -101,6 +101,11 @@ pub struct Objects {
 type Waits = fn(&str);
 
 impl Objects {
+    /// Tells whether a process works in the store in the folder `dir`, as far as it can be seen from outside.
+    pub fn is_used(dir: &Path) -> bool {
+        scratch::is_used(&dir.join("scratch"))
+    }
+
     /// Opens the store in `dir`, making it where nothing is.
     ///
     /// # Errors

@@ -168,10 +168,9 @@ fn dracut(initramfs: &Initramfs, squashfs: &Squashfs<'_>, line: &mut Line<'_>, f
             found.wrong(word, "this is genkernel's; the initrd was made by dracut, which does not know it");
         }
     }
-    if let Some(value) =
-        INSTALLER.map(|key| line.take(key).last().and_then(|(_, value)| *value)).iter().flatten().next()
-    {
-        return anaconda(value, squashfs, found);
+    let of_installer = INSTALLER.map(|key| Some((key, line.take(key).last()?.1?)));
+    if let Some((key, value)) = of_installer.into_iter().flatten().next() {
+        return anaconda(key, value, squashfs, found);
     }
     let roots = line.take("root");
     let ram: Vec<_> = line.take("rd.live.ram").into_iter().filter(|(_, value)| is_yes(*value)).collect();
@@ -246,13 +245,13 @@ fn dracut(initramfs: &Initramfs, squashfs: &Squashfs<'_>, line: &mut Line<'_>, f
 }
 
 /// Where anaconda, Fedora's installer, finds its image, in place of `root=` (its `docs/boot-options.rst`).
-const INSTALLER: [&str; 2] = ["inst.stage2", "inst.repo"];
+pub const INSTALLER: [&str; 2] = ["inst.stage2", "inst.repo"];
 
-fn anaconda(value: &str, squashfs: &Squashfs<'_>, found: &mut Comparison) {
+fn anaconda(key: &str, value: &str, squashfs: &Squashfs<'_>, found: &mut Comparison) {
     match (squashfs, value.strip_prefix("hd:LABEL=").and_then(|rest| rest.split(':').next())) {
         (Squashfs::Iso { volume_id, .. }, Some(label)) => {
             if label.replace("\\x20", " ") != *volume_id {
-                found.wrong(&format!("inst.stage2={value}"), format!("the ISO's volume id is {volume_id:?}"));
+                found.wrong(&format!("{key}={value}"), format!("the ISO's volume id is {volume_id:?}"));
             }
         }
         // Its address leads to the set, or it does not.

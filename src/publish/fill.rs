@@ -68,7 +68,7 @@ fn keep(
 }
 
 /// Makes a folder and those below readable for servers, whatever the umask, and lasting.
-pub(super) fn finish_folder(folder: &Path) -> Result<(), PublishError> {
+fn finish_folder(folder: &Path) -> Result<(), PublishError> {
     for entry in fs::read_dir(folder).on_file("list", folder)? {
         let path = entry.on_file("list", folder)?.path();
         if path.is_dir() {

@@ -87,13 +87,8 @@ impl Published {
 
     /// Takes in what another listing says is ours.
     fn join(&mut self, other: Self) {
-        for (name, digest) in other.files {
-            let stat = other.stats.get(&name).copied();
-            if let Some(stat) = stat {
-                self.stats.insert(name.clone(), stat);
-            }
-            self.files.insert(name, digest);
-        }
+        self.stats.extend(other.stats);
+        self.files.extend(other.files);
     }
 }
 

@@ -3,9 +3,13 @@
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use cache::file::{OnFile, lock_file};
 use cache::{FileError, Store, StoreError};
+
+/// How long an empty folder may be about to get its mark.
+const YOUNG: Duration = Duration::from_secs(60);
 
 /// Says of a folder that it is one of these, and may go.
 const MARK: &str = ".stagegraph.stage";
@@ -55,6 +59,18 @@ pub(super) fn remove(path: &Path) -> Result<(), FileError> {
         fs::remove_dir_all(&set).on_file("remove", &set)?;
     }
     fs::remove_dir_all(path).on_file("remove", path)
+}
+
+/// Returns the folder that a folder is in.
+pub(super) fn above(folder: &Path) -> &Path {
+    folder.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Tells whether a folder was made just now and may be about to get its mark; where nobody else works, none is.
+pub(super) fn is_begun(path: &Path) -> bool {
+    let made = path.metadata().and_then(|found| found.modified());
+    let is_young = made.is_ok_and(|made| made.elapsed().map_or(true, |age| age < YOUNG));
+    is_young && !path.join(MARK).exists()
 }
 
 /// Returns the folders of that beginning that a process left behind: those of this user's with the mark in them, or with nothing.
@@ -108,5 +124,31 @@ impl Drop for Alone {
     fn drop(&mut self) {
         // While it is held: whoever waits for it sees that it is gone, and makes one anew.
         let _ = fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+
+    #[test]
+    fn a_folder_without_a_mark_is_left_over_and_one_of_this_minute_may_be_begun() {
+        let dir = tempfile::tempdir().unwrap();
+        let stage = Stage::fresh(dir.path(), ".x-").unwrap();
+        assert!(!is_begun(&stage.top));
+        let empty = dir.path().join(".x-empty");
+        fs::create_dir(&empty).unwrap();
+        let foreign = dir.path().join(".x-foreign");
+        fs::create_dir_all(foreign.join("mine")).unwrap();
+        let mut found = left(dir.path(), ".x-");
+        found.sort();
+        let mut expected = [stage.top.clone(), empty.clone()];
+        expected.sort();
+        assert_eq!(found, expected, "what holds somebody's files is not ours");
+        assert!(is_begun(&empty));
+        File::open(&empty).unwrap().set_modified(SystemTime::now() - 2 * YOUNG).unwrap();
+        assert!(!is_begun(&empty));
     }
 }

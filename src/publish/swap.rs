@@ -14,7 +14,7 @@ use cache::file::OnFile;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
-use super::fill::{fill, finish_folder};
+use super::fill::fill;
 use super::listing::{Files, LISTING, PublishError, Published, is_ours, list_foreign, next_to};
 use super::stage::{self, Stage};
 
@@ -65,7 +65,7 @@ pub(super) fn swap(
         Err(error) if !cannot(&error) => return Ok(Err(error).on_file("publish", folder)?),
         Err(_) => {}
     }
-    let (above, name) = (parent(folder), folder.file_name().unwrap_or_default().to_string_lossy());
+    let (above, name) = (stage::above(folder), folder.file_name().unwrap_or_default().to_string_lossy());
     let aside = Stage::fresh(above, &aside_start(&name))?;
     let old = aside.path();
     match fs::rename(folder, old) {
@@ -79,10 +79,6 @@ pub(super) fn swap(
     }
     File::open(above).and_then(|above| above.sync_all()).on_file("sync", above)?;
     Ok(true)
-}
-
-fn parent(folder: &Path) -> &Path {
-    folder.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Gives what is not ours in a folder a second name in the next one, so that no moment is without it; returns false where they are on
@@ -141,13 +137,13 @@ pub(super) fn replace_files(
     let waiting = Stage::fresh(folder, WAITING)?;
     let top = waiting.path();
     fill(store, top, files, published, before.map(|before| (folder, before)))?;
+    // In a folder of ours, what is not listed is somebody's; beside other files, the names are the caller's to give.
+    let is_free = listing.file_name().is_some_and(|name| name != LISTING);
     for path in files.keys() {
         let place = path.below(folder);
         let Ok(found) = place.symlink_metadata() else { continue };
         let name = path.to_string();
         let listed = before.and_then(|before| before.files.get_key_value(&name));
-        // In a folder of ours, what is not listed is somebody's; beside other files, the names are the caller's to give.
-        let is_free = listing.file_name().is_some_and(|name| name != LISTING);
         if found.is_dir() || !(is_free || found.is_file() && is_ours(store, &place, listed, before)?) {
             return Err(PublishError::InTheWay(place));
         }
@@ -188,10 +184,4 @@ fn remove_former(
         folders.iter().take_while(|above| fs::remove_dir(above).is_ok()).for_each(drop);
     }
     Ok(())
-}
-
-/// Makes the folder that is to be exchanged whole: its listing, and what servers need.
-pub(super) fn finish(stage: &Path, published: &Published) -> Result<(), PublishError> {
-    published.write(&stage.join(LISTING), false)?;
-    finish_folder(stage)
 }

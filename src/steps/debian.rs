@@ -284,10 +284,8 @@ impl Step for Debian {
 
     fn resolve(&self, resolving: &Resolving<'_>) -> Result<Resolved, StepError> {
         if !rustix::process::geteuid().is_root() {
-            return Err(StepError::environment(
-                "the step debian makes device nodes and other people's files: only root can",
-            )
-            .with_hint("run as root, or import a root that somebody else made (step = \"import\")"));
+            return Err(StepError::environment("the step debian makes files of other owners: only root can")
+                .with_hint("run as root, or import a root that somebody else made (step = \"import\")"));
         }
         let data = data_files()?;
         let data: Vec<&str> = data.iter().map(String::as_str).collect();

@@ -37,6 +37,13 @@ pub(super) fn sweep(scratch: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Tells whether a process works in a scratch folder.
+pub(super) fn is_used(scratch: &Path) -> bool {
+    let entries = fs::read_dir(scratch).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut locks = entries.filter(|path| path.extension().is_some_and(|extension| extension == "lock"));
+    locks.any(|lock| File::open(lock).is_ok_and(|file| file.try_lock().is_err()))
+}
+
 /// Tells whether a name is one that [`claim`] gives: a process, a number, and perhaps the ending of a lock.
 fn is_ours(path: &Path) -> bool {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();

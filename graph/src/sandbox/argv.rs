@@ -75,7 +75,7 @@ pub fn bwrap_argv(
         add(&["--ro-bind".as_ref(), place(outside).as_ref(), inside.as_ref()]);
     }
     if invocation.privileged {
-        // Whoever mounts things in a root of its own finds /sys there; device nodes work below /build.
+        // Whoever mounts things in a root of its own finds /sys there, and devices that are mounted into it work.
         add(&["--ro-bind".as_ref(), "/sys".as_ref(), "/sys".as_ref()]);
         add(&["--dev-bind".as_ref(), place(invocation.work).as_ref(), INSIDE.as_ref()]);
     } else {

@@ -20,6 +20,6 @@ pub struct Invocation<'a> {
     pub mounts: BTreeMap<PathBuf, PathBuf>,
     /// The work folder: its current one, and the only one it may write to.
     pub work: &'a Path,
-    /// Whether it needs root's powers inside (mounting, changing owners, device nodes).
+    /// Whether it needs root's powers inside (mounting, changing owners).
     pub privileged: bool,
 }

@@ -4,7 +4,7 @@ use super::select::{initrd_of, linux, set_menus};
 use crate::audit::facts::{EntryFacts, Facts, Kind, MenuFacts, Part};
 use crate::audit::report::Outcome;
 use crate::audit::set::names_in_set;
-use crate::cmdline::compare::network_root;
+use crate::cmdline::compare::{INSTALLER, network_root};
 
 /// A word that says where the image is, and what has to be there.
 struct Source {
@@ -24,8 +24,8 @@ const fn source(start: &'static str, kinds: &'static [Kind], is_dracuts: bool) -
 /// mkinitfs (`initramfs-init`), Arch's archiso (`mkinitcpio-archiso`, `README.bootparams`).
 const SOURCES: [Source; 10] = [
     source("root=live:", &[Kind::Squashfs, Kind::Iso], true),
-    source(ANACONDA[0], &[Kind::Squashfs], true),
-    source(ANACONDA[1], &[Kind::Squashfs], true),
+    source("inst.stage2=", &[Kind::Squashfs], true),
+    source("inst.repo=", &[Kind::Squashfs], true),
     source("fetch=", &[Kind::Squashfs, Kind::Iso], false),
     source("httpfs=", &[Kind::Squashfs, Kind::Iso], false),
     source("ftpfs=", &[Kind::Squashfs, Kind::Iso], false),
@@ -36,7 +36,6 @@ const SOURCES: [Source; 10] = [
 ];
 
 /// Anaconda's have the address of a folder, or of the image.
-const ANACONDA: [&str; 2] = ["inst.stage2=", "inst.repo="];
 const ANACONDA_IMAGES: [&str; 2] = ["images/install.img", "LiveOS/squashfs.img"];
 
 /// Arch's has the address of a folder: the image is below it, in a folder for the machine.
@@ -84,7 +83,10 @@ pub(super) fn of_entry<'a>(facts: &'a Facts, menu: &MenuFacts, entry: &'a EntryF
         let Some((source, text)) = known else { continue };
         let files = match source.start {
             ARCHISO => below(text, entry),
-            start if ANACONDA.contains(&start) && !text.ends_with(".img") => {
+            start
+                if start.strip_suffix('=').is_some_and(|key| INSTALLER.contains(&key))
+                    && !text.ends_with(".img") =>
+            {
                 ANACONDA_IMAGES.map(|image| format!("{}/{image}", text.trim_end_matches('/'))).to_vec()
             }
             _ => vec![text.to_owned()],
