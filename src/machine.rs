@@ -98,7 +98,8 @@ impl Machine {
     ) -> Result<Option<Fault>, SandboxError> {
         let listener = |event| reporter.event(event);
         let options = Options { graph: String::new(), jobs: 1, check: false, offline: true };
-        let backend = self.backend(store, &self.sandbox, &listener);
+        let sandbox = self.sandbox.clone().with_limits(spec.limits);
+        let backend = self.backend(store, &sandbox, &listener);
         graph::build::check(&spec.dag, nodes, &backend, &options)
     }
 

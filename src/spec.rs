@@ -151,6 +151,7 @@ impl<'a> Reader<'a> {
         limits.processes = number("processes", 1 << 22).unwrap_or(limits.processes);
         limits.memory = mib("memory_mib").unwrap_or(limits.memory);
         limits.file = mib("file_mib").unwrap_or(limits.file);
+        limits.unpacked = mib("unpacked_mib");
         self.errors.check(fields.finish());
         limits
     }

@@ -110,6 +110,11 @@ impl Sandbox {
         Self { limits, ..self }
     }
 
+    /// Returns its limits.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
     /// Tells whether tools run in a sandbox.
     pub fn mode(&self) -> Mode {
         self.mode

@@ -12,7 +12,7 @@ use crate::action::Action;
 use crate::cancel::Cancel;
 use crate::error::StepError;
 use crate::name::NodeName;
-use crate::sandbox::{self, Invocation, Sandbox, SandboxError};
+use crate::sandbox::{self, Invocation, Limits, Sandbox, SandboxError};
 use crate::tool::{Tool, ToolError, Tools};
 
 /// Something a node does. Live media's steps implement it, and the counting fake of the engine's tests.
@@ -54,6 +54,8 @@ pub struct Resolving<'a> {
     pub tools: &'a Tools,
     /// Whether the network must not be used.
     pub offline: bool,
+    /// What may be unpacked.
+    pub limits: Limits,
     /// Set when everything should stop.
     pub cancel: &'a Cancel,
     pub(crate) report: &'a (dyn Fn(Report) + Sync),

@@ -16,7 +16,7 @@ use crate::action::Action;
 use crate::cancel::Cancel;
 use crate::error::StepError;
 use crate::name::NodeName;
-use crate::sandbox::{Mode, Sandbox};
+use crate::sandbox::{Limits, Mode, Sandbox};
 use crate::step::{Job, Provenance, Report, Resolved, Resolving, Step};
 use crate::tool::{PATH, Tools};
 
@@ -113,7 +113,14 @@ impl Bench {
             }
         };
         let objects = self.store.objects();
-        let resolving = Resolving { objects, tools: &tools, offline: true, cancel: &cancel, report: &report };
+        let resolving = Resolving {
+            objects,
+            tools: &tools,
+            offline: true,
+            limits: Limits::default(),
+            cancel: &cancel,
+            report: &report,
+        };
         let resolved: Resolved = step.resolve(&resolving)?;
         let inputs: BTreeMap<String, Output> =
             inputs.iter().map(|(name, output)| ((*name).to_owned(), output.clone())).collect();

@@ -400,7 +400,7 @@ fn without_a_sandbox_a_tool_has_no_terminal_and_no_keys_of_the_session() {
 #[test]
 fn processes_memory_and_files_have_limits() {
     let bench = Bench::new();
-    let limits = Limits { processes: 40, memory: 256 << 20, file: 1 << 20 };
+    let limits = Limits { processes: 40, memory: 256 << 20, file: 1 << 20, ..Limits::default() };
     let sandbox = || Sandbox::new(Mode::On, bwrap()).with_limits(limits);
     for privileged in [false, true] {
         let name = |kind: &str| format!("{kind}-{privileged}");

@@ -57,6 +57,18 @@ enum SandboxMode {
     Off,
 }
 
+/// Tells whether a path, of which the end need not be there yet, is a folder or lies in it.
+fn is_inside(path: &Path, folder: &Path) -> bool {
+    let real = |path: &Path| {
+        let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let there = absolute.ancestors().find_map(|above| Some((above.canonicalize().ok()?, above)));
+        there.map_or(absolute.clone(), |(real, above)| {
+            absolute.strip_prefix(above).map_or(real.clone(), |rest| real.join(rest))
+        })
+    };
+    real(path).starts_with(real(folder))
+}
+
 impl Build {
     pub(super) fn run(self) -> Result<u8, Failure> {
         let finder = finder();
@@ -132,7 +144,19 @@ impl Build {
                 Failure::environment(format!(
                     "the output folder {out} cannot be written to: {error}; name another with --out"
                 ))
-            })
+            })?;
+        let store = self.store.dir()?;
+        for folder in specs.iter().map(|spec| self.out.join(&spec.name)) {
+            publish::check(&folder)?;
+            if is_inside(&store, &folder) {
+                let (store, folder) = (store.display(), folder.display());
+                let message = format!(
+                    "the store {store} is in {folder}, which holds what is published and nothing else"
+                );
+                return Err(Failure::wrong(message).with_hint("name another place with --store or --out"));
+            }
+        }
+        Ok(())
     }
 
     /// Returns the nodes to build: those named, or all.

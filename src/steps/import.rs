@@ -1,19 +1,13 @@
 //! `import`: a root from a folder, a tar, or a live ISO that somebody else made.
 
+mod tar;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use cache::file::OnFile;
-use cache::ingest::{IsLeftOut, Tar, TarError, directory_without, is_tar};
-use cache::name::{RelPath, follow};
-use cache::stat::Stat;
-use cache::tree::{Node, Tree};
-use cache::{Blob, Bytes, Object, Objects, Output, RootTree, TreeDigest};
-use graph::{Fault, Job, Resolved, Resolving, Step, StepError};
-use serde::{Deserialize, Serialize};
-
+use self::tar::Trim;
 use super::boot::{is_kernel_by_name, is_memtest, is_menu};
 use super::exclude::Excluded;
 use super::kind::{Inputs, Kind, Made, folder};
@@ -23,6 +17,12 @@ use crate::formats::compression::Compression;
 use crate::formats::iso9660::{self, Iso, IsoError, IsoFile};
 use crate::formats::{kernel, squashfs};
 use crate::image::Image;
+use cache::file::OnFile;
+use cache::ingest::{IsLeftOut, directory_without, is_tar};
+use cache::name::{RelPath, follow};
+use cache::tree::Node;
+use cache::{Blob, Bytes, Object, Objects, Output, RootTree, TreeDigest};
+use graph::{Job, Resolved, Resolving, Step, StepError};
 
 /// Gives `root` (a tree, or the squashfs of an ISO), `boot` (what lies under `/boot`), an empty list of `packages`,
 /// and, where a folder is named for it, `medium` (the other files of a medium).
@@ -84,16 +84,6 @@ enum Found {
     Tar(Option<Compression>),
 }
 
-/// A tar that was read before, as long as it stays the same.
-#[derive(Serialize, Deserialize)]
-struct KnownTar {
-    tree: TreeDigest,
-    bytes: Bytes,
-    /// What is in it and not in the tree, in words.
-    #[serde(default)]
-    left_out: Vec<String>,
-}
-
 impl Import {
     fn look(&self) -> Result<Found, StepError> {
         let failed = |error: io::Error| StepError::spec(format!("{}: {error}", self.path.display()));
@@ -132,57 +122,6 @@ impl Import {
         let is_boot = path.as_bytes() == b"boot" || path.as_bytes().starts_with(b"boot/");
         excluded.has(path) && (self.boot.is_some() || !is_boot)
     }
-
-    fn read_tar(&self, objects: &Objects, compression: Option<Compression>) -> Result<KnownTar, StepError> {
-        let failed = |error: io::Error| StepError::spec(format!("{}: {error}", self.path.display()));
-        let found = std::fs::metadata(&self.path).map_err(failed)?;
-        let path = self.path.canonicalize().map_err(failed)?;
-        let stat = Stat::of(&path, &found);
-        let excluded = Excluded::new(&self.excluded)?;
-        let latest = self.latest.map_or(i64::MAX, i64::from);
-        let clean = |tree: Tree| tree.without(|path| self.is_left_out(&excluded, path)).clamped(latest);
-        let key = format!("{} {stat:?} {latest} {:?}", path.display(), self.excluded);
-        // The stat data of a device say nothing about the medium in it.
-        if found.is_file()
-            && let Some(known) =
-                objects.memo("tars", &key)?.and_then(|text| serde_json::from_str::<KnownTar>(&text).ok())
-            && let Ok(root) = objects.open_tree(&known.tree, &known.bytes)
-        {
-            drop(root);
-            return Ok(known);
-        }
-        let now = std::time::SystemTime::now();
-        let input = BufReader::with_capacity(1 << 20, File::open(&path).map_err(failed)?);
-        let wrong = |error| {
-            let fault = if matches!(error, TarError::Copy(_)) { Fault::Environment } else { Fault::Action };
-            StepError::new(fault, error).with_hint(format!("while reading {}", self.path.display()))
-        };
-        let known = match compression {
-            None => {
-                let Tar { tree, slices, left_out } = cache::ingest::tar(input, io::sink()).map_err(wrong)?;
-                let index = objects.put(&slices.encode())?.digest;
-                let tree = objects.put_tree(&clean(tree))?;
-                KnownTar { tree, bytes: Bytes::Tar { path, index }, left_out }
-            }
-            Some(compression) => {
-                // Slices need the uncompressed bytes, so they are kept.
-                let unpacked = compression.decoder_to_end(input).map_err(failed)?;
-                let mut pack = objects.writer()?;
-                let Tar { tree, slices, left_out } =
-                    cache::ingest::tar(unpacked, &mut pack).map_err(wrong)?;
-                let pack = pack.commit()?.digest;
-                let index = objects.put(&slices.encode())?.digest;
-                let tree = objects.put_tree(&clean(tree))?;
-                KnownTar { tree, bytes: Bytes::Pack { pack, index }, left_out }
-            }
-        };
-        if found.is_file() && stat.is_settled(now) {
-            let text =
-                serde_json::to_string(&known).map_err(io::Error::from).on_file("remember", &self.path)?;
-            objects.set_memo("tars", &key, &text)?;
-        }
-        Ok(known)
-    }
 }
 
 impl Step for Import {
@@ -214,7 +153,13 @@ impl Step for Import {
                 tree("root", digest, bytes);
             }
             Found::Tar(compression) => {
-                let known = self.read_tar(objects, compression)?;
+                let excluded = Excluded::new(&self.excluded)?;
+                let latest = self.latest.map_or(i64::MAX, i64::from);
+                let trim = Trim {
+                    key: format!("{latest} {:?}", self.excluded),
+                    trimmed: &|tree| tree.without(|path| self.is_left_out(&excluded, path)).clamped(latest),
+                };
+                let known = tar::read(objects, &self.path, compression, resolving.limits, &trim)?;
                 known.left_out.iter().for_each(|what| resolving.remark(what.as_str()));
                 tree("root", known.tree, known.bytes);
             }

@@ -147,6 +147,37 @@ fn a_folder_a_tar_and_a_compressed_tar_are_the_same_root() {
 }
 
 #[test]
+fn a_tar_that_unpacks_to_far_more_than_its_size_is_refused_unless_the_spec_allows_it() {
+    let live = Live::new();
+    let build = |limits: &str| {
+        live.write_spec("path = \"root.tgz\"\n", limits);
+        let output = live.stagegraph(&["build", &live.spec()]);
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let pack = |zeros: &str| {
+        let script = format!(
+            "truncate -s {zeros} root/etc/zeros; tar --format=pax --xattrs -C root -cf - . | gzip > root.tgz; rm root/etc/zeros"
+        );
+        run_in(live.world.dir.path(), "bash", &["-o", "pipefail", "-c", &script]);
+    };
+    pack("1100M");
+    let (code, text) = build("");
+    assert_eq!(code, Some(1), "{text}");
+    assert!(
+        text.contains("root.tgz") && text.contains("more than 1024 MiB") && text.contains("unpacked_mib"),
+        "{text}"
+    );
+    let kept = run("du", &["-sm", live.world.path("store").to_str().unwrap()]);
+    let kept: u32 = kept.split('\t').next().unwrap().parse().unwrap();
+    assert!(kept < 100, "nothing of it is kept: {kept}");
+    pack("3M");
+    let (code, text) = build("[limits]\nunpacked_mib = 2\n");
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("more than 2 MiB"), "{text}");
+    assert_eq!(build("[limits]\nunpacked_mib = 8\n").0, Some(0));
+}
+
+#[test]
 fn an_iso_gives_a_netboot_set_with_its_own_kernel_initrd_and_squashfs() {
     let live = Live::new();
     live.build(&[]);

@@ -216,6 +216,27 @@ fn what_was_published_survives_a_failed_build() {
 }
 
 #[test]
+fn a_folder_that_cannot_be_published_into_is_refused_before_anything_is_built() {
+    let live = Live::new();
+    fs::create_dir_all(live.world.path("out/tiny/theirs")).unwrap();
+    let check_nothing_built = |output: &std::process::Output, code: i32, says: &str| {
+        check(output, code, &[says]);
+        let told = String::from_utf8_lossy(&output.stdout);
+        assert!(!told.contains("built"), "{told}");
+    };
+    check_nothing_built(&live.stagegraph(&["build", &live.spec()]), 3, "stagegraph did not make it");
+    fs::remove_dir_all(live.world.path("out")).unwrap();
+    let inside = live.stagegraph(&["build", &live.spec(), "--store", "out/tiny/deep/store"]);
+    check_nothing_built(&inside, 2, "which holds what is published and nothing else");
+    std::os::unix::fs::symlink("out", live.world.path("link")).unwrap();
+    let inside = live.stagegraph(&["build", &live.spec(), "--store", "link/tiny/store"]);
+    check_nothing_built(&inside, 2, "which holds what is published and nothing else");
+    // Beside it is right.
+    let beside = live.stagegraph(&["build", &live.spec(), "--store", "out/store"]);
+    assert_eq!(beside.status.code(), Some(0), "{}", String::from_utf8_lossy(&beside.stderr));
+}
+
+#[test]
 fn where_the_machine_forbids_namespaces_the_error_names_the_settings() {
     let live = Live::new();
     let tools = live.world.path("tools");

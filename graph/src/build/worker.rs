@@ -158,6 +158,7 @@ pub(super) fn look(
         objects: backend.store.objects(),
         tools: backend.tools,
         offline: options.offline,
+        limits: backend.sandbox.limits(),
         cancel: backend.cancel,
         report: &report,
     };

@@ -2,7 +2,7 @@
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-/// What a tool may use. Each process of it has these limits but for the number of processes, which all of them share.
+/// What a tool may use, and what a step may unpack. Each process of it has these limits but for the number of processes, which all of them share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Processes and threads at once.
@@ -11,7 +11,13 @@ pub struct Limits {
     pub memory: u64,
     /// Bytes of a file that it writes.
     pub file: u64,
+    /// Bytes that an archive from outside may unpack to, where that is said; see [`Limits::unpacked`].
+    pub unpacked: Option<u64>,
 }
+
+/// How many times its own size an archive may unpack to where nothing is said, and what any may: roots pack to a tenth at best.
+const TIMES: u64 = 64;
+const ANY: u64 = 1 << 30;
 
 /// Bytes of a file where nothing else is said: more than any image, and less than most disks.
 const FILE: u64 = 256 << 30;
@@ -24,11 +30,16 @@ impl Default for Limits {
     fn default() -> Self {
         let info = rustix::system::sysinfo();
         let memory = (info.totalram as u64).saturating_mul(u64::from(info.mem_unit.max(1)));
-        Self { processes: PROCESSES, memory: memory.max(1 << 30), file: FILE }
+        Self { processes: PROCESSES, memory: memory.max(1 << 30), file: FILE, unpacked: None }
     }
 }
 
 impl Limits {
+    /// Returns how many bytes an archive of `packed` bytes may unpack to.
+    pub fn unpacked(&self, packed: u64) -> u64 {
+        self.unpacked.unwrap_or_else(|| packed.saturating_mul(TIMES).max(ANY))
+    }
+
     /// Sets them for this process and all that come of it. `others` are the processes of the same user that count as well. Makes
     /// system calls alone.
     pub(super) fn set(&self, others: u64) -> rustix::io::Result<()> {
