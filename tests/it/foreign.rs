@@ -117,7 +117,7 @@ fn published_folders_keep_the_store_whatever_bytes_their_names_have() {
 }
 
 #[test]
-fn nobody_else_may_write_to_what_is_made_whatever_the_umask() {
+fn what_is_made_is_the_callers_and_nobody_else_may_write_to_it_whatever_the_umask() {
     let live = Live::new();
     let script =
         format!("umask 000; exec '{}' build '{}' > /dev/null", env!("CARGO_BIN_EXE_stagegraph"), live.spec());
@@ -131,6 +131,10 @@ fn nobody_else_may_write_to_what_is_made_whatever_the_umask() {
         run("find", &[live.world.path(folder).to_str().unwrap(), "-perm", "/022", "!", "-type", "l"])
     };
     assert_eq!((find("store"), find("out")), (String::new(), String::new()));
+    // Tools run as somebody else, and what they wrote is not theirs any more.
+    let own = rustix::process::geteuid().as_raw().to_string();
+    let others = |folder: &str| run("find", &[live.world.path(folder).to_str().unwrap(), "!", "-uid", &own]);
+    assert_eq!((others("store"), others("out")), (String::new(), String::new()));
     let locks =
         run("find", &[live.world.path("store/locks").to_str().unwrap(), "-type", "f", "-perm", "/077"]);
     assert_eq!(locks, "", "whoever can open a lock can hold it");

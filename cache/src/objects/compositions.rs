@@ -16,7 +16,7 @@ use rusqlite::{OptionalExtension, params};
 use super::files::remove_if_there;
 use super::pieces::{Piece, decode, encode};
 use super::whole::Whole;
-use super::write::enter_row;
+use super::write::{enter_row, take};
 use super::{BUFFER, Blob, BlobWriter, Objects, StoreError};
 use crate::digest::{BlobDigest, BlobHasher};
 use crate::file::{FileError, OnFile};
@@ -152,6 +152,7 @@ impl Objects {
         // The disk is busy with it while it is hashed.
         let mut whole = Whole::new(path.to_owned())?;
         let mut file = File::open(path).map_err(failed)?;
+        take(&file, path)?;
         let size = file.metadata().map_err(failed)?.len();
         let mut composer = Composer::new(self)?;
         let mut buffer = vec![0; BUFFER];

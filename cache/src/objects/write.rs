@@ -9,7 +9,7 @@ use rusqlite::{Connection, params};
 
 use super::{Blob, Objects, StoreError};
 use crate::digest::{BlobHasher, TreeDigest};
-use crate::file::OnFile;
+use crate::file::{FileError, OnFile};
 use crate::index::{self, lock};
 use crate::tree::Tree;
 
@@ -88,13 +88,7 @@ impl Objects {
         let object = self.object_path(&digest);
         let is_there = || fs::metadata(&object).is_ok_and(|found| found.len() == size);
         if !is_there() {
-            // A tool may have written it as somebody else.
-            let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
-            if file.metadata().on_file("look at", path)?.uid() != user.as_raw() {
-                rustix::fs::fchown(file, Some(user), Some(group))
-                    .map_err(io::Error::from)
-                    .on_file("take", path)?;
-            }
+            take(file, path)?;
             file.set_permissions(fs::Permissions::from_mode(0o444)).on_file("chmod", path)?;
             file.sync_data().on_file("sync", path)?;
             if let Some(folder) = object.parent() {
@@ -189,4 +183,12 @@ impl Drop for BlobWriter<'_> {
         // Nothing is there after a commit.
         let _ = fs::remove_file(&self.path);
     }
+}
+/// Makes a file this user's: a tool may have written it as somebody else.
+pub(super) fn take(file: &File, path: &Path) -> Result<(), FileError> {
+    let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
+    if file.metadata().on_file("look at", path)?.uid() == user.as_raw() {
+        return Ok(());
+    }
+    rustix::fs::fchown(file, Some(user), Some(group)).map_err(io::Error::from).on_file("take", path)
 }
