@@ -266,30 +266,9 @@ const ZEROS: usize = 16 << 20;
 /// So many bytes are enough for several cores, and no more than their caches hold.
 const PARALLEL: usize = 2 << 20;
 
-/// From so many bytes on, two cores hash faster than one: handing them over costs some microseconds.
-const APART: usize = 1 << 19;
-
-/// Hashes the bytes of an object into its name and the SHA-256 kept beside it.
-#[derive(Debug, Default)]
-pub(crate) struct BothHasher {
-    name: BlobHasher,
-    sha256: sha2::Sha256,
-}
-
-impl BothHasher {
-    /// Takes in the next bytes.
-    pub(crate) fn update(&mut self, bytes: &[u8]) {
-        if bytes.len() >= APART {
-            rayon::join(|| self.name.update(bytes), || self.sha256.update(bytes));
-        } else {
-            self.name.update(bytes);
-            self.sha256.update(bytes);
-        }
-    }
-
-    /// Returns the name and the SHA-256.
-    pub(crate) fn finish(self) -> (BlobDigest, Sha256) {
-        (self.name.finish(), Sha256(self.sha256.finalize().into()))
+impl From<sha2::Sha256> for Sha256 {
+    fn from(hasher: sha2::Sha256) -> Self {
+        Self(hasher.finalize().into())
     }
 }
 
@@ -339,16 +318,6 @@ mod tests {
         let asked = std::sync::atomic::AtomicUsize::new(0);
         let is_stopped = || asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) > 3;
         assert!(BlobHasher::of_file(&path, &is_stopped).unwrap().is_none());
-    }
-
-    #[test]
-    fn hashing_in_pieces_gives_the_name_and_the_sha256_of_the_whole() {
-        let mut hasher = BothHasher::default();
-        hasher.update(b"ab");
-        hasher.update(b"c");
-        let (name, sha256) = hasher.finish();
-        assert_eq!(name, BlobDigest::of(b"abc"));
-        assert_eq!(sha256.to_string(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     }
 
     #[test]

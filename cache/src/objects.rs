@@ -40,12 +40,13 @@ use std::sync::{Arc, Mutex};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension, params};
 use rustix::fs::{AtFlags, statat};
+use sha2::Digest;
 
 pub use self::compositions::{Held, Part};
 pub use self::error::StoreError;
 pub use self::scratch::WorkDir;
 pub use self::write::BlobWriter;
-use crate::digest::{BlobDigest, BlobHasher, BothHasher, Sha256, TreeDigest};
+use crate::digest::{BlobDigest, BlobHasher, Sha256, TreeDigest};
 use crate::file::{self, FileError, OnFile};
 use crate::index::{self, lock};
 use crate::tree::Tree;
@@ -272,10 +273,26 @@ impl Objects {
         if !kept.is_empty() {
             return Sha256::from_slice(&kept).ok_or_else(|| StoreError::Row(digest.to_string()));
         }
-        self.read_through(digest, |_| ())
+        let mut sha256 = sha2::Sha256::default();
+        self.read_through(digest, |piece| sha256.update(piece))?;
+        self.keep_sha256(digest, sha256)
     }
 
-    /// Reads an object, hands over its bytes piece by piece, and keeps its SHA-256.
+    /// Keeps the SHA-256 of an object whose bytes were all handed over; see [`Objects::read_through`].
+    ///
+    /// # Errors
+    /// The index cannot be written.
+    pub fn keep_sha256(&self, digest: &BlobDigest, sha256: sha2::Sha256) -> Result<Sha256, StoreError> {
+        let sha256 = Sha256::from(sha256);
+        self.index(|index| {
+            index
+                .prepare_cached("UPDATE objects SET sha256 = ?2 WHERE digest = ?1")?
+                .execute(params![digest.as_bytes(), sha256.as_bytes()])
+        })?;
+        Ok(sha256)
+    }
+
+    /// Reads an object and hands over its bytes piece by piece, while its digest is made anew of them.
     ///
     /// # Errors
     /// As [`Objects::sha256`]: what was handed over is of no use then.
@@ -283,10 +300,10 @@ impl Objects {
         &self,
         digest: &BlobDigest,
         mut each: impl FnMut(&[u8]) + Send,
-    ) -> Result<Sha256, StoreError> {
+    ) -> Result<(), StoreError> {
         let path = self.located(digest)?;
         let mut object = File::open(&path).on_file("open", &path)?;
-        let mut hasher = BothHasher::default();
+        let mut hasher = BlobHasher::default();
         let mut buffer = vec![0; BUFFER];
         loop {
             self.check_stopped()?;
@@ -297,18 +314,12 @@ impl Objects {
             let piece = &buffer[..read];
             rayon::join(|| each(piece), || hasher.update(piece));
         }
-        let (found, sha256) = hasher.finish();
-        if found != *digest {
+        if hasher.finish() != *digest {
             // Takes the damaged object out, so that the next build makes it again.
             self.verified_again(digest)?;
             return Err(StoreError::Damaged(*digest));
         }
-        self.index(|index| {
-            index
-                .prepare_cached("UPDATE objects SET sha256 = ?2 WHERE digest = ?1")?
-                .execute(params![digest.as_bytes(), sha256.as_bytes()])
-        })?;
-        Ok(sha256)
+        Ok(())
     }
 
     /// Reads a tree.

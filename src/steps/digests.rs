@@ -9,7 +9,7 @@ use flate2::{Compression, GzBuilder};
 use graph::{Job, Step, StepError};
 use rayon::prelude::*;
 use serde::Serialize;
-use sha2::{Digest, Sha512};
+use sha2::{Digest, Sha256, Sha512};
 
 use super::kind::{Inputs, Kind, Made, folder, identity};
 use crate::config::{Fields, SpecError};
@@ -75,7 +75,7 @@ fn hash(objects: &Objects, blob: &Blob, with_sha256: bool) -> Result<Hashes, Ste
     let (blake2b, sha512) = match known.as_deref().and_then(|known| known.split_once(' ')) {
         Some((blake2b, sha512)) => (blake2b.to_owned(), sha512.to_owned()),
         None => {
-            let (blake2b, sha512) = read(objects, blob)?;
+            let (blake2b, sha512) = read(objects, blob, with_sha256)?;
             objects.set_memo(MEMO, &key, &format!("{blake2b} {sha512}"))?;
             (blake2b, sha512)
         }
@@ -87,13 +87,21 @@ fn hash(objects: &Objects, blob: &Blob, with_sha256: bool) -> Result<Hashes, Ste
     Ok(hashes)
 }
 
-/// Returns BLAKE2b and SHA-512 of a file, in hex, of the bytes that the digest names and of no others. The store learns its SHA-256
-/// on the way.
-fn read(objects: &Objects, blob: &Blob) -> Result<(String, String), StepError> {
+/// Returns BLAKE2b and SHA-512 of a file, in hex, of the bytes that the digest names and of no others. Where it will be asked
+/// for its SHA-256 as well, the store learns it on the way.
+fn read(objects: &Objects, blob: &Blob, with_sha256: bool) -> Result<(String, String), StepError> {
     let (mut blake2b, mut sha512) = (Blake2b512::new(), Sha512::new());
+    let mut sha256 = with_sha256.then(Sha256::new);
     objects.read_through(&blob.digest, |piece| {
-        rayon::join(|| sha512.update(piece), || blake2b.update(piece));
+        let others = || {
+            blake2b.update(piece);
+            sha256.iter_mut().for_each(|sha256| sha256.update(piece));
+        };
+        rayon::join(|| sha512.update(piece), others);
     })?;
+    if let Some(sha256) = sha256 {
+        objects.keep_sha256(&blob.digest, sha256)?;
+    }
     Ok((hex(&blake2b.finalize()), hex(&sha512.finalize())))
 }
 
