@@ -125,6 +125,7 @@ pub fn check(
     reporter: &Reporter,
 ) -> Result<Option<Fault>, FinishError> {
     let mut order = Order::read(path)?;
+    RequestResult::try_to_write(&order.request.result)?;
     let store = order.store()?;
     let stands_in = store.work_dir()?;
     order.request.stage_path = stands_in.path().join("stage");
@@ -161,9 +162,9 @@ pub fn finish(
 ) -> Result<Finished, FinishError> {
     die_with_catalyst().map_err(FinishError::Catalyst)?;
     let order = Order::read(path)?;
-    let Order { request, folder, name, .. } = &order;
     // Found out before anything is published.
-    RequestResult::try_to_write(&request.result)?;
+    RequestResult::try_to_write(&order.request.result)?;
+    let Order { request, folder, name, .. } = &order;
     let store = order.store()?;
     let spec = order.spec(&store, finder)?;
     let built = match machine.build_all(&store, &spec, name, reporter)? {

@@ -2,12 +2,15 @@
 //!
 //! It can be run again by hand, as long as catalyst keeps its work folder. `docs/catalyst.md` has the schema.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use cache::FileError;
 use cache::file::OnFile;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tempfile::NamedTempFile;
 
 use super::wanted::{Wanted, WantedError};
 
@@ -56,23 +59,47 @@ impl Default for RequestResult {
 }
 
 impl RequestResult {
-    /// Writes it: it has its name once it is whole.
+    /// Writes it: it has its name once it is whole, in the place of nothing but an earlier one.
     ///
     /// # Errors
-    /// It cannot be written there.
+    /// It cannot be written there, or something else is there.
     pub fn write(&self, path: &Path) -> Result<(), FileError> {
-        let text = serde_json::to_string_pretty(self).map_err(io::Error::from).on_file("write", path)?;
-        let fresh = path.with_extension("new");
-        fs::write(&fresh, text + "\n").and_then(|()| fs::rename(&fresh, path)).on_file("write", path)
+        let write = || {
+            let mut fresh = fresh_beside(path)?;
+            serde_json::to_writer_pretty(&mut fresh, self)?;
+            fresh.write_all(b"\n")?;
+            fresh.persist(path).map_err(|error| error.error)
+        };
+        write().map(drop).on_file("write", path)
     }
 
     /// Finds out whether one can be written.
     ///
     /// # Errors
-    /// It cannot be written there.
+    /// As [`RequestResult::write`].
     pub fn try_to_write(path: &Path) -> Result<(), FileError> {
-        fs::write(path.with_extension("new"), "").on_file("write", path)
+        fresh_beside(path).map(drop).on_file("write", path)
     }
+}
+
+/// Makes a file beside `path` that may take its place; it goes where it does not.
+fn fresh_beside(path: &Path) -> io::Result<NamedTempFile> {
+    match path.symlink_metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+        Ok(found) => {
+            let is_result = || serde_json::from_slice(&fs::read(path)?).map_err(io::Error::from);
+            let is_ours = found.is_file() && is_result().is_ok_and(|json: Value| json["outputs"].is_array());
+            if !is_ours {
+                return Err(io::Error::new(
+                    io::ErrorKind::AlreadyExists,
+                    "it is there, and is no result of an earlier run; name another place",
+                ));
+            }
+        }
+    }
+    let folder = path.parent().ok_or_else(|| io::Error::from(io::ErrorKind::IsADirectory))?;
+    tempfile::Builder::new().prefix(".stagegraph-result-").tempfile_in(folder)
 }
 
 /// A published file.
@@ -136,7 +163,7 @@ impl Request {
             std::fs::read(path).map_err(|source| RequestError::Read { path: path.to_owned(), source })?;
         let syntax = |source| RequestError::Syntax { path: path.to_owned(), source };
         // The schema counts before anything else does.
-        let document: serde_json::Value = serde_json::from_slice(&bytes).map_err(syntax)?;
+        let document: Value = serde_json::from_slice(&bytes).map_err(syntax)?;
         if let Some(found) = document["schema"].as_u64().filter(|found| *found != u64::from(SCHEMA)) {
             return Err(RequestError::Schema { path: path.to_owned(), found });
         }

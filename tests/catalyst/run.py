@@ -457,7 +457,7 @@ def ends_with_its_parent(place):
         child = subprocess.Popen(store.words("-f", store.spec, program=program), cwd=place.work, stdin=subprocess.DEVNULL,
                                  stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait(marker.exists)
-        busy = wait(lambda: subprocess.run(["pgrep", "-f", "in/xorriso|/xorriso -as"], capture_output=True,
+        busy = wait(lambda: subprocess.run(["pgrep", "-f", "xorriso -pacifier"], capture_output=True,
                                            check=False).returncode == 0)
         check(busy and child.poll() is None, f"{how} to catalyst: it is at work")
         child.send_signal(sent)

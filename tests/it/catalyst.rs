@@ -472,6 +472,8 @@ fn what_cannot_be_done_is_refused_before_there_is_a_chroot() {
         ("/store", json!("relative"), 2, "not an absolute path"),
         ("/store", json!("/proc/stagegraph"), 3, "/proc/stagegraph"),
         ("/schema", json!(2), 2, "stagegraph catalyst install"),
+        ("/result", json!("/dev/null"), 3, "no result of an earlier run"),
+        ("/result", json!("/no/such/folder/r.json"), 3, "write /no/such/folder/r.json"),
     ];
     for (at, value, expected, says) in wrong {
         *catalyst.request.pointer_mut(at).unwrap() = value;
