@@ -26,11 +26,18 @@ pub struct Style {
     pub verbose: bool,
 }
 
+/// The line of a running node on the terminal.
+struct Bar {
+    bar: ProgressBar,
+    /// What it is doing.
+    doing: String,
+}
+
 /// Prints what happens.
 pub struct Reporter {
     style: Style,
     progress: Option<MultiProgress>,
-    bars: Mutex<BTreeMap<NodeName, ProgressBar>>,
+    bars: Mutex<BTreeMap<NodeName, Bar>>,
     /// What was told of nodes that failed.
     failures: Mutex<Vec<String>>,
     /// Why something could not be printed.
@@ -74,8 +81,10 @@ impl Reporter {
             Event::Planned { .. } => {}
             Event::Started { node, reason, .. } => self.started(&node, &reason.to_string()),
             Event::Progress { node, doing, done, total } => self.advance(&node, &doing, done, total),
-            Event::Output { node, line } if self.style.verbose => self.say(&format!("{node}| {line}")),
-            Event::Output { .. } => {}
+            Event::Output { node, line } if self.style.verbose => {
+                self.say(&format!("{node}| {}", plain(&line)));
+            }
+            Event::Output { node, line } => self.show(&node, &line),
             Event::Remark { node, text } => self.say(&format!("note: {node}: {text}")),
             Event::Finished { node, reason, milliseconds, .. } => {
                 self.end(&node);
@@ -89,7 +98,9 @@ impl Reporter {
             }
             Event::Failed { node, causes, hint, log } => {
                 self.end(&node);
-                let mut text = format!("error: {node}: {}", causes.join(": "));
+                // The last lines of a tool are among them.
+                let causes = causes.join(": ").lines().map(plain).collect::<Vec<_>>().join("\n");
+                let mut text = format!("error: {node}: {causes}");
                 if let Some(hint) = hint {
                     text.push_str(&format!("\n  hint: {hint}"));
                 }
@@ -133,7 +144,7 @@ impl Reporter {
         }
     }
 
-    fn bars(&self) -> std::sync::MutexGuard<'_, BTreeMap<NodeName, ProgressBar>> {
+    fn bars(&self) -> std::sync::MutexGuard<'_, BTreeMap<NodeName, Bar>> {
         self.bars.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -149,13 +160,13 @@ impl Reporter {
         bar.set_prefix(node.to_string());
         bar.set_message(reason.to_owned());
         bar.enable_steady_tick(Duration::from_millis(120));
-        self.bars().insert(node.clone(), bar);
+        self.bars().insert(node.clone(), Bar { bar, doing: reason.to_owned() });
     }
 
     fn advance(&self, node: &NodeName, doing: &str, done: u64, total: Option<u64>) {
-        let bars = self.bars();
-        let Some(bar) = bars.get(node) else { return };
-        bar.set_message(match total {
+        let mut bars = self.bars();
+        let Some(Bar { bar, doing: shown }) = bars.get_mut(node) else { return };
+        *shown = match total {
             Some(total) if total > 0 => {
                 let seconds = bar.elapsed().as_secs_f64().max(0.1);
                 let rate = HumanBytes((done as f64 / seconds) as u64);
@@ -163,11 +174,20 @@ impl Reporter {
                 format!("{doing}: {percent:>3} %  {done} of {total}, {rate}/s")
             }
             _ => doing.to_owned(),
-        });
+        };
+        bar.set_message(shown.clone());
+    }
+
+    /// Shows the last line that a node's tool printed, behind what the node is doing; the terminal's width cuts it.
+    fn show(&self, node: &NodeName, line: &str) {
+        let line = plain(line).trim().to_owned();
+        if let Some(Bar { bar, doing }) = self.bars().get(node).filter(|_| !line.is_empty()) {
+            bar.set_message(format!("{doing}: {line}"));
+        }
     }
 
     fn end(&self, node: &NodeName) {
-        if let Some(bar) = self.bars().remove(node) {
+        if let Some(Bar { bar, .. }) = self.bars().remove(node) {
             bar.finish_and_clear();
         }
     }
@@ -224,6 +244,41 @@ impl Reporter {
     }
 }
 
+/// Returns what a terminal would show of a line that a tool printed: what came after its last carriage return, without the
+/// sequences (ECMA-48) that would move, colour or ask the terminal.
+fn plain(line: &str) -> String {
+    let line = line.trim_end_matches('\r');
+    let line = line.rsplit('\r').next().unwrap_or_default();
+    let mut shown = String::new();
+    let mut chars = line.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            // A control sequence ends in a letter or its like, a string (a title, say) in BEL or in ESC \\.
+            '\u{1b}' => match chars.next() {
+                Some('[') => skip(&mut chars, |c| ('@'..='~').contains(&c)),
+                Some(']' | 'P' | 'X' | '^' | '_') => {
+                    skip(&mut chars, |c| matches!(c, '\u{7}' | '\u{1b}'));
+                    chars.next_if_eq(&'\\');
+                }
+                _ => {}
+            },
+            '\t' => shown.push(' '),
+            c if c.is_control() => {}
+            c => shown.push(c),
+        }
+    }
+    shown
+}
+
+/// Goes on to behind the first character that ends something.
+fn skip(chars: &mut impl Iterator<Item = char>, ends: impl Fn(char) -> bool) {
+    for c in chars {
+        if ends(c) {
+            break;
+        }
+    }
+}
+
 /// Sums up why nodes ran: those that ran for a reason of their own, and how many only because of them.
 fn why(built: &Built, count: usize) -> String {
     let reasons: Vec<(&NodeName, &Reason)> = built
@@ -254,4 +309,26 @@ fn why(built: &Built, count: usize) -> String {
         parts.push(format!("{} more depend on it", count - own.len()));
     }
     parts.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_tool_prints_cannot_move_or_ask_the_terminal() {
+        for (line, shown) in [
+            ("Setting up libc6 (2.36) ...", "Setting up libc6 (2.36) ..."),
+            ("\tI: \u{1b}[1;32mgreen\u{1b}[0m\ttext", " I: green text"),
+            ("10 %\r50 %\r100 %", "100 %"),
+            ("100 %\r", "100 %"),
+            ("\u{1b}]0;a title\u{7}after", "after"),
+            ("\u{1b}]52;c;cm0=\u{1b}\\after", "after"),
+            ("a\u{8}\u{7f}\u{9b}31mb", "a31mb"),
+            ("\u{1b}", ""),
+            ("\u{1b}[", ""),
+        ] {
+            assert_eq!(plain(line), shown, "{line:?}");
+        }
+    }
 }

@@ -230,6 +230,24 @@ impl Job<'_> {
         Ok(self.sandbox.run(invocation, self.cancel, &|line| self.printed(line))?)
     }
 
+    /// As [`Job::run`], for a tool that says where it is: a line of which `phase` makes something, begins that.
+    ///
+    /// # Errors
+    /// As [`Job::run`].
+    pub fn run_in_phases(
+        &self,
+        invocation: &Invocation<'_>,
+        phase: &(dyn Fn(&str) -> Option<&'static str> + Sync),
+    ) -> Result<(), StepError> {
+        let each = |line: &[u8]| {
+            self.printed(line);
+            if let Some(doing) = std::str::from_utf8(line).ok().and_then(phase) {
+                self.progress(doing, 0, None);
+            }
+        };
+        Ok(self.sandbox.run(invocation, self.cancel, &each)?)
+    }
+
     /// Runs a program on the machine itself, with all of it in sight: for a whole build system that is a node. Nothing
     /// of it outlives this process; its environment is the one of `command`. `unshare` is the path of util-linux's
     /// program.

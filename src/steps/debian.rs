@@ -264,6 +264,20 @@ impl Debian {
     }
 }
 
+/// What mmdebstrap says when it begins something (`info` in its source), and what that is.
+const PHASES: [(&str, &str); 5] = [
+    ("I: extracting archives", "unpacking the essential packages"),
+    ("I: installing essential packages", "configuring the essential packages"),
+    ("I: installing remaining packages", "installing the packages"),
+    ("I: running --customize-hook", "making a live system of it, and its initramfs"),
+    ("I: creating tarball", "packing the root"),
+];
+
+/// Tells what mmdebstrap begins with a line that it prints.
+fn phase(line: &str) -> Option<&'static str> {
+    PHASES.into_iter().find_map(|(start, doing)| line.starts_with(start).then_some(doing))
+}
+
 /// Returns the data files of mmdebstrap and all it starts, as this machine has them.
 fn data_files() -> Result<Vec<String>, StepError> {
     let mut data: Vec<String> = DATA.iter().map(|path| (*path).to_owned()).collect();
@@ -325,8 +339,7 @@ impl Step for Debian {
             // The kernel's package is not to make an initramfs: the recipe does, once, and with its own settings.
             ("INITRD", "No".to_owned()),
         ];
-        job.progress("installing the packages, making the initramfs", 0, None);
-        job.run(&Invocation {
+        let invocation = Invocation {
             tool: job.tool("mmdebstrap")?,
             args: self.mmdebstrap_args(),
             env: environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
@@ -341,7 +354,8 @@ impl Step for Debian {
             ]),
             work: work.path(),
             privileged: true,
-        })?;
+        };
+        job.run_in_phases(&invocation, &phase)?;
         let path = work.path().join("root.tar");
         job.progress("reading the root", 0, None);
         let tar = fs::File::open(&path).map_err(|error| {
