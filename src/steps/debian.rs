@@ -206,6 +206,7 @@ impl Debian {
         let hooks = "/usr/share/mmdebstrap/hooks/merged-usr";
         let mut args: Vec<String> = [
             "--mode=root",
+            "--verbose",
             "--variant=essential",
             "--format=tar",
             "--aptopt=APT::Install-Recommends \"false\"",
@@ -269,7 +270,7 @@ const PHASES: [(&str, &str); 5] = [
     ("I: extracting archives", "unpacking the essential packages"),
     ("I: installing essential packages", "configuring the essential packages"),
     ("I: installing remaining packages", "installing the packages"),
-    ("I: running --customize-hook", "making a live system of it, and its initramfs"),
+    ("I: running --customize-hook", "making the live system"),
     ("I: creating tarball", "packing the root"),
 ];
 
