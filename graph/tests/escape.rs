@@ -96,6 +96,11 @@ const TRIES: &[Try] = &[
         "for my $n (0..9) { open(my $f, '+<&=', $n) or next; my $c = 'x'; print \"OPEN $n\\n\" if ioctl($f, 0x5412, $c) }",
     ),
     Try(
+        "what the caller has open",
+        "for my $n (3..1023) { open(my $f, '<&=', $n) or next; my $l = readlink(\"/proc/self/fd/$n\"); \
+         print \"OPEN $n $l\\n\" if !defined $l || $l !~ m{^/build/|^/dev/null$} }",
+    ),
+    Try(
         "other terminals",
         "writes '/dev/console', '/dev/tty0', '/dev/tty1', '/dev/ttyS0', names('/dev/vcs*'), names('/dev/pts/[0-9]*')",
     ),
@@ -309,6 +314,18 @@ fn open(bench: &Bench, sandbox: &Sandbox, privileged: bool) -> Vec<String> {
     open
 }
 
+/// Opens a file and a folder as a shell does for its children: with `7>>file 8</`.
+fn held_open(bench: &Bench) -> [fs::File; 2] {
+    [bench.path("mark.held"), PathBuf::from("/")].map(|path| {
+        if !path.exists() {
+            fs::write(&path, "held").unwrap();
+        }
+        let file = fs::File::open(&path).unwrap();
+        rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty()).unwrap();
+        file
+    })
+}
+
 #[test]
 fn no_tool_gets_out_of_the_sandbox() {
     let mut bench = Bench::new();
@@ -327,6 +344,7 @@ fn no_tool_gets_out_of_the_sandbox() {
         print 'd' if open(my $f, '<', $ENV{MARK})";
     let output = Command::new("perl").args(["-e", works]).envs(&bench.outside).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "abcd");
+    let _open = held_open(&bench);
     let sandbox = Sandbox::new(Mode::On, bwrap());
     for privileged in modes() {
         assert_eq!(open(&bench, &sandbox, privileged), Vec::<String>::new(), "privileged: {privileged}");
@@ -354,6 +372,19 @@ fn a_tool_has_the_work_folder_and_is_root_there() {
         assert_eq!(lines, ["yes", "yes"]);
         let (lines, _) = bench.run(&sandbox, "no-powers", script, false);
         assert_ne!(lines[0], "yes");
+    }
+}
+
+#[test]
+fn a_tool_that_stops_the_first_process_and_ends_has_ended() {
+    let bench = Bench::new();
+    let sandbox = Sandbox::new(Mode::On, bwrap());
+    // ptrace(PTRACE_ATTACH, 1): whoever waits for the tool is stopped, and nobody lets it go on.
+    let script = "quiet(101, 16, 1, 0, 0); print \"a\\n\"";
+    for privileged in modes() {
+        let (lines, result) = bench.run(&sandbox, &format!("attach-{privileged}"), script, privileged);
+        result.unwrap();
+        assert_eq!(lines, ["a"], "privileged: {privileged}");
     }
 }
 
@@ -387,8 +418,13 @@ fn without_a_sandbox_a_tool_has_no_terminal_and_no_keys_of_the_session() {
     let add = format!("{PRELUDE}quiet(248, 'user', '{}', 'secret', 6, -3)", bench.outside["KEY"]);
     assert!(Command::new("perl").args(["-e", &add]).status().unwrap().success());
     let off = Sandbox::new(Mode::Off, None);
-    let promised =
-        ["the caller's terminal", "typing into what was handed over", "the caller's keys: session"];
+    let _open = held_open(&bench);
+    let promised = [
+        "the caller's terminal",
+        "typing into what was handed over",
+        "what the caller has open",
+        "the caller's keys: session",
+    ];
     for name in promised {
         let Try(_, script) = TRIES.iter().find(|found| found.0 == name).unwrap();
         let (lines, result) = bench.run(&off, &name.replace([' ', '\''], "-"), script, false);

@@ -137,7 +137,7 @@ fn spawn(
         if let Some(limits) = &limits {
             limits.set(others)?;
         }
-        Ok(())
+        hand_nothing_on()
     };
     // SAFETY: between fork and exec the closure makes system calls; it takes no lock and no memory.
     unsafe { command.pre_exec(enter) };
@@ -197,6 +197,27 @@ fn stay_behind() -> io::Result<()> {
             }
         }
     }
+}
+
+/// Has all that is open but the three standard streams closed by the exec to come, whoever opened it: what a shell, a CI runner or a
+/// make hands to its children would be a way out.
+#[allow(unsafe_code)]
+fn hand_nothing_on() -> io::Result<()> {
+    const FIRST: libc::c_uint = 3;
+    // SAFETY: the call takes numbers and touches no memory.
+    let closed =
+        unsafe { libc::syscall(libc::SYS_close_range, FIRST, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if closed == 0 {
+        return Ok(());
+    }
+    // A kernel before 5.11: one by one, as many as there can be.
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let last = limit.and_then(|limit| libc::c_int::try_from(limit).ok()).unwrap_or(1 << 20);
+    for descriptor in FIRST as libc::c_int..last {
+        // SAFETY: as above; a number that is none is an error that says so.
+        unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
+    Ok(())
 }
 
 /// Begins a session keyring of its own: what is in the caller's is his.

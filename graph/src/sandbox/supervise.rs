@@ -15,6 +15,10 @@ use crate::cancel::Cancel;
 /// How often a running tool is asked whether it should stop.
 const CANCEL_INTERVAL: Duration = Duration::from_millis(100);
 
+/// After how many of these it is looked whether bubblewrap is stopped, and how far below the child that was started.
+const STOPPED_TICKS: u32 = 5;
+const STOPPED_DEPTH: u32 = 3;
+
 /// How many lines of a failed tool's output are repeated in the error.
 const TAIL: usize = 12;
 
@@ -99,6 +103,7 @@ fn wait(child: &mut Child, cancel: &Cancel) -> io::Result<Option<ExitStatus>> {
     let pid = Pid::from_child(child);
     let end = pidfd_open(pid, PidfdFlags::empty())?;
     let interval = Timespec { tv_sec: 0, tv_nsec: CANCEL_INTERVAL.as_nanos() as i64 };
+    let mut ticks = 0u32;
     loop {
         let mut ends = [PollFd::from_borrowed_fd(end.as_fd(), PollFlags::IN)];
         match poll(&mut ends, Some(&interval)) {
@@ -111,12 +116,36 @@ fn wait(child: &mut Child, cancel: &Cancel) -> io::Result<Option<ExitStatus>> {
             }
             Err(errno) => return Err(errno.into()),
         }
+        ticks += 1;
+        if ticks.is_multiple_of(STOPPED_TICKS) {
+            go_on(pid, STOPPED_DEPTH);
+        }
         if cancel.is_cancelled() {
             // The first process of the PID namespace dies with bubblewrap, and all others with it.
             let _ = rustix::process::kill_process_group(pid, Signal::KILL);
             child.wait()?;
             return Ok(None);
         }
+    }
+}
+
+/// Has bubblewrap's own processes go on where they are stopped: a tool may attach to the one that waits for it (ptrace), and end. What a
+/// stopped process should see the end of never ends.
+fn go_on(pid: Pid, depth: u32) {
+    let number = pid.as_raw_nonzero();
+    let read = |name: &str| std::fs::read_to_string(format!("/proc/{number}/{name}")).unwrap_or_default();
+    // `NUMBER (NAME) STATE …` (proc(5)); the name may have anything in it.
+    let stat = read("stat");
+    if let Some((head, state)) = stat.rsplit_once(") ")
+        && head.ends_with("(bwrap")
+        && state.starts_with('T')
+    {
+        let _ = rustix::process::kill_process(pid, Signal::CONT);
+    }
+    if depth > 0 {
+        let children = read(&format!("task/{number}/children"));
+        let children = children.split(' ').filter_map(|child| Pid::from_raw(child.parse().ok()?));
+        children.for_each(|child| go_on(child, depth - 1));
     }
 }
 
