@@ -9,7 +9,9 @@ mod listing;
 mod stage;
 mod swap;
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use cache::file::OnFile;
@@ -119,6 +121,9 @@ fn collect(store: &Store, spec: &Spec, built: &Built) -> Result<Files, PublishEr
                 Some(below) => RelPath::new(&[below.as_bytes(), b"/", path.as_bytes()].concat())
                     .map_err(|_| PublishError::Twice(path.clone()))?,
             };
+            if listing::is_own_name(Path::new(OsStr::from_bytes(path.as_bytes()))) {
+                return Err(PublishError::Reserved(path));
+            }
             if files.insert(path.clone(), (digest, size)).is_some() {
                 return Err(PublishError::Twice(path));
             }

@@ -32,7 +32,7 @@ mod write;
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -117,6 +117,12 @@ impl Objects {
         };
         make(dir)?;
         let dir = dir.canonicalize().on_file("resolve", dir)?;
+        let (owner, user) =
+            (dir.metadata().on_file("look at", &dir)?.uid(), rustix::process::geteuid().as_raw());
+        if user == 0 && owner != 0 {
+            // What root made in it, its owner could not write to any more.
+            return Err(StoreError::OfAnother { path: dir, owner });
+        }
         files::check_version(&dir)?;
         for name in ["objects", "locks", "scratch", "logs"] {
             make(&dir.join(name))?;
@@ -454,7 +460,7 @@ impl Drop for Objects {
             let _ = lock(&self.index).set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
         }
         // What stays is swept by whoever opens the store next. The lock goes last: it says whose the folder is.
-        if fs::remove_dir_all(&self.scratch).is_ok() {
+        if scratch::remove_all(&self.scratch).is_ok() {
             let _ = fs::remove_file(self.scratch.with_extension("lock"));
         }
     }

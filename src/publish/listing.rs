@@ -24,6 +24,11 @@ pub enum PublishError {
     /// Two outputs have a file of the same name.
     #[error("two outputs would be published as {0}")]
     Twice(RelPath),
+    /// An output has a file with a name that publishing needs itself.
+    #[error(
+        "an output would be published as {0}, where the list of what is published goes; call it otherwise"
+    )]
+    Reserved(RelPath),
     /// The folder is somebody else's.
     #[error("{0} is there, but stagegraph did not make it; move it away, or name another folder")]
     Foreign(PathBuf),
@@ -43,7 +48,7 @@ pub enum PublishError {
 impl PublishError {
     /// Tells whether the spec asks for something that cannot be published.
     pub fn is_specs_fault(&self) -> bool {
-        matches!(self, PublishError::Twice(_) | PublishError::NotAFolder(_))
+        matches!(self, PublishError::Twice(_) | PublishError::Reserved(_) | PublishError::NotAFolder(_))
     }
 }
 
@@ -189,6 +194,6 @@ pub(super) fn list_foreign(
 }
 
 /// Tells whether a path is one of the names that this module gives.
-fn is_own_name(path: &Path) -> bool {
+pub(super) fn is_own_name(path: &Path) -> bool {
     path == Path::new(LISTING) || path == next_to(Path::new(LISTING))
 }

@@ -159,7 +159,7 @@ impl Step for Import {
                     key: format!("{latest} {:?}", self.excluded),
                     trimmed: &|tree| tree.without(|path| self.is_left_out(&excluded, path)).clamped(latest),
                 };
-                let known = tar::read(objects, &self.path, compression, resolving.limits, &trim)?;
+                let known = tar::read(resolving, &self.path, compression, &trim)?;
                 known.left_out.iter().for_each(|what| resolving.remark(what.as_str()));
                 tree("root", known.tree, known.bytes);
             }

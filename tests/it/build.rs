@@ -170,6 +170,11 @@ fn a_tar_that_unpacks_to_far_more_than_its_size_is_refused_unless_the_spec_allow
     let kept = run("du", &["-sm", live.world.path("store").to_str().unwrap()]);
     let kept: u32 = kept.split('\t').next().unwrap().parse().unwrap();
     assert!(kept < 100, "nothing of it is kept: {kept}");
+    // One that is cut off is the archive's fault, and not the machine's.
+    let whole = fs::read(live.world.path("root.tgz")).unwrap();
+    fs::write(live.world.path("root.tgz"), &whole[..whole.len() / 2]).unwrap();
+    let (code, text) = build("");
+    assert_eq!(code, Some(1), "{text}");
     pack("3M");
     let (code, text) = build("[limits]\nunpacked_mib = 2\n");
     assert_eq!(code, Some(1), "{text}");
@@ -386,6 +391,29 @@ fn a_spec_limits_its_tools_and_the_limits_are_in_no_key() {
     assert!(code == Some(2) && text.contains("memory"), "{text}");
     let (code, text) = spec("processes = 0", write);
     assert!(code == Some(2) && text.contains("processes must be from 1"), "{text}");
+}
+
+#[test]
+fn a_folder_that_a_tool_closed_to_its_owner_is_swept_and_names_of_our_own_are_not_published() {
+    let live = Live::new();
+    let node = |script: &str, publish: &str| {
+        let node = format!(
+            "[node.r]\nstep = \"run\"\nargv = [\"sh\", \"-c\", \"{script}\"]\ntools = [\"chmod\", \"mkdir\"]\n\
+             outputs = {{ x = \"x/\" }}\n[publish]\n{publish}\n"
+        );
+        live.write_spec("path = \"root\"\n", &node);
+        let output = live.stagegraph(&["build", &live.spec()]);
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let closes = "mkdir -p out/x out/closed/deep; chmod 000 out/closed; exit 1";
+    let (code, text) = node(closes, "x = [\"r.x\"]");
+    assert_eq!(code, Some(1), "{text}");
+    let left: Vec<_> = fs::read_dir(live.world.path("store/scratch")).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
+    let all = "[\"iso.files\", \"netboot.beside\", \"ipxe.beside\", \"manifest.files\", \"digests.files\", \"r.x\"]";
+    let (code, text) = node("mkdir out/x; echo 1 > out/x/.stagegraph.json", &format!("\".\" = {all}"));
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains(".stagegraph.json"), "{text}");
 }
 
 #[test]

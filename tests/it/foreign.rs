@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::io::Write;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
@@ -15,9 +16,13 @@ use crate::world::run;
 
 #[test]
 fn a_folder_that_is_no_store_is_refused_and_loses_nothing() {
-    for (name, content) in
-        [("scratch", Some("mine")), ("objects", Some("mine")), ("notes", None), ("version", None)]
-    {
+    for (name, content) in [
+        ("scratch", Some("mine")),
+        ("objects", Some("mine")),
+        ("notes", None),
+        ("version", None),
+        ("version.txt", None),
+    ] {
         let live = Live::new();
         let folder = live.world.path("mine");
         fs::create_dir(&folder).unwrap();
@@ -41,6 +46,37 @@ fn a_folder_that_is_no_store_is_refused_and_loses_nothing() {
         }
         assert_eq!(hashes(&folder), before, "{name}");
     }
+}
+
+#[test]
+fn root_makes_nothing_in_a_store_of_somebody_else() {
+    if !needs(Need::Root) {
+        return;
+    }
+    let live = Live::new();
+    live.build(&[]);
+    run("chown", &["1234:1234", live.world.path("store").to_str().unwrap()]);
+    let output = live.stagegraph(&["build", &live.spec()]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(3), "{text}");
+    assert!(text.contains("belongs to the user 1234"), "{text}");
+}
+
+#[test]
+fn a_list_that_is_edited_where_it_lies_is_nobody_elses() {
+    let live = Live::new();
+    for out in ["one", "two"] {
+        let output = live.stagegraph(&["build", &live.spec(), "--out", out]);
+        assert_eq!(output.status.code(), Some(0));
+    }
+    let list = |out: &str| live.world.path(&format!("{out}/tiny/netboot/DIGESTS"));
+    let before = fs::read(list("two")).unwrap();
+    fs::set_permissions(list("one"), fs::Permissions::from_mode(0o644)).unwrap();
+    let signed = [&before[..], b"# signed\n"].concat();
+    fs::File::options().append(true).open(list("one")).unwrap().write_all(b"# signed\n").unwrap();
+    assert_eq!((fs::read(list("one")).unwrap(), fs::read(list("two")).unwrap()), (signed, before));
+    assert_eq!(live.stagegraph(&["store", "verify"]).status.code(), Some(0));
+    assert_eq!(live.stagegraph(&["build", &live.spec(), "--out", "two"]).status.code(), Some(0));
 }
 
 #[test]

@@ -24,8 +24,8 @@ const EXTENSION_MAX: u64 = 1 << 20;
 /// No file is larger, and sums of such sizes do not overflow.
 const SIZE_MAX: u64 = 1 << 60;
 
-/// The longest target of a symbolic link that Linux has (`PATH_MAX`, without the NUL).
-const TARGET_MAX: usize = 4095;
+/// The longest path, and the longest target of a symbolic link, that Linux has (`PATH_MAX`, without the NUL).
+const PATH_MAX: usize = 4095;
 
 /// Linux numbers devices with 12 and 20 bits.
 const MAJOR_MAX: u32 = (1 << 12) - 1;
@@ -343,8 +343,18 @@ impl<R: Read, W: Write> Archive<R, W> {
 
     /// Copies what follows the end mark.
     fn finish(&mut self) -> Result<(), TarError> {
-        io::copy(&mut self.input, &mut self.copy).map_err(TarError::Copy)?;
-        Ok(())
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            let read = match self.input.read(&mut buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                read => read.map_err(self.failed())?,
+            };
+            if read == 0 {
+                return Ok(());
+            }
+            self.copy.write_all(&buffer[..read]).map_err(TarError::Copy)?;
+            self.at += read as u64;
+        }
     }
 
     fn member(
@@ -356,6 +366,10 @@ impl<R: Read, W: Write> Archive<R, W> {
         slices: &mut Slices,
     ) -> Result<(), TarError> {
         let name = extensions.path.clone().unwrap_or_else(|| header.path_bytes().into_owned());
+        if name.len() > PATH_MAX {
+            let why = format!("a path of {} bytes; Linux opens none of more than {PATH_MAX}", name.len());
+            return Err(TarError::Header { at, why });
+        }
         let kind = header.entry_type();
         let refuse = |kind, hint| {
             Err(TarError::Kind { at, path: String::from_utf8_lossy(&name).into_owned(), kind, hint })
@@ -377,7 +391,7 @@ impl<R: Read, W: Write> Archive<R, W> {
             return self.bytes(size, |_| {});
         };
         let link = link.or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned));
-        if link.as_ref().is_some_and(|target| target.len() > TARGET_MAX) {
+        if link.as_ref().is_some_and(|target| target.len() > PATH_MAX) {
             return Err(TarError::Header { at, why: "the target of a link is too long".to_owned() });
         }
         let node = match kind {
@@ -646,6 +660,16 @@ mod tests {
         );
         let (tree, _) = read(&writer).unwrap();
         assert!(tree.inode(&path(&long)).is_some());
+        // Longer than Linux opens: each folder of it is a path of its own in memory.
+        let long = "d/".repeat(30_000) + "f\0";
+        let mut writer = Writer(Vec::new());
+        writer.add(EntryType::GNULongName, "././@LongLink", "", long.as_bytes()).add(
+            EntryType::Regular,
+            "short",
+            "",
+            b"x",
+        );
+        assert!(read(&writer).unwrap_err().to_string().contains("a path of 60001 bytes"));
     }
 
     #[test]

@@ -47,6 +47,16 @@ pub enum StoreError {
         /// Something that is in it.
         name: String,
     },
+    /// It belongs to somebody else, and this is root.
+    #[error(
+        "the store {path} belongs to the user {owner}, and what root makes in it is not his; build as him, or name another store"
+    )]
+    OfAnother {
+        /// The store.
+        path: PathBuf,
+        /// The number of its owner.
+        owner: u32,
+    },
     /// An object is not there.
     #[error("object {0} is not in the store")]
     Missing(BlobDigest),

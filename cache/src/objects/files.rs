@@ -76,12 +76,18 @@ fn write_version(dir: &Path, path: &Path) -> io::Result<()> {
     dir.parent().map_or(Ok(()), |above| File::open(above)?.sync_all())
 }
 
+/// Tells whether a name is one that [`write_version`] gives: with the number of a process.
+fn is_being_written(name: &str) -> bool {
+    let number = name.strip_prefix("version.");
+    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 /// Returns the name of something in a folder that is no beginning of a store: a version that is being written, what a file system
 /// has in its top folder.
 fn first_entry(dir: &Path) -> Result<Option<String>, StoreError> {
     for entry in fs::read_dir(dir).on_file("list", dir)? {
         let name = entry.on_file("list", dir)?.file_name().to_string_lossy().into_owned();
-        if !name.starts_with("version.") && name != "lost+found" {
+        if !is_being_written(&name) && name != "lost+found" {
             return Ok(Some(name));
         }
     }
@@ -93,7 +99,7 @@ fn has_only_ours(dir: &Path) -> Result<bool, StoreError> {
     for entry in fs::read_dir(dir).on_file("list", dir)? {
         let name = entry.on_file("list", dir)?.file_name();
         let name = name.to_string_lossy();
-        if !OWN.contains(&&*name) && !name.starts_with("version.") && name != "lost+found" {
+        if !OWN.contains(&&*name) && !is_being_written(&name) && name != "lost+found" {
             return Ok(false);
         }
     }

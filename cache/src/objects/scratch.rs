@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::StoreError;
@@ -19,7 +19,7 @@ pub(super) fn sweep(scratch: &Path) -> Result<(), StoreError> {
         if path.extension().is_none_or(|extension| extension != "lock") {
             // The lock is made before the folder and goes after it: without one, nobody uses the folder.
             if !path.with_extension("lock").exists() {
-                let _ = fs::remove_dir_all(&path);
+                let _ = remove_all(&path);
             }
             continue;
         }
@@ -29,9 +29,33 @@ pub(super) fn sweep(scratch: &Path) -> Result<(), StoreError> {
         }
         let folder = path.with_extension("");
         // One that cannot be removed (another user's, or a tool that is still dying) waits for the next time.
-        match fs::remove_dir_all(&folder) {
+        match remove_all(&folder) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {}
             _ => drop(fs::remove_file(&path)),
+        }
+    }
+    Ok(())
+}
+
+/// Removes a folder with all that is in it, also folders that a tool has closed to their owner.
+pub(super) fn remove_all(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            open_all(path)?;
+            fs::remove_dir_all(path)
+        }
+        done => done,
+    }
+}
+
+/// Lets their owner into a folder and those below.
+fn open_all(path: &Path) -> io::Result<()> {
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        // A link is none.
+        if entry.file_type()?.is_dir() {
+            open_all(&entry.path())?;
         }
     }
     Ok(())
@@ -89,6 +113,6 @@ impl WorkDir {
 
 impl Drop for WorkDir {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.path);
+        let _ = remove_all(&self.path);
     }
 }

@@ -8,9 +8,8 @@ use cache::file::OnFile;
 use cache::ingest::{Tar, TarError};
 use cache::stat::Stat;
 use cache::tree::Tree;
-use cache::{Bytes, Objects, TreeDigest};
-use graph::sandbox::Limits;
-use graph::{Fault, StepError};
+use cache::{Bytes, TreeDigest};
+use graph::{Cancel, Fault, Resolving, StepError};
 use serde::{Deserialize, Serialize};
 
 use crate::formats::compression::Compression;
@@ -23,15 +22,19 @@ pub(super) struct Trim<'a> {
     pub(super) trimmed: &'a dyn Fn(Tree) -> Tree,
 }
 
-/// Reads so many bytes at most: what unpacks to more is an error.
-struct Bounded<R> {
+/// Reads so many bytes at most, and none when everything should stop.
+struct Watched<'a, R> {
     inner: R,
     read: u64,
     most: u64,
+    cancel: &'a Cancel,
 }
 
-impl<R: Read> Read for Bounded<R> {
+impl<R: Read> Read for Watched<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.cancel.is_cancelled() {
+            return Err(io::Error::other("stopped"));
+        }
         let read = self.inner.read(buffer)?;
         self.read += read as u64;
         if self.read <= self.most {
@@ -59,12 +62,12 @@ pub(super) struct KnownTar {
 /// # Errors
 /// [`StepError`]: it is none, or unpacks to more than the limits allow.
 pub(super) fn read(
-    objects: &Objects,
+    resolving: &Resolving<'_>,
     path: &Path,
     compression: Option<Compression>,
-    limits: Limits,
     trim: &Trim<'_>,
 ) -> Result<KnownTar, StepError> {
+    let Resolving { objects, limits, cancel, .. } = resolving;
     let failed = |error: io::Error| StepError::spec(format!("{}: {error}", path.display()));
     let found = std::fs::metadata(path).map_err(failed)?;
     let real = path.canonicalize().map_err(failed)?;
@@ -87,6 +90,7 @@ pub(super) fn read(
     };
     let known = match compression {
         None => {
+            let input = Watched { inner: input, read: 0, most: u64::MAX, cancel };
             let Tar { tree, slices, left_out } = cache::ingest::tar(input, io::sink()).map_err(wrong)?;
             let index = objects.put(&slices.encode())?.digest;
             let tree = objects.put_tree(&(trim.trimmed)(tree))?;
@@ -95,7 +99,7 @@ pub(super) fn read(
         Some(compression) => {
             // Slices need the uncompressed bytes, so they are kept.
             let unpacked = compression.decoder_to_end(input).map_err(failed)?;
-            let unpacked = Bounded { inner: unpacked, read: 0, most: limits.unpacked(found.len()) };
+            let unpacked = Watched { inner: unpacked, read: 0, most: limits.unpacked(found.len()), cancel };
             let mut pack = objects.writer()?;
             let Tar { tree, slices, left_out } = cache::ingest::tar(unpacked, &mut pack).map_err(wrong)?;
             let pack = pack.commit()?.digest;
