@@ -33,6 +33,16 @@ pub enum FinishError {
          lists away"
     )]
     OldIso(PathBuf),
+    /// Each image would hold the last one.
+    #[error(
+        "the store {store} is in {packed}, which is packed: each image would hold the last one; name another place with livecd/stagegraph_store"
+    )]
+    StoreInside {
+        /// The store.
+        store: PathBuf,
+        /// What it is in.
+        packed: PathBuf,
+    },
     /// catalyst ended, or its end cannot be watched.
     #[error("catalyst has ended, or its end cannot be watched")]
     Catalyst(#[source] io::Error),
@@ -96,6 +106,21 @@ impl Order {
         Ok(Self { request, folder, name, text })
     }
 
+    /// Finds out whether files can be published where they are to be, and whether the store is out of what is packed.
+    fn check_places(&self) -> Result<(), FinishError> {
+        let Request { image, store, stage_path, iso_root, .. } = &self.request;
+        if let Some(packed) = [stage_path, iso_root].into_iter().find(|packed| store.starts_with(packed)) {
+            return Err(FinishError::StoreInside { store: store.clone(), packed: packed.clone() });
+        }
+        if image.iso.is_dir() {
+            return Err(FinishError::OldIso(image.iso.clone()));
+        }
+        fs::create_dir_all(&self.folder).on_file("make", &self.folder)?;
+        let trial = tempfile::Builder::new().prefix(".stagegraph-").tempfile_in(&self.folder);
+        trial.map(drop).on_file("write into", &self.folder)?;
+        Ok(())
+    }
+
     fn store(&self) -> Result<Store, FinishError> {
         let store = Store::open(&self.request.store)?;
         store.say_waits(|text| eprintln!("{text}"));
@@ -126,6 +151,7 @@ pub fn check(
 ) -> Result<Option<Fault>, FinishError> {
     let mut order = Order::read(path)?;
     RequestResult::try_to_write(&order.request.result)?;
+    order.check_places()?;
     let store = order.store()?;
     let stands_in = store.work_dir()?;
     order.request.stage_path = stands_in.path().join("stage");

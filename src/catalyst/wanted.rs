@@ -62,6 +62,16 @@ pub struct Kernel {
     pub consoles: Vec<String>,
 }
 
+/// Characters of `livecd/bootargs`: x86 takes lines of 2047 (`COMMAND_LINE_SIZE`).
+const BOOTARGS_MAX: usize = 1600;
+
+/// Words that say where the system is: dracut's and genkernel's, and the boot loader's.
+const OWN_WORDS: [&str; 8] =
+    ["root", "loop", "looptype", "initrd", "rd.live.dir", "rd.live.squashimg", "rd.live.image", "cdroot"];
+
+/// Keys of `livecd/stagegraph_set` that catalyst's menu and its medium contradict.
+const FIXED: [&str; 4] = ["image.volume_id", "image.bootargs", "publish", "image.name"];
+
 impl Wanted {
     /// Tells whether an ISO is asked for.
     fn wants_iso(&self) -> bool {
@@ -127,6 +137,17 @@ impl Wanted {
         self.check_lists()?;
         self.check_volume_id()?;
         self.check_bootargs()?;
+        if let Some(text) = set.iter().find(|text| FIXED.iter().any(|key| is_key(text, key))) {
+            let why = format!(
+                "{text:?}: catalyst's spec says that (livecd/volid, livecd/bootargs, livecd/iso), and its menu goes by it"
+            );
+            return Err(wrong("livecd/stagegraph_set", why));
+        }
+        for (key, text) in [("livecd/volid", &self.volume_id), ("livecd/iso", &name.to_owned())] {
+            if text.contains('@') {
+                return Err(wrong(key, format!("{text:?} has a placeholder in it that nobody filled")));
+            }
+        }
         let has_iso = self.has_iso();
         let image = table([
             ("name", name.into()),
@@ -187,6 +208,20 @@ impl Wanted {
 
     /// Refuses words that GRUB would take apart where catalyst writes its menu: it does not quote them.
     fn check_bootargs(&self) -> Result<(), WantedError> {
+        let length: usize = self.bootargs.iter().map(|word| word.len() + 1).sum();
+        if length > BOOTARGS_MAX {
+            let why = format!(
+                "{length} characters; with stagegraph's own words a line has room for {BOOTARGS_MAX}"
+            );
+            return Err(wrong("livecd/bootargs", why));
+        }
+        let is_own = |word: &&String| OWN_WORDS.contains(&word.split('=').next().unwrap_or_default());
+        if let Some(word) = self.bootargs.iter().find(is_own) {
+            let why = format!(
+                "{word:?} says where the system is, which every line that is published says for itself"
+            );
+            return Err(wrong("livecd/bootargs", why));
+        }
         let is_grubs = |word: &&String| word.contains(['{', '}', '|', '&', ';', '<', '>']);
         match self.bootargs.iter().find(is_grubs).filter(|_| self.has_iso()) {
             Some(word) => {
@@ -244,6 +279,12 @@ impl Wanted {
 pub(super) fn date_of(stamp: &str) -> Option<Timestamp> {
     let date = stamp.rsplit_once('-').map_or(stamp, |(_, date)| date);
     Timestamp::parse(date).or_else(|| Timestamp::parse(&format!("{date}T000000Z")))
+}
+
+/// Tells whether a setting is of a key, or of one below it.
+fn is_key(setting: &str, key: &str) -> bool {
+    let rest = setting.strip_prefix(key);
+    rest.is_some_and(|rest| rest.starts_with(['=', '.']))
 }
 
 fn table<'a>(rows: impl IntoIterator<Item = (&'a str, toml::Value)>) -> toml::Table {

@@ -141,7 +141,7 @@ fn failure(error: FinishError) -> Failure {
         FinishError::Spec(error) => error.into(),
         FinishError::Publish(error) => error.into(),
         FinishError::Request(error) => request_failure(&error),
-        error @ FinishError::NoName => Failure::of(WRONG, &error),
+        error @ (FinishError::NoName | FinishError::StoreInside { .. }) => Failure::of(WRONG, &error),
         error => Failure::of(ENVIRONMENT, &error),
     }
 }

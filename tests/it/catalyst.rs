@@ -455,11 +455,24 @@ fn what_cannot_be_done_is_refused_before_there_is_a_chroot() {
     assert_eq!(read(), json!({"schema": 1, "outputs": []}));
     assert_eq!(catalyst.published(), [""; 0]);
     fs::remove_file(&result).unwrap();
+    fs::create_dir_all(catalyst.live.world.path("builds/folder.iso")).unwrap();
+    let top = catalyst.live.world.dir.path().to_owned();
+    let path = |name: &str| top.join(name).display().to_string();
     let wrong = [
         ("/image/volume_id", json!("Gentoo*amd64"), 2, "cannot be a volume id"),
         ("/image/volume_id", json!("Gentoo amd64"), 2, "livecd/volid"),
         ("/image/bootargs", json!(["foo=\"a\""]), 2, "cannot stand on a kernel command line"),
         ("/image/bootargs", json!(["a;b"]), 2, "livecd/bootargs"),
+        ("/image/bootargs", json!(["root=/dev/sda1"]), 2, "livecd/bootargs"),
+        ("/image/bootargs", json!(["x".repeat(1700)]), 2, "livecd/bootargs"),
+        ("/image/volume_id", json!("@TIMESTAMP@"), 2, "livecd/volid"),
+        ("/image/iso", json!("/proc/x.iso"), 3, "/proc"),
+        ("/image/iso", json!(path("request.json/x.iso")), 3, "request.json"),
+        ("/image/iso", json!(path("builds/folder.iso")), 3, "folder.iso"),
+        ("/store", json!(path("chroot/var/store")), 2, "livecd/stagegraph_store"),
+        ("/set", json!(["image.volume_id=x"]), 2, "livecd/stagegraph_set"),
+        ("/set", json!(["publish.x=[\"iso.files\"]"]), 2, "livecd/stagegraph_set"),
+        ("/image/extra_partition_kib", json!(1_000_000_000), 2, "extra_partition_kib"),
         ("/image/iso", json!("/builds/a=b,c.iso"), 2, "cannot be the stem of published names"),
         ("/image/digests", json!(["sha3_512"]), 2, "sha3_512"),
         ("/image/digest_format", json!("foo"), 2, "digest_format"),

@@ -17,8 +17,8 @@ use graph::{Job, StepError};
 use serde::Serialize;
 
 use crate::image::Timestamp;
-/// A tebibyte.
-pub(super) const MOST_KIB: i64 = 1 << 30;
+/// 200 GiB: tools write no file of more than 256 GiB unless the spec allows it.
+pub(super) const MOST_KIB: i64 = 200 << 20;
 
 pub(super) const MKFS: ToolSpec<'_> =
     ToolSpec { name: "mkfs.xfs", programs: &[], data: &[], data_places: &[], package: "xfsprogs" };
