@@ -10,9 +10,6 @@ use cache::{BlobDigest, Store};
 
 use super::listing::{Files, PublishError, Published, stat};
 
-/// Files of so many bytes are copied.
-const COPIED: u64 = 256 << 10;
-
 /// Fills a fresh folder with links to the objects, or to files of the folder that was published before.
 pub(super) fn fill(
     store: &Store,
@@ -21,7 +18,7 @@ pub(super) fn fill(
     published: &mut Published,
     old: Option<(&Path, &Published)>,
 ) -> Result<(), PublishError> {
-    for (path, (digest, size)) in files {
+    for (path, (digest, _)) in files {
         let place = path.below(stage);
         if let Some(parent) = place.parent() {
             fs::create_dir_all(parent).on_file("make", parent)?;
@@ -35,9 +32,8 @@ pub(super) fn fill(
         };
         if !is_kept {
             let object = store.verified(digest)?;
-            // Lists and scripts are what people sign and edit where they lie: theirs alone. What is large is a link, or, on another file
-            // system or with too many links, a copy, by reference where the file system can.
-            if *size <= COPIED || fs::hard_link(&object, &place).is_err() {
+            // Another file system, or too many links: copied, by reference where the file system can.
+            if fs::hard_link(&object, &place).is_err() {
                 fs::copy(&object, &place).on_file("write", &place)?;
             }
         }
