@@ -19,7 +19,7 @@ CATALYST_PACKAGES := lbzip2 rsync busybox-static git squashfs-tools-ng squashfs-
 CHECK_PACKAGES := g++ gcc-aarch64-linux-gnu libc6-dev-arm64-cross
 BENCH_PACKAGES := squashfs-tools squashfs-tools-ng ninja-build cpio python3-minimal genisoimage time
 
-.PHONY: help program image check test test-boot test-fast test-catalyst bench install
+.PHONY: help program image check test test-boot test-fast test-release test-catalyst bench install
 .PHONY: packages-image packages-check packages-test packages-bench packages-catalyst
 
 help:
@@ -28,6 +28,7 @@ help:
 	@echo "make test               run all tests: style, units, images, documents, boots in QEMU"
 	@echo "make test-boot          boot the images in every way there is"
 	@echo "make test-fast          all tests but the boots"
+	@echo "make test-release RELEASE=trixie   build the image in a root of another release of Debian, and boot it; as root"
 	@echo "make test-catalyst CATALYST=DIR   run the catalyst whose source is in DIR, and boot what it makes; as root"
 	@echo "make bench              compare with the tools one would otherwise run"
 	@echo "make install PREFIX=    install the program, its specs, manual and completions"
@@ -97,6 +98,15 @@ test-fast: packages-test
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
 	command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
 	cargo deny check bans licenses sources
+
+RELEASE ?= trixie
+
+# What another release of Debian makes of the spec: in a root of its own, with nothing but what `make image` installs.
+test-release: packages-test
+	$(MAKE) program
+	sh packaging/release.sh $(RELEASE) $(abspath $(PROGRAM)) $(SPEC) $(abspath $(OUT))/$(RELEASE)
+	STAGEGRAPH_NO_SKIP=root STAGEGRAPH_BOOT_DIR=$(abspath $(OUT))/$(RELEASE)/$(SPEC) \
+		cargo nextest run --locked --test boot --test-threads 1 --no-fail-fast $(SOME_BOOTS)
 
 WORK ?= /var/tmp/stagegraph-test-catalyst
 

@@ -13,6 +13,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use cache::file::OnFile;
 use cache::ingest::Tar;
@@ -274,6 +275,9 @@ const PHASES: [(&str, &str); 5] = [
     ("I: creating tarball", "packing the root"),
 ];
 
+/// How the line begins by which the recipe says why it failed.
+const FAILED: &str = "stagegraph: ";
+
 /// Tells what mmdebstrap begins with a line that it prints.
 fn phase(line: &str) -> Option<&'static str> {
     PHASES.into_iter().find_map(|(start, doing)| line.starts_with(start).then_some(doing))
@@ -356,7 +360,20 @@ impl Step for Debian {
             work: work.path(),
             privileged: true,
         };
-        job.run_in_phases(&invocation, &phase)?;
+        let failed = Mutex::new(None);
+        let each = |line: &str| {
+            if let Some(why) = line.strip_prefix(FAILED) {
+                *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.to_owned());
+            }
+            phase(line)
+        };
+        job.run_in_phases(&invocation, &each).map_err(|error| {
+            // In a word, where the recipe has one; the tool's last lines are about something else then.
+            let why = failed.lock().unwrap_or_else(PoisonError::into_inner).take();
+            why.map_or(error, |why| {
+                StepError::action(why).with_hint("the packages are packages of this node in the spec")
+            })
+        })?;
         let path = work.path().join("root.tar");
         job.progress("reading the root", 0, None);
         let tar = fs::File::open(&path).map_err(|error| {

@@ -4,6 +4,11 @@ set -eu
 root=$1
 recipe=/build/in/recipe
 in_root() { chroot "$root" "$@"; }
+# What the node is said to have failed of.
+fail() {
+	echo "stagegraph: $1" >&2
+	exit 1
+}
 
 # Our own files: mode 644 and root's, whatever they are outside.
 rm -f "$root/etc/hostname" "$root/etc/resolv.conf" "$root/etc/dracut.conf.d/11-ifcfg.conf"
@@ -31,9 +36,30 @@ in_root systemctl -q set-default multi-user.target
 
 # One kernel, one initramfs.
 release=$(ls "$root/usr/lib/modules")
-[ "$(echo "$release" | wc -w)" = 1 ] || { echo "expected one kernel, found: $release" >&2; exit 1; }
-in_root env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C TZ=UTC HOME=/root SOURCE_DATE_EPOCH="$SOURCE_DATE_EPOCH" \
-	dracut --force --tmpdir /tmp "/boot/initrd.img-$release" "$release"
+[ "$(echo "$release" | wc -w)" = 1 ] || fail "expected one kernel, found: $release"
+
+# Of a module that dracut refuses, it says neither that it comes first nor what it lacks. $1 is what dracut printed.
+why_no_initramfs() {
+	module=$(sed -n "s/.*depends on module '\([^']*\)', which can't be installed.*/\1/p; \
+		s/.*Module '\([^']*\)' cannot be [a-z]*.*/\1/p" "$1" | head -n 1)
+	[ -n "$module" ] || fail "dracut could not make the initramfs; the log has its words"
+	setup=$(ls "$root"/usr/lib/dracut/modules.d/[0-9][0-9]"$module"/module-setup.sh 2> /dev/null) ||
+		fail "this dracut has no module $module; a package that has it is to be among the node's packages"
+	lacks=
+	for program in $(sed -n 's/.*require_binaries \([a-z0-9 _-]*\).*/\1/p' "$setup"); do
+		in_root sh -c 'command -v "$0" > /dev/null' "$program" || lacks="$lacks $program"
+	done
+	fail "dracut cannot install its module $module${lacks:+, which needs$lacks}; a package that has what it needs is to be among the node's packages"
+}
+log=/build/tmp/dracut.log
+{
+	in_root env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C TZ=UTC HOME=/root SOURCE_DATE_EPOCH="$SOURCE_DATE_EPOCH" \
+		dracut --force --tmpdir /tmp "/boot/initrd.img-$release" "$release" 2>&1 || : > "$log.failed"
+} | while IFS= read -r line; do
+	echo "$line"
+	echo "$line" >> "$log"
+done
+[ ! -e "$log.failed" ] || why_no_initramfs "$log"
 
 # The sandbox makes no device nodes, and dracut puts none into the initramfs then: they go into an archive (newc) behind its own.
 entry() { # NAME MODE INODE MAJOR MINOR
