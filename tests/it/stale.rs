@@ -148,3 +148,45 @@ fn a_tool_on_an_image_with_made_times_is_looked_at_again_when_another_one_is_mou
         }
     }
 }
+
+#[test]
+fn a_boot_loader_on_an_image_with_made_times_is_looked_at_again_when_another_one_is_mounted() {
+    const LOADERS: &str = "/usr/lib/ipxe";
+    if !needs(Need::Root) {
+        return;
+    }
+    for (name, make, options) in SYSTEMS {
+        let live = Live::new();
+        let (tree, image) = (live.world.path("tree"), live.world.path("image"));
+        let loader = tree.join("undionly.kpxe");
+        for last in [b'1', b'2'] {
+            let _ = fs::remove_dir_all(&tree);
+            run("cp", &["-rL", LOADERS, tree.to_str().unwrap()]);
+            let mut bytes = fs::read(&loader).unwrap();
+            *bytes.last_mut().unwrap() = last;
+            fs::write(&loader, &bytes).unwrap();
+            // The largest are not asked for, and an image of ext4 has 8 MiB.
+            for entry in fs::read_dir(&tree).unwrap() {
+                let path = entry.unwrap().path();
+                if !["undionly.kpxe", "ipxe.efi", "snponly.efi"].iter().any(|kept| path.ends_with(kept)) {
+                    let _ = fs::remove_file(&path);
+                }
+            }
+            make(&tree, &image);
+            let script = format!(
+                "mount -o {options} '{}' {LOADERS}; exec '{}' build '{}' > /dev/null",
+                image.display(),
+                env!("CARGO_BIN_EXE_stagegraph"),
+                live.spec()
+            );
+            let output = Command::new("unshare")
+                .args(["-m", "--propagation", "private", "sh", "-ec", &script])
+                .current_dir(live.world.dir.path())
+                .env("STAGEGRAPH_STORE", live.world.path("store"))
+                .output()
+                .unwrap();
+            assert_eq!(output.status.code(), Some(0), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+            assert_eq!(fs::read(live.published("netboot/undionly.kpxe")).unwrap(), bytes, "{name}");
+        }
+    }
+}
