@@ -39,6 +39,9 @@ struct Run {
 fn make(fields: &Fields<'_>, image: &Image) -> Option<Made> {
     let argv = fields.required("argv").and_then(|item| {
         let words = fields.texts("argv");
+        for (_, item) in words.iter().filter(|(word, _)| word.contains('\0')) {
+            fields.wrong(SpecError::at(&item.origin, "a program's words cannot hold a NUL").label("a NUL"));
+        }
         let argv: Vec<String> = words.into_iter().map(|(word, _)| word.to_owned()).collect();
         let is_read = item.as_list().is_ok_and(|list| list.len() == argv.len());
         if is_read && argv.first().is_none_or(|program| program.is_empty() || program.contains('/')) {
@@ -63,9 +66,21 @@ fn make(fields: &Fields<'_>, image: &Image) -> Option<Made> {
     }
     let mut env = BTreeMap::new();
     for (name, item) in fields.entries("env") {
-        env.insert(name.to_owned(), fields.check(item.as_text()).unwrap_or_default().to_owned());
+        let value = fields.check(item.as_text()).unwrap_or_default();
+        if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+            let error = SpecError::at(&item.origin, format!("{name:?} cannot be a variable with this value"));
+            fields.wrong(error.label("a name without '=', and no NUL in either"));
+        }
+        env.insert(name.to_owned(), value.to_owned());
     }
-    let tools = fields.texts("tools").into_iter().map(|(name, _)| name.to_owned()).collect();
+    let tools = fields.texts("tools");
+    for (name, item) in &tools {
+        if name.is_empty() || name.contains('\0') || name.contains('/') && !name.starts_with('/') {
+            let error = SpecError::at(&item.origin, format!("{name:?} is not a program's name"));
+            fields.wrong(error.label("a name, found along the search path, or an absolute path"));
+        }
+    }
+    let tools = tools.into_iter().map(|(name, _)| name.to_owned()).collect();
     let slash = |path: &str| if path.ends_with('/') { "/" } else { "" };
     let names: Vec<String> = outputs.iter().map(|(name, path)| format!("{name}{}", slash(path))).collect();
     let step = Run { argv: argv?, tools, outputs, env, epoch: image.timestamp.epoch() };

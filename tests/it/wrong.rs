@@ -27,7 +27,20 @@ pub(crate) fn check(output: &Output, code: i32, expected: &[&str]) {
 #[test]
 fn mistakes_in_a_spec_are_pointed_at() {
     let live = Live::new();
-    let cases: [(&str, &str, &[&str]); 19] = [
+    let run = |more: &str| {
+        format!("[node.r]\nstep = \"run\"\nargv = [\"true\"]\noutputs = {{ x = \"x/\" }}\n{more}\n")
+    };
+    let runs = [
+        run("tools = [\"\"]"),
+        run("tools = [\"../etc/shadow\"]"),
+        run("env = { A = \"b\\u0000c\" }"),
+        run("env = { \"A=B\" = \"c\" }"),
+    ];
+    let cases: [(&str, &str, &[&str]); 23] = [
+        ("path = \"root\"\n", &runs[0], &["\"\" is not a program's name"]),
+        ("path = \"root\"\n", &runs[1], &["\"../etc/shadow\" is not a program's name"]),
+        ("path = \"root\"\n", &runs[2], &["\"A\" cannot be a variable"]),
+        ("path = \"root\"\n", &runs[3], &["\"A=B\" cannot be a variable"]),
         ("pth = \"root\"\npath = \"root\"\n", "", &["no key \"pth\"", "did you mean \"path\"?", "tiny.toml"]),
         ("path = 7\n", "", &["expected a text, found a number"]),
         ("path = \"gone\"\n", "", &["gone is not there"]),
