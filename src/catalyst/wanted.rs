@@ -137,12 +137,7 @@ impl Wanted {
         self.check_lists()?;
         self.check_volume_id()?;
         self.check_bootargs()?;
-        if let Some(text) = set.iter().find(|text| FIXED.iter().any(|key| is_key(text, key))) {
-            let why = format!(
-                "{text:?}: catalyst's spec says that (livecd/volid, livecd/bootargs, livecd/iso), and its menu goes by it"
-            );
-            return Err(wrong("livecd/stagegraph_set", why));
-        }
+        self.check_set(set)?;
         for (key, text) in [("livecd/volid", &self.volume_id), ("livecd/iso", &name.to_owned())] {
             if text.contains('@') {
                 return Err(wrong(key, format!("{text:?} has a placeholder in it that nobody filled")));
@@ -204,6 +199,28 @@ impl Wanted {
             }
             None => Ok(()),
         }
+    }
+
+    /// Refuses settings that catalyst's spec contradicts, and those of kernels that it does not name.
+    fn check_set(&self, set: &[String]) -> Result<(), WantedError> {
+        if let Some(text) = set.iter().find(|text| FIXED.iter().any(|key| is_key(text, key))) {
+            let why = format!(
+                "{text:?}: catalyst's spec says that (livecd/volid, livecd/bootargs, livecd/iso), and its menu goes by it"
+            );
+            return Err(wrong("livecd/stagegraph_set", why));
+        }
+        let of_kernel = |text: &&String| {
+            let rest =
+                ["kernel.family.", "initrd.family."].iter().find_map(|start| text.strip_prefix(start))?;
+            rest.split_once('=').map(|(name, _)| name.to_owned())
+        };
+        let named = set.iter().find_map(|text| Some((text, of_kernel(&text)?)));
+        if let Some((text, name)) = named
+            && !self.kernels.iter().any(|kernel| kernel.name == name)
+        {
+            return Err(wrong("livecd/stagegraph_set", format!("{text:?}: boot/kernel has no {name:?}")));
+        }
+        Ok(())
     }
 
     /// Refuses words that GRUB would take apart where catalyst writes its menu: it does not quote them.

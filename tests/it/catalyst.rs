@@ -471,6 +471,7 @@ fn what_cannot_be_done_is_refused_before_there_is_a_chroot() {
         ("/image/iso", json!(path("builds/folder.iso")), 3, "folder.iso"),
         ("/store", json!(path("chroot/var/store")), 2, "livecd/stagegraph_store"),
         ("/set", json!(["image.volume_id=x"]), 2, "livecd/stagegraph_set"),
+        ("/set", json!(["initrd.family.other=dracut"]), 2, "boot/kernel has no \"other\""),
         ("/set", json!(["publish.x=[\"iso.files\"]"]), 2, "livecd/stagegraph_set"),
         ("/image/extra_partition_kib", json!(1_000_000_000), 2, "extra_partition_kib"),
         ("/image/iso", json!("/builds/a=b,c.iso"), 2, "cannot be the stem of published names"),
