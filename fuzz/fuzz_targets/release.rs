@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
-use stagegraph::catalyst::{read_spec, read_values, render};
+use stagegraph::catalyst::{Configuration, read_spec, read_values, render};
 use stagegraph::config::Source;
 
 fuzz_target!(|text: &str| {
@@ -13,7 +13,7 @@ fuzz_target!(|text: &str| {
     let fill = BTreeMap::from(fill);
     let read = |text: &str| {
         let source = Arc::new(Source { name: "fuzzed".to_owned(), text: text.to_owned() });
-        let item = read_spec(&source, &fill).ok()?.item;
+        let item = read_spec(&source, &fill, &Configuration::default()).ok()?.item;
         let node = item.get("node")?;
         let values = node.get("stage2").or(node.get("stage1"))?.get("values")?.clone();
         read_values(&values, &|text| text.to_owned()).ok()
