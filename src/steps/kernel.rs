@@ -22,7 +22,7 @@ struct Kernel {
 }
 
 impl Step for Kernel {
-    identity!(version 5);
+    identity!(version 6);
 
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
         let found = boot::find(job.objects, &job.tree("boot")?, &self.hints)?;

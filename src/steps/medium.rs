@@ -119,7 +119,7 @@ impl Medium {
 }
 
 impl Step for Medium {
-    identity!(version 3);
+    identity!(version 4);
 
     fn resolve(&self, resolving: &Resolving<'_>) -> Result<Resolved, StepError> {
         let mut tools = vec![XORRISO];
