@@ -92,7 +92,7 @@ pub fn check(
         (backend.listener)(failure(backend, name, &error, None));
         Some(error.fault)
     });
-    Ok(failed.collect::<Vec<_>>().first().copied())
+    Ok(failed.fold(None, |first, fault| first.or(Some(fault))))
 }
 
 /// What is told of a node that failed.

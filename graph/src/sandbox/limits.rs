@@ -2,7 +2,8 @@
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-/// What a tool may use, and what a step may unpack. Each process of it has these limits but for the number of processes, which all of them share.
+/// What a tool may use, and what a step may unpack. Each process of a tool has these limits, but for the number of processes,
+/// which all of them share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Processes and threads at once.

@@ -195,11 +195,12 @@ impl<'a> Gatherer<'a> {
         let text: String = text.iter().copied().map(char::from).collect();
         Some(checksums::parse(&name, &text).map(|parsed| {
             let line = |line: checksums::Checksum| {
-                let on_iso = line.name.trim_start_matches("./").trim_start_matches('/').chars();
-                let on_iso: Vec<u8> = on_iso.filter_map(|c| u8::try_from(c).ok()).collect();
+                let below_top = line.name.trim_start_matches("./").trim_start_matches('/');
                 let name: Vec<u8> = line.name.chars().filter_map(|c| u8::try_from(c).ok()).collect();
-                let as_it_is = RelPath::new(&on_iso).ok().and_then(|path| iso.files.get(&path));
-                let file = as_it_is.or_else(|| iso.file(&String::from_utf8_lossy(&on_iso)));
+                // A character is a byte.
+                let on_iso = &name[name.len().saturating_sub(below_top.chars().count())..];
+                let as_it_is = RelPath::new(on_iso).ok().and_then(|path| iso.files.get(&path));
+                let file = as_it_is.or_else(|| iso.file(&String::from_utf8_lossy(on_iso)));
                 (checksums::Checksum { name: String::from_utf8_lossy(&name).into_owned(), ..line }, file)
             };
             parsed.files.into_iter().map(line).collect()
