@@ -39,6 +39,8 @@ pub struct Collected {
     pub objects: usize,
     /// Their bytes.
     pub bytes: u64,
+    /// Checkouts that went; their bytes count above.
+    pub checkouts: usize,
     /// Objects that stay.
     pub kept_objects: usize,
     /// Their bytes.
@@ -124,6 +126,9 @@ impl Store {
                 collected.bytes += row.size;
             }
         }
+        let (checkouts, bytes) = self.collect_checkouts(cutoff, limits.dry_run)?;
+        collected.checkouts = checkouts;
+        collected.bytes += bytes;
         collected.kept_objects = objects.len();
         collected.kept_bytes = objects.values().map(|row| row.size).sum();
         if !limits.dry_run {

@@ -134,3 +134,12 @@ pub fn causes(error: &dyn Error) -> Vec<String> {
     }
     causes
 }
+
+/// Returns the bytes of a file, or of all files below a folder; what goes away meanwhile counts nothing.
+pub(crate) fn bytes_below(path: &Path) -> u64 {
+    let Ok(found) = fs::symlink_metadata(path) else { return 0 };
+    if !found.is_dir() {
+        return found.len();
+    }
+    fs::read_dir(path).into_iter().flatten().flatten().map(|entry| bytes_below(&entry.path())).sum()
+}

@@ -6,6 +6,7 @@
 //!   objects/ab/cdef…        one file an object, named by its BLAKE3, mode 0444, never edited
 //!   index.sqlite (-wal)     objects (size, SHA-256), compositions (objects made of pieces of others), actions and their
 //!                           results, memos, file digests, uses, roots, and where in which image a compressed block lies
+//!   checkouts/<tree>/       trees laid out as folders, for programs that run from them; see `checkout`
 //!   published/<folder>      what was published beside other files there, hashed with their name
 //!   locks/<action>          held while that action runs, so that no two processes run it at once
 //!   scratch/<id>/           one process's temporary files, work folders and compositions written out, with a lock it holds
@@ -45,6 +46,7 @@ use sha2::Digest;
 pub use self::compositions::{Held, Part};
 pub use self::error::StoreError;
 pub use self::scratch::WorkDir;
+pub(crate) use self::scratch::remove_all;
 pub use self::write::BlobWriter;
 use crate::digest::{BlobDigest, BlobHasher, Sha256, TreeDigest};
 use crate::file::{self, FileError, OnFile};

@@ -152,6 +152,11 @@ impl Objects {
 }
 
 impl RootTree {
+    /// Returns a tree each of whose files is an object of its own.
+    pub(crate) fn of_store(tree: Tree) -> Self {
+        Self { tree, at: Place::Store }
+    }
+
     /// Opens the file that the tree has at `path`; `digest` and `size` are those of the tree.
     ///
     /// The reader fails at the end where the bytes are not the ones the tree names.

@@ -1,10 +1,9 @@
 //! What the space of a store is spent on.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::Path;
 
 use crate::digest::{ActionDigest, BlobDigest};
+use crate::file::bytes_below;
 use crate::objects::StoreError;
 use crate::store::Store;
 
@@ -32,6 +31,8 @@ pub struct Usage {
     pub shared: Amount,
     /// Objects that no result needs, such as fetched packages.
     pub unneeded: Amount,
+    /// Folders that trees are laid out in, for programs that run from them. The collector removes those that no build uses.
+    pub checkouts: Amount,
     /// Bytes of the index, locks, logs and scratch folders.
     pub overhead: u64,
 }
@@ -98,6 +99,8 @@ impl Store {
                 add(&mut usage.shared);
             }
         }
+        let (objects, bytes) = self.checkouts_size()?;
+        usage.checkouts = Amount { objects, bytes };
         for name in
             ["index.sqlite", "index.sqlite-wal", "index.sqlite-shm", "locks", "logs", "scratch", "reserve"]
         {
@@ -105,13 +108,4 @@ impl Store {
         }
         Ok(usage)
     }
-}
-
-/// Returns the bytes of a file, or of all files below a folder; what goes away meanwhile counts nothing.
-fn bytes_below(path: &Path) -> u64 {
-    let Ok(found) = fs::symlink_metadata(path) else { return 0 };
-    if !found.is_dir() {
-        return found.len();
-    }
-    fs::read_dir(path).into_iter().flatten().flatten().map(|entry| bytes_below(&entry.path())).sum()
 }

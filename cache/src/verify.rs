@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use rayon::prelude::*;
 use rusqlite::params;
 
-use crate::digest::{ActionDigest, BlobDigest, BlobHasher};
+use crate::digest::{ActionDigest, BlobDigest, BlobHasher, TreeDigest};
 use crate::file::causes;
 use crate::objects::StoreError;
 use crate::objects::files::object_files;
@@ -24,6 +24,8 @@ pub enum Damage {
     Size(BlobDigest),
     /// A result needs objects that are missing or damaged.
     Result(ActionDigest),
+    /// The checkout of a tree is not what the tree says.
+    Checkout(TreeDigest),
     /// An object could not be read.
     Unreadable(BlobDigest, String),
 }
@@ -39,6 +41,7 @@ impl std::fmt::Display for Damage {
             Damage::Result(action) => {
                 write!(f, "the result of action {action} needs objects that are missing or damaged")
             }
+            Damage::Checkout(tree) => write!(f, "the checkout of tree {tree} is not what the tree says"),
             Damage::Unreadable(digest, why) => write!(f, "object {digest} cannot be read: {why}"),
         }
     }
@@ -117,6 +120,7 @@ impl Store {
                 damages.push(Damage::Result(*action));
             }
         }
+        damages.extend(self.verify_checkouts(repair)?.into_iter().map(Damage::Checkout));
         if repair {
             self.repair(&damages)?;
         }
@@ -165,6 +169,8 @@ impl Store {
                 }
                 // A stray may be of a process that is about to enter it; the collector knows which are old.
                 Damage::Unreadable(..) => {}
+                // It went when it was found.
+                Damage::Checkout(_) => {}
             }
         }
         Ok(())

@@ -135,6 +135,7 @@ fn stat(store: &Store) -> Result<u8, Failure> {
         vec![
             ("objects".to_owned(), usage.all),
             ("of them needed by no result".to_owned(), usage.unneeded),
+            ("toolboxes laid out".to_owned(), usage.checkouts),
             ("index, logs, scratch".to_owned(), overhead),
         ],
     );
@@ -203,6 +204,9 @@ fn gc(store: &Store, limits: &Limits) -> Result<u8, Failure> {
     }
     for root in &done.lost_roots {
         let _ = writeln!(text, "  {} is gone and keeps nothing any more", root.display());
+    }
+    if done.checkouts > 0 {
+        let _ = writeln!(text, "  {} toolboxes that were laid out among them", done.checkouts);
     }
     if done.running > 0 {
         let _ = writeln!(text, "  {} running: what it uses was left alone", done.running);

@@ -23,7 +23,7 @@ const FLOORS: [(&str, &[&str]); 3] = [
             "store",
             "stat source blocks",
             "look ingest actions",
-            "rolls",
+            "rolls checkout",
             "collect verify usage",
             "testing",
         ],

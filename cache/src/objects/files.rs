@@ -15,13 +15,14 @@ use crate::index::{FORMER, VERSION};
 const RESERVE: u64 = 8 << 20;
 
 /// What a store has in its folder.
-const OWN: [&str; 10] = [
+const OWN: [&str; 11] = [
     "version",
     "objects",
     "locks",
     "scratch",
     "logs",
     "published",
+    "checkouts",
     "index.sqlite",
     "index.sqlite-wal",
     "index.sqlite-shm",

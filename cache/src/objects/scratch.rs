@@ -38,7 +38,7 @@ pub(super) fn sweep(scratch: &Path) -> Result<(), StoreError> {
 }
 
 /// Removes a folder with all that is in it, also folders that a tool has closed to their owner.
-pub(super) fn remove_all(path: &Path) -> io::Result<()> {
+pub(crate) fn remove_all(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             open_all(path)?;
