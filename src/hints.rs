@@ -44,6 +44,17 @@ fn of_tool(error: &ToolError) -> Option<String> {
         {
             Some(format!("install it; on Debian: apt-get install {package}"))
         }
+        ToolError::NotInToolbox { package, .. } if !package.is_empty() => Some(format!(
+            "add {package} to the packages of the node whose root is the input \"tools\""
+        )),
+        ToolError::NotInToolbox { .. } => Some(
+            "add the package that has it to the node whose root is the input \"tools\"; a name that no package has is made \
+             with links"
+                .to_owned(),
+        ),
+        ToolError::NeedsSandbox => Some(
+            "build without --sandbox=off, or with this machine's own programs: --set tools.step=host".to_owned(),
+        ),
         ToolError::Changed { .. } => {
             Some("nothing it gave was recorded; build again when nobody is installing anything".to_owned())
         }

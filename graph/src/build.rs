@@ -60,6 +60,7 @@ pub fn build(
         backend,
         options,
         roll,
+        toolboxes: Default::default(),
         tasks: Default::default(),
         messages: Default::default(),
     };

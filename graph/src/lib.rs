@@ -56,6 +56,7 @@ pub mod step;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod tool;
+pub mod toolbox;
 
 pub use action::Action;
 pub use cancel::Cancel;
@@ -65,3 +66,4 @@ pub use event::Event;
 pub use name::{NodeName, OutputRef};
 pub use step::{Job, Resolved, Resolving, Step};
 pub use tool::{Tool, Tools};
+pub use toolbox::Toolbox;

@@ -23,7 +23,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
 pub use self::argv::bwrap_argv;
-use self::argv::{environment, root_links};
+use self::argv::environment;
 use self::enter::{Entrance, Goes, Stage};
 use self::identity::Identity;
 pub use self::invocation::Invocation;
@@ -152,7 +152,7 @@ impl Sandbox {
                 let mut command = Command::new(bwrap);
                 let places = entrance.as_ref().map(|(_, places)| places.clone()).unwrap_or_default();
                 command.env_clear();
-                command.args(bwrap_argv(invocation, &root_links(), &places, entrance.is_some()));
+                command.args(bwrap_argv(invocation, &places, entrance.is_some()));
                 watch(command, program, cancel, each, |command| match entrance {
                     Some((entrance, _)) => enter::start_as(command, Some(self.limits), entrance),
                     None => enter::start(command, Some(self.limits), threads_of_user(), Goes::ByItself),

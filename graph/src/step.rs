@@ -12,8 +12,9 @@ use crate::action::Action;
 use crate::cancel::Cancel;
 use crate::error::StepError;
 use crate::name::NodeName;
-use crate::sandbox::{self, Invocation, Limits, Sandbox, SandboxError};
-use crate::tool::{Tool, ToolError, Tools};
+use crate::sandbox::{self, Invocation, Limits, Mode, Sandbox, SandboxError};
+use crate::tool::{Tool, ToolError, Tools, Wanted};
+use crate::toolbox::{Toolbox, Toolboxes};
 
 /// Something a node does. Live media's steps implement it, and the counting fake of the engine's tests.
 pub trait Step: Send + Sync {
@@ -54,6 +55,8 @@ pub struct Resolving<'a> {
     pub tools: &'a Tools,
     /// Whether the network must not be used.
     pub offline: bool,
+    /// Whether the node takes its tools from a toolbox, one of its inputs: then nothing of this machine's is pinned.
+    pub has_toolbox: bool,
     /// What may be unpacked.
     pub limits: Limits,
     /// Set when everything should stop.
@@ -84,10 +87,12 @@ pub struct Resolved {
     pub places: BTreeMap<String, Bytes>,
     /// Where files lie. Not part of the key.
     pub paths: BTreeMap<String, PathBuf>,
+    /// The programs that a toolbox is to have.
+    pub(crate) wanted: Vec<Wanted>,
 }
 
 impl Resolved {
-    /// Pins the programs of these names.
+    /// Pins the programs of these names; where they come from a toolbox, its digest does that.
     ///
     /// # Errors
     /// [`ToolError`]: one is not installed.
@@ -96,6 +101,10 @@ impl Resolved {
         specs: &[crate::tool::ToolSpec<'_>],
     ) -> Result<Self, ToolError> {
         let mut resolved = Self::default();
+        if resolving.has_toolbox {
+            resolved.wanted = specs.iter().map(Wanted::of).collect();
+            return Ok(resolved);
+        }
         for spec in specs {
             resolved.tools.insert(spec.name.to_owned(), resolving.tools.find(resolving.objects, spec)?);
         }
@@ -121,6 +130,35 @@ pub(crate) enum Report {
     Output(String),
 }
 
+/// The programs that an action runs.
+pub(crate) struct Kit {
+    toolbox: Option<Arc<Toolbox>>,
+    tools: BTreeMap<String, Arc<Tool>>,
+}
+
+impl Kit {
+    /// Takes the programs out of the toolbox among the inputs, or else those that were pinned.
+    pub(crate) fn of(
+        objects: &Objects,
+        toolboxes: &Toolboxes,
+        inputs: &BTreeMap<String, Output>,
+        resolved: &Resolved,
+        sandbox: &Sandbox,
+    ) -> Result<Self, StepError> {
+        let Some(toolbox) = toolboxes.among(objects, inputs)? else {
+            return Ok(Self { toolbox: None, tools: resolved.tools.clone() });
+        };
+        if sandbox.mode() == Mode::Off && !resolved.wanted.is_empty() {
+            return Err(ToolError::NeedsSandbox.into());
+        }
+        let mut tools = BTreeMap::new();
+        for wanted in &resolved.wanted {
+            tools.insert(wanted.name.clone(), Arc::new(toolbox.tool(objects, wanted)?));
+        }
+        Ok(Self { toolbox: Some(toolbox), tools })
+    }
+}
+
 /// An action being run: its inputs, and what it may use.
 pub struct Job<'a> {
     /// The objects of the store.
@@ -141,6 +179,7 @@ pub struct Job<'a> {
     pub offline: bool,
     /// Set when it should stop.
     pub cancel: &'a Cancel,
+    pub(crate) kit: &'a Kit,
     pub(crate) sandbox: &'a Sandbox,
     pub(crate) report: &'a (dyn Fn(Report) + Sync),
     pub(crate) log: &'a Mutex<Vec<u8>>,
@@ -215,11 +254,21 @@ impl Job<'_> {
     /// # Errors
     /// A step that runs a program it did not pin.
     pub fn tool(&self, name: &str) -> Result<&Tool, StepError> {
-        self.resolved
+        self.kit
             .tools
             .get(name)
             .map(Arc::as_ref)
             .ok_or_else(|| StepError::environment(format!("{name} was not pinned by {}", self.node)))
+    }
+
+    /// Returns how many bytes something of `packed` bytes may unpack to.
+    pub fn may_unpack_to(&self, packed: u64) -> u64 {
+        self.sandbox.limits().unpacked(packed)
+    }
+
+    /// Returns the toolbox that the node takes its tools from; nothing where they are this machine's.
+    pub fn toolbox(&self) -> Option<&Toolbox> {
+        self.kit.toolbox.as_deref()
     }
 
     /// Runs a tool in the sandbox; what it prints goes into the node's log.

@@ -17,8 +17,9 @@ use crate::cancel::Cancel;
 use crate::error::StepError;
 use crate::name::NodeName;
 use crate::sandbox::{Limits, Mode, Sandbox};
-use crate::step::{Job, Provenance, Report, Resolved, Resolving, Step};
+use crate::step::{Job, Kit, Provenance, Report, Resolved, Resolving, Step};
 use crate::tool::{PATH, Tools};
+use crate::toolbox::{self, Toolboxes};
 
 /// A store, tools and a sandbox, to run single steps with.
 ///
@@ -117,6 +118,7 @@ impl Bench {
             objects,
             tools: &tools,
             offline: true,
+            has_toolbox: inputs.iter().any(|(name, _)| *name == toolbox::INPUT),
             limits: Limits::default(),
             cancel: &cancel,
             report: &report,
@@ -134,6 +136,7 @@ impl Bench {
             provenance: BTreeMap::new(),
             sandboxed: self.sandbox.mode() == Mode::On,
         };
+        let kit = Kit::of(objects, &Toolboxes::default(), &inputs, &resolved, &self.sandbox)?;
         let log = Mutex::default();
         let node = NodeName::new("node").expect("a good name");
         let outputs = step.run(&Job {
@@ -146,6 +149,7 @@ impl Bench {
             threads: 2,
             offline: true,
             cancel: &cancel,
+            kit: &kit,
             sandbox: &self.sandbox,
             report: &report,
             log: &log,

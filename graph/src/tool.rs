@@ -4,18 +4,19 @@
 //! script, and the data files its step names. Their content is its identity, and the sandbox shows
 //! an action nothing else of the machine: what is not part of the key cannot be read.
 
+pub mod listing;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::io::{self, Read};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use cache::digest::BlobHasher;
-use cache::stat::{KnownFiles, Stat};
-use cache::{BlobDigest, Look, Objects, StoreError};
+use cache::{BlobDigest, Objects, StoreError};
+
+use self::listing::known_identity;
 
 /// Where the paths of libraries are looked up again when it changes.
 const LINKER_CACHE: &str = "/etc/ld.so.cache";
@@ -77,6 +78,17 @@ pub enum ToolError {
         /// What the system said.
         source: io::Error,
     },
+    /// A toolbox lacks a program, or a file that one needs.
+    #[error("the toolbox has no {what}")]
+    NotInToolbox {
+        /// The program's name, or the file's path.
+        what: String,
+        /// The package that usually has it; may be empty.
+        package: String,
+    },
+    /// Tools are to run outside of a sandbox, and these cannot.
+    #[error("the tools of a toolbox run in a sandbox or not at all")]
+    NeedsSandbox,
     /// It is not what it was when it was pinned.
     #[error("the program {name}, or a file it reads, changed since this build looked at it")]
     Changed {
@@ -90,21 +102,31 @@ pub enum ToolError {
 
 /// A [`ToolSpec`] that is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Wanted {
-    name: String,
-    package: String,
+pub(crate) struct Wanted {
+    pub(crate) name: String,
+    pub(crate) package: String,
     /// Programs, data, places of data.
     lists: [Vec<String>; 3],
 }
 
 impl Wanted {
-    fn of(spec: &ToolSpec<'_>) -> Self {
+    pub(crate) fn of(spec: &ToolSpec<'_>) -> Self {
         let lists = [spec.programs, spec.data, spec.data_places];
         Self {
             name: spec.name.to_owned(),
             package: spec.package.to_owned(),
             lists: lists.map(|list| list.iter().map(ToString::to_string).collect()),
         }
+    }
+
+    /// Returns the further programs.
+    pub(crate) fn programs(&self) -> impl Iterator<Item = &str> {
+        self.lists[0].iter().map(String::as_str)
+    }
+
+    /// Returns the files and folders that must be there.
+    pub(crate) fn data(&self) -> impl Iterator<Item = &str> {
+        self.lists[1].iter().map(String::as_str)
     }
 }
 
@@ -115,10 +137,12 @@ pub struct Tool {
     pub program: PathBuf,
     /// Files and folders to show: the path inside, and the path outside with links followed.
     pub files: BTreeMap<PathBuf, PathBuf>,
-    /// The hash of the paths and contents of all of them.
+    /// The links at the top of the file system, such as `/lib` → `usr/lib`.
+    pub links: BTreeMap<PathBuf, PathBuf>,
+    /// The digest of the listing of all of them; see [`listing`].
     pub identity: BlobDigest,
     /// What was asked for.
-    wanted: Wanted,
+    pub(crate) wanted: Wanted,
 }
 
 /// Looks programs up along a search path.
@@ -209,7 +233,7 @@ impl Tools {
         }
         let files = files.shown;
         let identity = known_identity(objects, &files)?;
-        Ok(Tool { program, files, identity, wanted: Wanted::of(spec) })
+        Ok(Tool { program, files, links: root_links(), identity, wanted: Wanted::of(spec) })
     }
 
     fn add_program(
@@ -246,6 +270,14 @@ impl Tools {
         }
         Ok(shown)
     }
+}
+
+/// Returns the links at the top of this machine's file system.
+fn root_links() -> BTreeMap<PathBuf, PathBuf> {
+    ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"]
+        .iter()
+        .filter_map(|path| Some((PathBuf::from(path), fs::read_link(path).ok()?)))
+        .collect()
 }
 
 /// The files of a tool being gathered.
@@ -331,86 +363,13 @@ fn library(program: &Path, line: &str) -> Result<Option<PathBuf>, ToolError> {
     Ok(path.starts_with('/').then(|| PathBuf::from(path)))
 }
 
-/// Returns the hash of the paths and contents of files and folders, from memory where a look shows no change.
-fn known_identity(objects: &Objects, files: &BTreeMap<PathBuf, PathBuf>) -> Result<BlobDigest, ToolError> {
-    let places: Vec<&Path> = files.values().map(PathBuf::as_path).collect();
-    let look = || Look::at(&places).ok();
-    let before = look();
-    let mut paths = BlobHasher::default();
-    for path in files.iter().flat_map(|(shown, real)| [shown, real]) {
-        paths.update(path.as_os_str().as_bytes());
-        paths.update(&[0]);
-    }
-    let key = paths.finish().to_string();
-    if let (Some(look), Some(known)) = (&before, objects.memo("tools", &key)?)
-        && let Some((seen, identity)) = known.split_once(' ')
-        && seen == look.digest.to_string()
-        && let Ok(identity) = identity.parse()
-    {
-        return Ok(identity);
-    }
-    let identity = identity(objects, files)?;
-    // What changed meanwhile, or just before, is looked at again.
-    if let Some(before) = before.filter(|before| before.is_settled)
-        && look() == Some(before)
-    {
-        objects.set_memo("tools", &key, &format!("{} {identity}", before.digest))?;
-    }
-    Ok(identity)
-}
-
-/// Hashes the paths and contents of files and folders.
-fn identity(objects: &Objects, files: &BTreeMap<PathBuf, PathBuf>) -> Result<BlobDigest, ToolError> {
-    let mut hasher = BlobHasher::default();
-    for (shown, real) in files {
-        let known = if real.is_dir() { objects.known_files(real)? } else { KnownFiles::default() };
-        hash_entry(objects, shown, real, &known, &mut hasher)?;
-    }
-    Ok(hasher.finish())
-}
-
-/// `known` are the digests of the files below the folder this is in.
-fn hash_entry(
-    objects: &Objects,
-    shown: &Path,
-    real: &Path,
-    known: &KnownFiles,
-    hasher: &mut BlobHasher,
-) -> Result<(), ToolError> {
-    let read = |source| ToolError::Read { path: real.to_owned(), source };
-    let mut field = |bytes: &[u8]| {
-        hasher.update(&(bytes.len() as u64).to_le_bytes());
-        hasher.update(bytes);
-    };
-    let found = fs::symlink_metadata(real).map_err(read)?;
-    let kind = found.file_type();
-    field(shown.as_os_str().as_bytes());
-    if kind.is_symlink() {
-        field(b"link");
-        field(fs::read_link(real).map_err(read)?.as_os_str().as_bytes());
-    } else if kind.is_dir() {
-        field(b"folder");
-        let mut names = Vec::new();
-        for entry in fs::read_dir(real).map_err(read)? {
-            names.push(entry.map_err(read)?.file_name());
-        }
-        names.sort();
-        for name in names {
-            hash_entry(objects, &shown.join(&name), &real.join(&name), known, hasher)?;
-        }
-    } else {
-        field(b"file");
-        field(known.digest(objects, real, &Stat::of(real, &found))?.as_bytes());
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use cache::testing::Folder;
 
+    use super::listing::identity;
     use super::*;
 
     fn spec(name: &str) -> ToolSpec<'_> {

@@ -163,7 +163,9 @@ impl Step for Catalyst {
         let sources = inputs::pin(resolving, &self.values, &installed)?;
         // Set before, it is the same: one process resolves a step once.
         let _ = self.installed.set(installed);
-        Ok(Resolved { sources, ..Resolved::default() })
+        let mut resolved = Resolved::default();
+        resolved.sources = sources;
+        Ok(resolved)
     }
 
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {

@@ -30,7 +30,17 @@ const FLOORS: [(&str, &[&str]); 3] = [
     ),
     (
         "graph/src",
-        &["name cancel action", "tool", "sandbox", "error", "step", "dag explain", "event", "build testing"],
+        &[
+            "name cancel action",
+            "tool",
+            "sandbox",
+            "error",
+            "toolbox",
+            "step",
+            "dag explain",
+            "event",
+            "build testing",
+        ],
     ),
     (
         "src",

@@ -16,8 +16,9 @@ use crate::error::StepError;
 use crate::event::Event;
 use crate::name::NodeName;
 use crate::sandbox::{Mode, SandboxError};
-use crate::step::{Job, Provenance, Report, Resolved, Resolving};
+use crate::step::{Job, Kit, Provenance, Report, Resolved, Resolving};
 use crate::tool::ToolError;
+use crate::toolbox::{self, Toolboxes};
 
 /// What the workers share.
 pub(super) struct Workshop<'a> {
@@ -29,6 +30,7 @@ pub(super) struct Workshop<'a> {
     pub(super) roll: Roll,
     /// Whether a node reports on the actions of others.
     pub(super) keeps_actions: bool,
+    pub(super) toolboxes: Toolboxes,
     pub(super) tasks: Queue<Task>,
     pub(super) messages: Queue<Message>,
 }
@@ -158,6 +160,7 @@ pub(super) fn look(
         objects: backend.store.objects(),
         tools: backend.tools,
         offline: options.offline,
+        has_toolbox: derivation.inputs().any(|(input, _)| input == toolbox::INPUT),
         limits: backend.sandbox.limits(),
         cancel: backend.cancel,
         report: &report,
@@ -211,8 +214,10 @@ fn run(workshop: &Workshop<'_>, task: &RunTask, log: &Mutex<Vec<u8>>) -> Result<
     }
     let remarks = Mutex::default();
     let report = |report| tell(backend, name, report, Some(&remarks));
+    let objects = store.objects();
+    let kit = Kit::of(objects, &workshop.toolboxes, &task.inputs, &task.resolved, backend.sandbox)?;
     let job = Job {
-        objects: store.objects(),
+        objects,
         node: name,
         action: &task.action,
         inputs: &task.inputs,
@@ -221,6 +226,7 @@ fn run(workshop: &Workshop<'_>, task: &RunTask, log: &Mutex<Vec<u8>>) -> Result<
         threads: options.jobs.max(1),
         offline: options.offline,
         cancel,
+        kit: &kit,
         sandbox: backend.sandbox,
         report: &report,
         log,

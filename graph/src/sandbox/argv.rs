@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::invocation::Invocation;
@@ -23,21 +22,12 @@ pub(super) fn environment(invocation: &Invocation<'_>) -> BTreeMap<String, Strin
 const COVERED: [&str; 6] =
     ["/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/acpi", "/proc/scsi"];
 
-/// Returns the links at the top of the file system, such as `/lib` → `usr/lib`.
-pub(super) fn root_links() -> BTreeMap<PathBuf, PathBuf> {
-    ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"]
-        .iter()
-        .filter_map(|path| Some((PathBuf::from(path), fs::read_link(path).ok()?)))
-        .collect()
-}
-
 /// Builds bubblewrap's command line.
 ///
-/// `links` are the links at the top of the file system; `staged` says where a path is found that bubblewrap cannot reach;
+/// `staged` says where a path is found that bubblewrap cannot reach;
 /// `has_identity` tells whether it is started in a user namespace already, where it is root.
 pub fn bwrap_argv(
     invocation: &Invocation<'_>,
-    links: &BTreeMap<PathBuf, PathBuf>,
     staged: &BTreeMap<PathBuf, PathBuf>,
     has_identity: bool,
 ) -> Vec<OsString> {
@@ -56,7 +46,7 @@ pub fn bwrap_argv(
     for (name, value) in environment(invocation) {
         add(&["--setenv".as_ref(), name.as_ref(), value.as_ref()]);
     }
-    for (link, target) in links {
+    for (link, target) in &invocation.tool.links {
         add(&["--symlink".as_ref(), target.as_ref(), link.as_ref()]);
     }
     // Before the files: a tool may lie below one of these.
