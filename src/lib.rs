@@ -11,6 +11,7 @@ pub mod catalyst;
 pub mod cli;
 pub mod cmdline;
 pub mod config;
+pub mod difference;
 pub mod extract;
 pub mod finish;
 pub mod formats;

@@ -198,6 +198,16 @@ impl Store {
         Ok(rows.into_iter().filter_map(row).collect())
     }
 
+    /// Returns where the bytes of a tree's files are, by any result that has it.
+    ///
+    /// # Errors
+    /// [`StoreError::Index`].
+    pub fn bytes_of(&self, tree: &TreeDigest) -> Result<Option<Bytes>, StoreError> {
+        let results = self.all_actions()?.into_values();
+        let mut outputs = results.flat_map(|(result, _)| result.outputs.0.into_vec());
+        Ok(outputs.find(|(_, output)| output.object == Object::Tree(*tree)).map(|(_, output)| output.bytes))
+    }
+
     /// Returns all objects that a result needs, the pieces of compositions included.
     pub(crate) fn objects_of(&self, result: &ActionResult) -> Result<BTreeSet<BlobDigest>, StoreError> {
         let mut needed = BTreeSet::new();

@@ -6,6 +6,7 @@ use graph::explain::{self, Change, Reason};
 
 use super::args::{SpecArgs, StoreArgs, finder};
 use super::failure::{Failure, print};
+use crate::difference::{self, Difference};
 use crate::spec::Spec;
 
 #[derive(Debug, Args)]
@@ -42,13 +43,28 @@ impl Why {
                 Some(last) => {
                     text.push_str(&format!("{node}: {}\n", last.reason));
                     if let Reason::Changed(changes) | Reason::CachedFromBefore(changes) = &last.reason {
-                        changes.iter().for_each(|change| text.push_str(&line(change)));
+                        for change in changes {
+                            text.push_str(&line(change));
+                            text.push_str(&difference(&store, change)?);
+                        }
                     }
                 }
             }
         }
         print(text.as_bytes())
     }
+}
+
+/// Says which packages or files make the difference.
+fn difference(store: &cache::Store, change: &Change) -> Result<String, Failure> {
+    Ok(match difference::of(store, change)? {
+        None => String::new(),
+        Some(Difference::Gone) => "        what it was is no longer in the store\n".to_owned(),
+        Some(Difference::Lines(lines, more)) => {
+            let rest = (more > 0).then(|| format!("and {more} more"));
+            lines.into_iter().chain(rest).map(|line| format!("        {line}\n")).collect()
+        }
+    })
 }
 
 fn line(change: &Change) -> String {

@@ -45,7 +45,7 @@ const FLOORS: [(&str, &[&str]); 3] = [
     (
         "src",
         &[
-            "arch config memory squashfs hints",
+            "arch config memory squashfs hints difference",
             "formats",
             "cmdline http",
             "image boot",

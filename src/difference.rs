@@ -1,0 +1,229 @@
+//! What differs between two values of a field of an action: the packages or the files of two trees, or of the listings of two tools.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+
+use cache::name::RelPath;
+use cache::{BlobDigest, Bytes, Node, Store, StoreError, Tree, TreeDigest};
+use graph::explain::Change;
+use graph::tool::listing::Listing;
+
+/// Where dpkg lists the packages of a root (`deb-control(5)`), and where Portage has a folder for each.
+const DPKG: &[u8] = b"var/lib/dpkg/status";
+const PORTAGE: &str = "var/db/pkg/";
+
+/// How many lines are shown at most.
+const MOST: usize = 10;
+
+/// What differs.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Difference {
+    /// These lines, and so many more.
+    Lines(Vec<String>, usize),
+    /// Nobody can tell: one of the two is no longer in the store.
+    Gone,
+}
+
+/// Says what differs between the two values of a field; `None` where they stand for nothing that has parts.
+///
+/// # Errors
+/// The store failed.
+pub fn of(store: &Store, change: &Change) -> Result<Option<Difference>, StoreError> {
+    let (Some(before), Some(after)) = (&change.before, &change.after) else { return Ok(None) };
+    let (before, after) = match change.kind.as_str() {
+        "tool" => (listing(store, before)?, listing(store, after)?),
+        _ => match (before.strip_prefix("tree "), after.strip_prefix("tree ")) {
+            (Some(before), Some(after)) => (tree(store, before)?, tree(store, after)?),
+            _ => return Ok(None),
+        },
+    };
+    let (Some(before), Some(after)) = (before, after) else { return Ok(Some(Difference::Gone)) };
+    let by_package = match (before.packages, after.packages) {
+        (Some(before), Some(after)) => lines(&before, &after),
+        _ => Vec::new(),
+    };
+    let mut lines = if by_package.is_empty() { lines(&before.files, &after.files) } else { by_package };
+    let more = lines.len().saturating_sub(MOST);
+    lines.truncate(MOST);
+    Ok(Some(Difference::Lines(lines, more)))
+}
+
+/// The parts of something: by their names, what is to be said of each.
+struct Parts {
+    packages: Option<BTreeMap<String, String>>,
+    /// What stands for a file is not shown.
+    files: BTreeMap<String, Hidden>,
+}
+
+/// Text that tells two things apart, and tells nobody anything else.
+#[derive(PartialEq, Eq)]
+struct Hidden(String);
+
+/// What a line says of a part that changed.
+trait Shown: PartialEq {
+    fn changed(&self, now: &Self) -> String;
+    fn alone(&self) -> String;
+}
+
+impl Shown for String {
+    fn changed(&self, now: &Self) -> String {
+        format!(" {self} → {now}")
+    }
+
+    fn alone(&self) -> String {
+        format!(" {self}")
+    }
+}
+
+impl Shown for Hidden {
+    fn changed(&self, _: &Self) -> String {
+        " changed".to_owned()
+    }
+
+    fn alone(&self) -> String {
+        String::new()
+    }
+}
+
+/// Returns a line for each part that differs.
+fn lines<T: Shown>(before: &BTreeMap<String, T>, after: &BTreeMap<String, T>) -> Vec<String> {
+    let mut lines: BTreeMap<&str, String> = BTreeMap::new();
+    for (name, was) in before {
+        let line = match after.get(name) {
+            Some(now) if now == was => continue,
+            Some(now) => format!("{name}{}", was.changed(now)),
+            None => format!("{name}{} is gone", was.alone()),
+        };
+        lines.insert(name, line);
+    }
+    for (name, now) in after.iter().filter(|(name, _)| !before.contains_key(*name)) {
+        lines.insert(name, format!("{name}{} is new", now.alone()));
+    }
+    lines.into_values().collect()
+}
+
+/// Returns the result of a read of the store; `None` where it is not there any more.
+fn if_there<T>(read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+    match read {
+        Ok(found) => Ok(Some(found)),
+        Err(StoreError::Missing(_) | StoreError::Damaged(_) | StoreError::NotATree { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn listing(store: &Store, digest: &str) -> Result<Option<Parts>, StoreError> {
+    let Ok(digest) = digest.parse::<BlobDigest>() else { return Ok(None) };
+    let Some(listing) = if_there(store.read(&digest))?.and_then(|bytes| Listing::decode(&bytes)) else {
+        return Ok(None);
+    };
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let files = listing.0.iter().map(|(path, what)| (text(path), Hidden(text(what)))).collect();
+    Ok(Some(Parts { packages: None, files }))
+}
+
+fn tree(store: &Store, digest: &str) -> Result<Option<Parts>, StoreError> {
+    let Ok(digest) = digest.parse::<TreeDigest>() else { return Ok(None) };
+    let Some(tree) = if_there(store.tree(&digest))? else { return Ok(None) };
+    let files =
+        tree.entries().map(|(path, entry)| (format!("/{path}"), Hidden(format!("{entry:?}")))).collect();
+    let packages = match dpkg_status(store, &digest, &tree)? {
+        Some(status) => Some(packages_of_dpkg(&status)),
+        None => Some(packages_of_portage(&tree)).filter(|packages| !packages.is_empty()),
+    };
+    Ok(Some(Parts { packages, files }))
+}
+
+/// Reads dpkg's list in a tree, if there is one and its bytes are where they were.
+fn dpkg_status(store: &Store, digest: &TreeDigest, tree: &Tree) -> Result<Option<String>, StoreError> {
+    let Ok(path) = RelPath::new(DPKG) else { return Ok(None) };
+    let Some(Node::File { digest: blob, size }) = tree.inode(&path).map(|inode| &inode.node) else {
+        return Ok(None);
+    };
+    let bytes: Bytes = store.bytes_of(digest)?.unwrap_or_default();
+    let Ok(opened) = store.open_tree(digest, &bytes) else { return Ok(None) };
+    let mut text = Vec::new();
+    let read = opened.open_file(store, &path, blob, *size).map(|mut file| file.read_to_end(&mut text));
+    Ok(matches!(read, Ok(Ok(_))).then(|| String::from_utf8_lossy(&text).into_owned()))
+}
+
+fn packages_of_dpkg(status: &str) -> BTreeMap<String, String> {
+    let package = |stanza: &str| {
+        let field = |name| stanza.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        Some((field("Package:")?.to_owned(), field("Version:")?.to_owned()))
+    };
+    status.split("\n\n").filter_map(package).collect()
+}
+
+/// Folders are called after category, name and version (PMS, 3.2: a version begins with a digit behind a dash).
+fn packages_of_portage(tree: &Tree) -> BTreeMap<String, String> {
+    let package = |path: &RelPath| {
+        let text = std::str::from_utf8(path.as_bytes()).ok()?.strip_prefix(PORTAGE)?;
+        let (category, name) = text.split_once('/').filter(|(_, name)| !name.contains('/'))?;
+        let digit = |(at, _): &(usize, &str)| name[at + 1..].starts_with(|c: char| c.is_ascii_digit());
+        let (at, _) = name.match_indices('-').find(digit)?;
+        Some((format!("{category}/{}", &name[..at]), name[at + 1..].to_owned()))
+    };
+    tree.entries().filter_map(|(path, _)| package(path)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use cache::testing::Folder;
+    use cache::{ActionDigest, ActionResult, Object, Output};
+
+    use super::*;
+
+    fn change(kind: &str, before: impl ToString, after: impl ToString) -> Change {
+        let (before, after) = (Some(before.to_string()), Some(after.to_string()));
+        Change { kind: kind.to_owned(), name: "tools".to_owned(), before, after }
+    }
+
+    /// Stores a tree as a result; its files are objects.
+    fn stored(store: &Store, files: &[(&str, &str)]) -> String {
+        let blobs = files.iter().map(|(path, text)| {
+            let blob = store.put(text.as_bytes()).unwrap();
+            (RelPath::new(path.as_bytes()).unwrap(), blob.digest, blob.size)
+        });
+        let digest = store.put_tree(&Tree::of_files(blobs).unwrap()).unwrap();
+        let output = Output { object: Object::Tree(digest), bytes: Bytes::Store };
+        let outputs = BTreeMap::from([("root".to_owned(), output)]).into();
+        let action = ActionDigest::of_encoding(digest.to_string().as_bytes());
+        store.set_action(&action, &ActionResult { outputs, ..ActionResult::default() }).unwrap();
+        format!("tree {digest}")
+    }
+
+    #[test]
+    fn packages_of_two_roots_are_named_with_their_versions() {
+        let dir = Folder::new();
+        let store = dir.store();
+        let status = |version: &str, more: &str| {
+            format!("Package: pcre\nVersion: {version}\nStatus: install ok installed\n\n{more}")
+        };
+        let old = stored(&store, &[("var/lib/dpkg/status", &status("1", "Package: old\nVersion: 3\n\n"))]);
+        let new = stored(&store, &[("var/lib/dpkg/status", &status("2", ""))]);
+        let lines = vec!["old 3 is gone".to_owned(), "pcre 1 → 2".to_owned()];
+        assert_eq!(of(&store, &change("input", &old, &new)).unwrap(), Some(Difference::Lines(lines, 0)));
+        let old = stored(&store, &[("var/db/pkg/dev-libs/libisoburn-1.5.4-r1/PF", "a")]);
+        let new = stored(&store, &[("var/db/pkg/dev-libs/libisoburn-1.5.6/PF", "b")]);
+        let lines = vec!["dev-libs/libisoburn 1.5.4-r1 → 1.5.6".to_owned()];
+        assert_eq!(of(&store, &change("input", old, new)).unwrap(), Some(Difference::Lines(lines, 0)));
+    }
+
+    #[test]
+    fn files_are_named_where_there_are_no_packages_ten_at_most() {
+        let dir = Folder::new();
+        let store = dir.store();
+        let names: Vec<String> = (10..25).map(|number| format!("usr/{number}")).collect();
+        let files = |text: &'static str| -> Vec<(&str, &str)> {
+            names.iter().map(|name| (name.as_str(), text)).collect()
+        };
+        let (old, new) = (stored(&store, &files("old")), stored(&store, &files("new")));
+        let Some(Difference::Lines(lines, more)) = of(&store, &change("input", old, &new)).unwrap() else {
+            panic!("it can be told")
+        };
+        assert_eq!((lines.len(), lines[0].as_str(), more), (10, "/usr/10 changed", 5));
+        let lost = format!("tree {}", Tree::of_files([]).unwrap().digest());
+        assert_eq!(of(&store, &change("input", lost, new)).unwrap(), Some(Difference::Gone));
+        assert_eq!(of(&store, &change("param", "1", "2")).unwrap(), None);
+    }
+}
