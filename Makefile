@@ -10,8 +10,10 @@ PROGRAM := $(TARGET)/release/stagegraph
 
 # Debian packages, by what needs them.
 BUILD_PACKAGES := gcc libc6-dev
-IMAGE_PACKAGES := mmdebstrap bubblewrap xorriso grub-common grub-pc-bin grub-efi-amd64-bin mtools dosfstools ipxe \
-	pxelinux syslinux-common
+IMAGE_PACKAGES := bubblewrap
+# What images are made with where the tools are this machine's own (step = "host"), as in catalyst's graphs and in many tests.
+HOST_PACKAGES := mmdebstrap xorriso grub-common grub-pc-bin grub-efi-amd64-bin mtools dosfstools ipxe pxelinux \
+	syslinux-common
 TEST_PACKAGES  := squashfs-tools squashfs-tools-ng genisoimage cpio zstd xz-utils attr libcap2-bin \
 	qemu-system-x86 ovmf ipxe-qemu nginx-light openssl e2fsprogs procps python3-minimal xfsprogs fdisk
 CATALYST_PACKAGES := lbzip2 rsync busybox-static git squashfs-tools-ng squashfs-tools libcap2-bin cpio xfsprogs fdisk \
@@ -42,16 +44,16 @@ packages-image:
 	$(call need,$(BUILD_PACKAGES) $(IMAGE_PACKAGES))
 
 packages-check:
-	$(call need,$(BUILD_PACKAGES) $(IMAGE_PACKAGES) $(CHECK_PACKAGES))
+	$(call need,$(BUILD_PACKAGES) $(IMAGE_PACKAGES) $(HOST_PACKAGES) $(CHECK_PACKAGES))
 
 packages-test:
-	$(call need,$(BUILD_PACKAGES) $(IMAGE_PACKAGES) $(TEST_PACKAGES))
+	$(call need,$(BUILD_PACKAGES) $(IMAGE_PACKAGES) $(HOST_PACKAGES) $(TEST_PACKAGES))
 
 packages-catalyst:
-	$(call need,$(BUILD_PACKAGES) $(IMAGE_PACKAGES) $(CATALYST_PACKAGES))
+	$(call need,$(BUILD_PACKAGES) $(IMAGE_PACKAGES) $(HOST_PACKAGES) $(CATALYST_PACKAGES))
 
 packages-bench:
-	$(call need,$(BUILD_PACKAGES) $(IMAGE_PACKAGES) $(BENCH_PACKAGES))
+	$(call need,$(BUILD_PACKAGES) $(IMAGE_PACKAGES) $(HOST_PACKAGES) $(BENCH_PACKAGES))
 
 program:
 	cargo build --release --locked

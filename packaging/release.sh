@@ -3,7 +3,7 @@
 # but what `make image` installs; what is published goes to OUT. As root. Packages come from where this machine's come from.
 set -eu
 release=$1 program=$(readlink -f "$2") spec=$3 out=$4
-image_packages=$(sed -n '/^IMAGE_PACKAGES :=/,/[^\\]$/p' Makefile | sed 's/^IMAGE_PACKAGES :=//; s/\\$//' | tr -s ' \t\n' ',,,' | sed 's/^,//; s/,$//')
+image_packages=$(sed -n 's/^IMAGE_PACKAGES := *//p' Makefile | tr ' ' ',')
 mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | sort | uniq -c | sort -rn | awk '{ print $2; exit }')
 root=$(mktemp -d -p "${TMPDIR:-/var/tmp}")
 trap 'rm -rf --one-file-system "$root"' EXIT

@@ -17,7 +17,7 @@ use self::load::Loaded;
 pub use self::load::{Finder, Overrides};
 use crate::config::{Fields, Item, Origin, Packing, SpecError, SpecErrors, Value};
 use crate::image::Image;
-use crate::steps::{self, AUTO, Inputs, can_run};
+use crate::steps::{self, AUTO, HOST, Inputs, TOOLBOX, TOOLS, can_run};
 
 /// A spec, read and checked.
 pub struct Spec {
@@ -50,6 +50,7 @@ impl Spec {
             remarks: Vec::new(),
             kinds: BTreeMap::new(),
             items: BTreeMap::new(),
+            hosts: BTreeSet::new(),
             origins: Origins::new(),
         };
         Ok(Spec { refused, ..reader.read(name, &item)? })
@@ -70,6 +71,8 @@ struct Reader<'a> {
     kinds: BTreeMap<NodeName, &'static steps::Kind>,
     /// What is written of each node.
     items: BTreeMap<NodeName, &'a Item>,
+    /// The nodes that stand for this machine's own programs.
+    hosts: BTreeSet<NodeName>,
     origins: Origins,
 }
 
@@ -118,6 +121,7 @@ impl<'a> Reader<'a> {
             read.folders.extend(folders.into_iter().map(|output| OutputRef { node: node.clone(), output }));
             read.derivations.insert(node, derivation);
         }
+        self.drop_unused_toolboxes(&mut read);
         let publish = publish.map(|item| self.read_publish(item, &read)).unwrap_or_default();
         let known: BTreeSet<NodeName> = read.derivations.keys().cloned().collect();
         match Dag::new(read.derivations) {
@@ -138,6 +142,17 @@ impl<'a> Reader<'a> {
                 Err(self.errors)
             }
         }
+    }
+
+    /// Leaves out toolboxes that no node takes here: those of a step that `auto` does not stand for on this machine.
+    fn drop_unused_toolboxes(&self, read: &mut Nodes) {
+        let inputs = read.derivations.values().flat_map(|taker| taker.inputs().map(|(_, from)| &from.node));
+        let taken: BTreeSet<NodeName> = inputs.cloned().collect();
+        let is_auto = |node: &NodeName| {
+            self.items[node].get("step").is_some_and(|step| step.as_text().is_ok_and(|step| step == AUTO))
+        };
+        let is_toolbox = |node: &NodeName| self.kinds.get(node).is_some_and(|kind| kind.name == TOOLBOX);
+        read.derivations.retain(|node, _| taken.contains(node) || !is_toolbox(node) || !is_auto(node));
     }
 
     /// Reads what tools may use.
@@ -169,19 +184,30 @@ impl<'a> Reader<'a> {
                 continue;
             }
             match self.kind(&node, item) {
-                Ok(kind) => drop(self.kinds.insert(node, kind)),
+                Ok(Some(kind)) => drop(self.kinds.insert(node, kind)),
+                Ok(None) => {
+                    self.items.remove(&node);
+                    self.hosts.insert(node);
+                }
                 Err(error) => self.errors.push(error),
             }
         }
         Ok(())
     }
 
-    /// Decides which kind of step a node runs.
-    fn kind(&mut self, node: &NodeName, item: &Item) -> Result<&'static steps::Kind, Box<SpecError>> {
+    /// Decides which kind of step a node runs: none where it stands for this machine's programs.
+    fn kind(&mut self, node: &NodeName, item: &Item) -> Result<Option<&'static steps::Kind>, Box<SpecError>> {
         let step = item.get("step").ok_or_else(|| {
             SpecError::at(&item.origin, format!("the node {node} needs \"step\"")).label("it is missing here")
         })?;
         let name = match step.as_text()? {
+            HOST => return Ok(None),
+            AUTO if item.get(TOOLBOX).is_some() && self.finder.has_apt => TOOLBOX,
+            AUTO if item.get(TOOLBOX).is_some() => {
+                let why = "this machine's own programs make the images: apt is not installed here";
+                self.remarks.push((node.clone(), why.to_owned()));
+                return Ok(None);
+            }
             AUTO if self.finder.has_catalyst => "catalyst",
             AUTO => {
                 let why = "made of Debian's packages: catalyst is not installed here";
@@ -190,10 +216,10 @@ impl<'a> Reader<'a> {
             }
             other => other,
         };
-        steps::kind(name).ok_or_else(|| {
+        steps::kind(name).map(Some).ok_or_else(|| {
             SpecError::at(&step.origin, format!("there is no step {name:?}"))
                 .label("not a step")
-                .hint(format!("steps are: auto, {}", steps::names().collect::<Vec<_>>().join(", ")))
+                .hint(format!("steps are: auto, host, {}", steps::names().collect::<Vec<_>>().join(", ")))
         })
     }
 
@@ -212,6 +238,9 @@ impl<'a> Reader<'a> {
         let mut inputs = BTreeMap::new();
         for (name, item) in fields.entries("input") {
             if let Some(output) = fields.check(read_input(name, item)) {
+                if name == TOOLS && self.hosts.contains(&output.node) {
+                    continue;
+                }
                 self.origins.insert((node.clone(), name.to_owned()), item.origin.clone());
                 inputs.insert(name.to_owned(), output);
             }

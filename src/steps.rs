@@ -20,16 +20,19 @@ mod manifest;
 mod medium;
 mod menu;
 mod netboot;
+mod packages;
 #[cfg(test)]
 mod pins;
 mod run;
 mod squashfs;
+mod toolbox;
+mod watched;
 
 pub use self::audit::NAME as AUDIT;
 pub use self::kind::{Inputs, Kind, Made};
 
 /// All kinds.
-const KINDS: [&Kind; 15] = [
+const KINDS: [&Kind; 16] = [
     &audit::KIND,
     &catalyst::KIND,
     &debian::KIND,
@@ -45,6 +48,7 @@ const KINDS: [&Kind; 15] = [
     &netboot::KIND,
     &run::KIND,
     &squashfs::KIND,
+    &toolbox::KIND,
 ];
 
 /// The kinds that make an ISO.
@@ -65,10 +69,18 @@ pub const ROOT: &str = "root";
 /// See [`ROOT`].
 pub const SQUASHFS: &str = squashfs::KIND.name;
 
-/// Stands for the step that makes a root on this machine.
+/// Stands for the step that this machine can do: one that makes a root, or one that gives tools.
 pub const AUTO: &str = "auto";
+
+/// Stands for no step at all: the nodes that would take their tools from here use this machine's own programs.
+pub const HOST: &str = "host";
+
+/// The kind that gives tools, and the input that takes them.
+pub const TOOLBOX: &str = toolbox::KIND.name;
+/// See [`TOOLBOX`].
+pub const TOOLS: &str = graph::toolbox::INPUT;
 
 /// Tells whether a node that says `step` may run the step of that name.
 pub fn can_run(step: &str, name: &str) -> bool {
-    step == name || step == AUTO && ["catalyst", "debian"].contains(&name)
+    step == name || step == AUTO && ["catalyst", "debian", TOOLBOX].contains(&name)
 }

@@ -96,5 +96,6 @@ pub(super) fn finder() -> Finder {
     // Beside an installed program: PREFIX/bin and PREFIX/share.
     let prefix = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.parent()?.to_owned()));
     folders.extend(prefix.map(|prefix| prefix.join("share/stagegraph/specs")));
-    Finder { folders, has_catalyst: Tools::new(search_path()).has("catalyst") }
+    let tools = Tools::new(search_path());
+    Finder { folders, has_catalyst: tools.has("catalyst"), has_apt: tools.has("apt-get") }
 }

@@ -30,6 +30,8 @@ pub struct Finder {
     pub folders: Vec<PathBuf>,
     /// Whether a catalyst program is installed.
     pub has_catalyst: bool,
+    /// Whether apt is installed.
+    pub has_apt: bool,
 }
 
 /// What the command line sets on top of a spec.
@@ -206,7 +208,7 @@ fn check_image_tables(own: &Item, merged: &Item, errors: &mut SpecErrors) {
     let nodes = merged.get("node").and_then(|nodes| nodes.entries().ok()).into_iter().flatten();
     let steps: Option<Vec<&str>> = nodes.map(|(node, _)| step_of(merged, node)).collect();
     // Where the step of a node cannot be read, which is told, it may be any.
-    let is_known = |step: &&str| **step == *steps::AUTO || steps::kind(step).is_some();
+    let is_known = |step: &&str| [steps::AUTO, steps::HOST].contains(step) || steps::kind(step).is_some();
     let Some(nodes) = steps.filter(|steps| steps.iter().all(is_known)) else { return };
     // A spec without nodes leaves them to those that extend it.
     if nodes.is_empty() {

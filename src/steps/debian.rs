@@ -5,9 +5,6 @@
 //! each checked against its SHA-256, and mmdebstrap makes the root of nothing but them, in a sandbox
 //! without a network. The root stays in the tar that mmdebstrap writes; its files are read from there.
 
-mod apt;
-mod deb;
-
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
@@ -23,15 +20,16 @@ use graph::tool::ToolSpec;
 use graph::{Job, Resolved, Resolving, Step, StepError};
 use serde::Serialize;
 
-use self::apt::Package;
 use super::import::boot_files;
 use super::kind::{Inputs, Kind, Made, folder, identity, json};
+use super::packages::apt::{self, Package};
+use super::packages::{self, ESSENTIAL, deb};
 use crate::config::{Fields, SpecError};
 use crate::image::Image;
 
 /// Gives `root`, `boot` (kernel, initrd, config) and `packages`, the list of packages as JSON.
 pub(super) const KIND: Kind =
-    Kind { name: "debian", inputs: Inputs::Named { required: &[], optional: &[] }, make };
+    Kind { name: "debian", inputs: Inputs::Named { required: &[], optional: &["tools"] }, make };
 
 /// The files that make a Debian root a live system, and the script that puts them there.
 const RECIPE: [(&str, &str); 14] = [
@@ -156,19 +154,7 @@ struct Debian {
 }
 
 fn make(fields: &Fields<'_>, image: &Image) -> Option<Made> {
-    let word = |text: &str| {
-        !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.:=~".contains(&byte))
-    };
-    fields.required("packages");
-    let packages = fields.texts("packages");
-    for (name, item) in &packages {
-        if !word(name) || name.starts_with('-') {
-            fields.wrong(
-                SpecError::at(&item.origin, format!("{name:?} is not the name of a package"))
-                    .label("expected NAME or NAME=VERSION"),
-            );
-        }
-    }
+    let packages = packages::read(fields, &[]);
     let exclude = fields.texts("exclude_paths");
     for (path, item) in &exclude {
         if !path.starts_with('/') || path.contains(['\n', ' ']) {
@@ -178,22 +164,14 @@ fn make(fields: &Fields<'_>, image: &Image) -> Option<Made> {
             );
         }
     }
-    let architecture = fields.read("architecture", |item| match item.as_text()? {
-        "amd64" => Ok("amd64"),
-        _ => {
-            let error = SpecError::at(&item.origin, "the step debian makes roots for amd64 only");
-            Err(error.label("not amd64"))
-        }
-    });
-    let architecture = architecture.unwrap_or("amd64");
     let mut recipe = cache::digest::BlobHasher::default();
     for (path, text) in RECIPE {
         recipe.update(format!("{} {path} {} ", path.len(), text.len()).as_bytes());
         recipe.update(text.as_bytes());
     }
     let step = Debian {
-        architecture: architecture.to_owned(),
-        packages: packages.into_iter().map(|(name, _)| name.to_owned()).collect(),
+        architecture: packages::architecture(fields, KIND.name),
+        packages,
         exclude_paths: exclude.into_iter().map(|(path, _)| path.to_owned()).collect(),
         recipe: recipe.finish().to_string(),
         epoch: image.timestamp.epoch(),
@@ -202,6 +180,11 @@ fn make(fields: &Fields<'_>, image: &Image) -> Option<Made> {
 }
 
 impl Debian {
+    /// Returns what apt is asked for.
+    fn wanted(&self) -> Vec<&str> {
+        [ESSENTIAL].into_iter().chain(self.packages.iter().map(String::as_str)).collect()
+    }
+
     /// Builds mmdebstrap's command line.
     fn mmdebstrap_args(&self) -> Vec<OsString> {
         let hooks = "/usr/share/mmdebstrap/hooks/merged-usr";
@@ -306,7 +289,8 @@ impl Step for Debian {
             return Err(StepError::environment("the step debian makes files of other owners: only root can")
                 .with_hint("run as root, or import a root that somebody else made (step = \"import\")"));
         }
-        let data = data_files()?;
+        // A toolbox has what its packages have.
+        let data = if resolving.has_toolbox { Vec::new() } else { data_files()? };
         let data: Vec<&str> = data.iter().map(String::as_str).collect();
         let spec = ToolSpec {
             name: "mmdebstrap",
@@ -316,7 +300,7 @@ impl Step for Debian {
             package: PACKAGE,
         };
         let mut resolved = Resolved::with_tools(resolving, &[spec])?;
-        for package in apt::resolve(resolving.objects, &self.architecture, &self.packages)? {
+        for package in apt::resolve(resolving.objects, &self.architecture, &self.wanted())? {
             let pinned = format!("{} sha256:{}", package.version, package.sha256);
             resolved.sources.insert(package.name, pinned);
         }
@@ -329,7 +313,7 @@ impl Step for Debian {
                 .with_hint("build without --sandbox=off, or import a root that somebody else made"));
         }
         job.remark("this root is made of Debian's packages, not by catalyst");
-        let packages = apt::fetch(job, &self.architecture, &self.packages)?;
+        let packages = apt::fetch(job, &self.architecture, &self.wanted())?;
         let inputs = job.objects.work_dir()?;
         job.progress("unpacking the package lists", 0, None);
         self.prepare(job, &packages, inputs.path()).on_file("fill", inputs.path())?;

@@ -25,7 +25,7 @@ pub(super) const VERSION: u32 = 2;
 /// `net-bios` and `net-efi`.
 pub(super) const KIND: Kind = Kind {
     name: "grub",
-    inputs: Inputs::Named { required: &[], optional: &[] },
+    inputs: Inputs::Named { required: &[], optional: &["tools"] },
     make: |fields, image| {
         let step = Grub { volume_id: image.volume_id(fields), epoch: image.timestamp.epoch() };
         Some(Made::new(step, &["eltorito", "mbr", "efi", "net-bios", "net-efi"]))
@@ -219,7 +219,12 @@ impl Step for Grub {
             })?;
         }
         self.efi_partition(job, work.path())?;
-        let mbr = fs::read(MBR).on_file("read", MBR)?;
+        let mbr = match job.toolbox() {
+            Some(toolbox) => toolbox.read(job.objects, Path::new(MBR))?.ok_or_else(|| {
+                StepError::environment(format!("the toolbox has no {MBR}, which is in grub-pc-bin on Debian"))
+            })?,
+            None => fs::read(MBR).on_file("read", MBR)?,
+        };
         let mut outputs = BTreeMap::from([("mbr".to_owned(), job.objects.put(&mbr)?.into())]);
         for name in ["eltorito", "efi", "net-bios", "net-efi"] {
             outputs.insert(name.to_owned(), job.take(work.path(), &format!("{name}.img"))?.into());

@@ -30,7 +30,7 @@ pub(super) const KIND: Kind = Kind {
     name: "iso",
     inputs: Inputs::Named {
         required: &["kernel", "initrd", "facts", "squashfs", "eltorito", "mbr", "efi"],
-        optional: &[],
+        optional: &["tools"],
     },
     make: |fields, image| {
         let step =

@@ -37,7 +37,7 @@ pub(super) const KIND: Kind = Kind {
     name: "medium",
     inputs: Inputs::Named {
         required: &["tree", "facts", "squashfs", "eltorito", "mbr", "efi"],
-        optional: &[],
+        optional: &["tools"],
     },
     make,
 };

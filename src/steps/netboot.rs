@@ -7,7 +7,7 @@ use std::process::Command;
 use cache::file::OnFile;
 use cache::objects::Part;
 use cache::{Blob, Output};
-use graph::{Job, Resolved, Resolving, Step, StepError};
+use graph::{Job, Resolved, Resolving, Step, StepError, Toolbox};
 use serde::Serialize;
 
 use super::boot::{check_loaders, given};
@@ -27,7 +27,7 @@ pub(super) const KIND: Kind = Kind {
     name: "netboot",
     inputs: Inputs::Named {
         required: &["kernel", "initrd", "facts", "squashfs"],
-        optional: &["net-bios", "net-efi"],
+        optional: &["net-bios", "net-efi", "tools"],
     },
     make: |fields, image| {
         let step = Netboot {
@@ -156,6 +156,39 @@ impl Netboot {
         ])?)
     }
 
+    /// Takes the loaders into the store, from the toolbox or from this machine.
+    fn loaders(&self, job: &Job<'_>) -> Result<Vec<(String, Blob)>, StepError> {
+        let of_toolbox = |toolbox: &Toolbox, loader: &Loader| {
+            let places = loader.places.map(Path::new);
+            let found = places.into_iter().find_map(|path| toolbox.read(job.objects, path).transpose());
+            let bytes = found.transpose()?.ok_or_else(|| {
+                let Loader { name, places, package } = loader;
+                let places = places.join(" nor at ");
+                StepError::environment(format!("the toolbox has no boot loader {name} at {places}"))
+                    .with_hint(format!(
+                        "add {package} to its packages; or set netboot.loaders = false to go without loaders"
+                    ))
+            })?;
+            Ok((loader.name.to_owned(), job.objects.put(&bytes)?))
+        };
+        if let Some(toolbox) = job.toolbox() {
+            return LOADERS
+                .iter()
+                .filter(|_| self.loaders)
+                .map(|loader| of_toolbox(toolbox, loader))
+                .collect();
+        }
+        let of_machine = |(name, path): (&String, &PathBuf)| {
+            let blob = job.objects.put(&std::fs::read(path).on_file("read", path)?)?;
+            let pinned = job.action.sources.get(&format!("loader {name}"));
+            if pinned.is_none_or(|pinned| !pinned.starts_with(&blob.digest.to_string())) {
+                return Err(cache::StoreError::Changed { path: path.clone() }.into());
+            }
+            Ok((name.clone(), blob))
+        };
+        job.resolved.paths.iter().map(of_machine).collect()
+    }
+
     fn pxelinux(&self, kernels: &Kernels, squashfs: Blob) -> Result<String, StepError> {
         let names = Names::folder();
         let mut text = format!(
@@ -208,6 +241,9 @@ impl Step for Netboot {
 
     fn resolve(&self, resolving: &Resolving<'_>) -> Result<Resolved, StepError> {
         let mut resolved = Resolved::default();
+        if resolving.has_toolbox {
+            return Ok(resolved);
+        }
         for Loader { name, places, package } in LOADERS.iter().filter(|_| self.loaders) {
             let path = places.iter().map(PathBuf::from).find(|path| path.is_file()).ok_or_else(|| {
                 StepError::environment(format!("the boot loader {name} is not at {}", places.join(" nor at ")))
@@ -270,15 +306,7 @@ impl Step for Netboot {
         // iPXE's scripts have the initramfs fetch what no initrd holds.
         let is_ipxe = |name: &str| LOADERS.iter().any(|own| own.name == name && own.package == IPXE);
         let is_wanted = |name: &str| is_inside || is_ipxe(name);
-        for (name, path) in job.resolved.paths.iter().filter(|(name, _)| is_wanted(name)) {
-            let bytes = std::fs::read(path).on_file("read", path)?;
-            let blob = job.objects.put(&bytes)?;
-            let pinned = job.action.sources.get(&format!("loader {name}"));
-            if pinned.is_none_or(|pinned| !pinned.starts_with(&blob.digest.to_string())) {
-                return Err(cache::StoreError::Changed { path: path.clone() }.into());
-            }
-            files.push((name.clone(), blob));
-        }
+        files.extend(self.loaders(job)?.into_iter().filter(|(name, _)| is_wanted(name)));
         if self.loaders && is_inside {
             let text = self.pxelinux(&kernels, squashfs)?;
             files.push(("pxelinux.cfg/default".to_owned(), job.objects.put(text.as_bytes())?));

@@ -1,7 +1,8 @@
 //! `run`: a node of the user's own: a program, its inputs, its outputs.
 //!
 //! The program runs in the sandbox. It finds the input NAME at `in/NAME`, as a file or a folder, writes below
-//! `out/`, and sees of the machine only itself and the programs named under `tools`.
+//! `out/`, and sees of the machine only itself and the programs named under `tools`. With a toolbox as the input `tools` it sees all of
+//! that, and nothing of the machine.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -103,7 +104,7 @@ impl Run {
 }
 
 impl Step for Run {
-    identity!(version 1);
+    identity!(version 2);
 
     fn resolve(&self, resolving: &Resolving<'_>) -> Result<Resolved, StepError> {
         let programs: Vec<&str> = self.tools.iter().map(String::as_str).collect();
@@ -119,7 +120,7 @@ impl Step for Run {
         let folders = job.objects.work_dir()?;
         fs::create_dir(work.path().join("out")).on_file("make", work.path().join("out"))?;
         let mut inputs = BTreeMap::new();
-        for (name, output) in job.inputs {
+        for (name, output) in job.inputs.iter().filter(|(name, _)| *name != graph::toolbox::INPUT) {
             let path = match output.object {
                 Object::Blob(blob) => {
                     let place = folders.path().join(name);

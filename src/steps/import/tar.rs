@@ -1,7 +1,7 @@
 //! A root in a tar: read once, and known again as long as the tar stays the same.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader};
 use std::path::Path;
 
 use cache::file::OnFile;
@@ -9,9 +9,10 @@ use cache::ingest::{Tar, TarError};
 use cache::stat::Stat;
 use cache::tree::Tree;
 use cache::{Bytes, TreeDigest};
-use graph::{Cancel, Fault, Resolving, StepError};
+use graph::{Fault, Resolving, StepError};
 use serde::{Deserialize, Serialize};
 
+use super::super::watched::Watched;
 use crate::formats::compression::Compression;
 
 /// What becomes of the tree that is in a tar.
@@ -20,31 +21,6 @@ pub(super) struct Trim<'a> {
     pub(super) key: String,
     /// Leaves out and changes what is to be.
     pub(super) trimmed: &'a dyn Fn(Tree) -> Tree,
-}
-
-/// Reads so many bytes at most, and none when everything should stop.
-struct Watched<'a, R> {
-    inner: R,
-    read: u64,
-    most: u64,
-    cancel: &'a Cancel,
-}
-
-impl<R: Read> Read for Watched<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.cancel.is_cancelled() {
-            return Err(io::Error::other("stopped"));
-        }
-        let read = self.inner.read(buffer)?;
-        self.read += read as u64;
-        if self.read <= self.most {
-            return Ok(read);
-        }
-        let most = self.most >> 20;
-        Err(io::Error::other(format!(
-            "it unpacks to more than {most} MiB, which is refused unless [limits] unpacked_mib allows more"
-        )))
-    }
 }
 
 /// A tar that was read, as long as it stays the same.

@@ -30,29 +30,29 @@ const BY_SHA256: &str = "sha256";
 
 /// A package as apt would fetch it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Pinned {
-    pub(super) name: String,
-    pub(super) version: String,
-    pub(super) architecture: String,
+pub(in crate::steps) struct Pinned {
+    pub(in crate::steps) name: String,
+    pub(in crate::steps) version: String,
+    pub(in crate::steps) architecture: String,
     file: String,
     uri: String,
     size: u64,
-    pub(super) sha256: Sha256,
+    pub(in crate::steps) sha256: Sha256,
 }
 
 /// A package in the store.
-pub(super) struct Package {
+pub(in crate::steps) struct Package {
     pinned: Pinned,
-    pub(super) blob: BlobDigest,
+    pub(in crate::steps) blob: BlobDigest,
     /// The file's name, without apt's escapes.
-    pub(super) file: String,
-    pub(super) size: u64,
-    pub(super) sha256: Sha256,
+    pub(in crate::steps) file: String,
+    pub(in crate::steps) size: u64,
+    pub(in crate::steps) sha256: Sha256,
 }
 
 /// What the manifest says of a package.
 #[derive(Serialize)]
-pub(super) struct Listing<'a> {
+pub(in crate::steps) struct Listing<'a> {
     name: &'a str,
     version: &'a str,
     architecture: &'a str,
@@ -60,17 +60,21 @@ pub(super) struct Listing<'a> {
 }
 
 impl Package {
-    pub(super) fn listing(&self) -> Listing<'_> {
+    pub(in crate::steps) fn name(&self) -> &str {
+        &self.pinned.name
+    }
+
+    pub(in crate::steps) fn listing(&self) -> Listing<'_> {
         let Pinned { name, version, architecture, sha256, .. } = &self.pinned;
         Listing { name, version, architecture, sha256: *sha256 }
     }
 }
 
 /// Returns all packages that make the root, sorted by name; the network is not used.
-pub(super) fn resolve(
+pub(in crate::steps) fn resolve(
     objects: &Objects,
     architecture: &str,
-    wanted: &[String],
+    wanted: &[&str],
 ) -> Result<Vec<Pinned>, StepError> {
     // The answer holds as long as apt's lists and sources are untouched.
     let key = format!("{architecture} {} {}", wanted.join(" "), stamp().on_file("list", LISTS)?);
@@ -86,7 +90,7 @@ pub(super) fn resolve(
     fs::write(work.path().join("status"), "").on_file("write", work.path().join("status"))?;
     let output = Command::new("apt-get")
         .args(apt_args(work.path(), architecture))
-        .args(["--print-uris", "-qq", "-y", "install", "?essential"])
+        .args(["--print-uris", "-qq", "-y", "install"])
         .args(wanted)
         .env_clear()
         .envs([("LC_ALL", "C"), ("PATH", graph::tool::PATH)])
@@ -100,13 +104,13 @@ pub(super) fn resolve(
             problems.join("; ")
         ))
         .with_hint(
-            "run `apt-get update` first; if that does not help, correct stage2.packages in the spec",
+            "run `apt-get update` first; if that does not help, correct the packages of the node in the spec",
         ));
     }
     let text = String::from_utf8_lossy(&output.stdout);
     let mut pinned = text.lines().map(parse).collect::<Result<Vec<_>, StepError>>()?;
     if pinned.is_empty() {
-        return Err(StepError::environment("apt knows no essential packages: its lists are empty")
+        return Err(StepError::environment("apt names no packages at all: its lists are empty")
             .with_hint("run `apt-get update` first"));
     }
     pinned.sort_by(|a, b| a.name.cmp(&b.name));
@@ -199,7 +203,11 @@ fn parse(line: &str) -> Result<Pinned, StepError> {
 }
 
 /// Returns the packages in the store; those that are not there are fetched and checked.
-pub(super) fn fetch(job: &Job<'_>, architecture: &str, wanted: &[String]) -> Result<Vec<Package>, StepError> {
+pub(in crate::steps) fn fetch(
+    job: &Job<'_>,
+    architecture: &str,
+    wanted: &[&str],
+) -> Result<Vec<Package>, StepError> {
     let pinned = resolve(job.objects, architecture, wanted)?;
     for package in &pinned {
         let expected = format!("{} sha256:{}", package.version, package.sha256);

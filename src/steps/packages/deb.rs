@@ -13,23 +13,38 @@ const HEADER: usize = 60;
 const MAX_CONTROL: u64 = 1 << 20;
 
 /// Returns the text of a package's control file.
-pub(super) fn control(package: &[u8]) -> io::Result<String> {
-    let mut rest = package.strip_prefix(MAGIC).ok_or_else(|| io::Error::other("it is no ar archive"))?;
+///
+/// # Errors
+/// It is no package, or a damaged one.
+pub(in crate::steps) fn control(package: &[u8]) -> io::Result<String> {
+    control_of_tar(member(package, "control.tar")?)
+}
+
+/// Returns the archive of the files that a package has, unpacked.
+///
+/// # Errors
+/// It is no package, or a damaged one.
+pub(in crate::steps) fn data(package: &[u8]) -> io::Result<Box<dyn Read + '_>> {
+    member(package, "data.tar")
+}
+
+/// Returns a member by how its name begins, unpacked.
+fn member<'a>(package: &'a [u8], start: &str) -> io::Result<Box<dyn Read + 'a>> {
+    let mut rest = package.strip_prefix(MAGIC).ok_or_else(|| io::Error::other("it is not an ar archive"))?;
     while let Some((header, behind)) = rest.split_at_checked(HEADER) {
         let text = |range: std::ops::Range<usize>| String::from_utf8_lossy(&header[range]).trim().to_owned();
         let size: usize = text(48..58).parse().map_err(|_| io::Error::other("its ar header is damaged"))?;
         let content = behind.get(..size).ok_or(io::ErrorKind::UnexpectedEof)?;
-        if text(0..16).trim_end_matches('/').starts_with("control.tar") {
-            let unpacked: Box<dyn Read> = match Compression::detect(content) {
+        if text(0..16).trim_end_matches('/').starts_with(start) {
+            return Ok(match Compression::detect(content) {
                 Some(compression) => compression.decoder_to_end(content)?,
                 None => Box::new(content),
-            };
-            return control_of_tar(unpacked);
+            });
         }
         // Members start on even bytes.
         rest = behind.get(size.next_multiple_of(2)..).unwrap_or_default();
     }
-    Err(io::Error::other("it has no control.tar"))
+    Err(io::Error::other(format!("it has no {start}")))
 }
 
 fn control_of_tar(tar: impl Read) -> io::Result<String> {

@@ -1,0 +1,117 @@
+//! `toolbox`: the programs that other nodes run, from Debian's packages.
+//!
+//! The packages, and all that they depend on, are unpacked into one tree, here and not by dpkg: nothing of theirs runs, and nobody needs
+//! to be root. What their maintainer scripts would have made is left to the setting `links`. A node that takes the tree as its input
+//! `tools` sees it as its whole root.
+
+mod unpack;
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use cache::file::OnFile;
+use cache::{Object, Output};
+use graph::{Job, Resolved, Resolving, Step, StepError};
+use rayon::prelude::*;
+use serde::Serialize;
+
+use self::unpack::{Unpacked, Unpacking};
+use super::exclude::{self, Excluded};
+use super::kind::{Inputs, Kind, Made, identity, json};
+use super::packages::apt::{self, Package};
+use super::packages::{self, ESSENTIAL};
+use crate::config::{Fields, SpecError};
+use crate::image::Image;
+
+/// Gives `root`, a tree, and `packages`, the list of packages as JSON.
+pub(super) const KIND: Kind =
+    Kind { name: "toolbox", inputs: Inputs::Named { required: &[], optional: &[] }, make };
+
+/// The version of the tree: raised in the commit that changes it, with the digest in `unpack.rs`.
+const VERSION: u32 = 1;
+
+/// Packages that are unpacked at once.
+const AT_ONCE: usize = 8;
+
+#[derive(Serialize)]
+struct Toolbox {
+    architecture: String,
+    packages: Vec<String>,
+    /// Names in `/usr/bin`, or absolute paths, and where they lead.
+    links: BTreeMap<String, String>,
+    exclude: Vec<String>,
+}
+
+fn make(fields: &Fields<'_>, _: &Image) -> Option<Made> {
+    let mut links = BTreeMap::new();
+    for (name, item) in fields.entries("links") {
+        let Some(target) = fields.check(item.as_text()) else { continue };
+        let is_path = |text: &str| !text.is_empty() && !text.contains('\0');
+        let is_name = is_path(name) && (name.starts_with('/') || !name.contains('/'));
+        if !is_name || !is_path(target) || unpack::link_path(name).is_err() {
+            let error = SpecError::at(&item.origin, format!("{name:?} cannot be a link to {target:?}"));
+            fields.wrong(error.label("expected NAME = \"TARGET\": a name in /usr/bin, or an absolute path"));
+        }
+        links.insert(name.to_owned(), target.to_owned());
+    }
+    let step = Toolbox {
+        architecture: packages::architecture(fields, KIND.name),
+        packages: packages::read(fields, &[ESSENTIAL]),
+        links,
+        exclude: exclude::read(fields),
+    };
+    Some(Made::new(step, &["root", "packages"]))
+}
+
+impl Toolbox {
+    fn wanted(&self) -> Vec<&str> {
+        self.packages.iter().map(String::as_str).collect()
+    }
+}
+
+/// Reads a package to its end.
+fn unpack(job: &Job<'_>, package: &Package) -> Result<Unpacked, StepError> {
+    let path = job.objects.verified(&package.blob)?;
+    let bytes = fs::read(&path).on_file("read", &path)?;
+    Ok(Unpacked::read(package.name(), &bytes, job.may_unpack_to(package.size), job.cancel)?)
+}
+
+impl Step for Toolbox {
+    identity!(version VERSION);
+
+    fn resolve(&self, resolving: &Resolving<'_>) -> Result<Resolved, StepError> {
+        let mut resolved = Resolved::default();
+        for package in apt::resolve(resolving.objects, &self.architecture, &self.wanted())? {
+            let pinned = format!("{} sha256:{}", package.version, package.sha256);
+            resolved.sources.insert(package.name, pinned);
+        }
+        Ok(resolved)
+    }
+
+    fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
+        let packages = apt::fetch(job, &self.architecture, &self.wanted())?;
+        let excluded = Excluded::new(&self.exclude)?;
+        let mut unpacking = Unpacking::new(job.objects, &excluded)?;
+        let total: u64 = packages.iter().map(|package| package.size).sum();
+        let mut done = 0;
+        // All of them at once would be hundreds of megabytes in memory.
+        for some in packages.chunks(AT_ONCE) {
+            job.check_cancelled()?;
+            job.progress("unpacking packages", done, Some(total));
+            let unpacked = some.par_iter().map(|package| unpack(job, package));
+            for package in unpacked.collect::<Result<Vec<_>, _>>()? {
+                unpacking.add(package)?;
+            }
+            done += some.iter().map(|package| package.size).sum::<u64>();
+        }
+        for (name, target) in &self.links {
+            unpacking.link(name, target)?;
+        }
+        let (tree, bytes) = unpacking.finish()?;
+        let listing: Vec<_> = packages.iter().map(apt::Package::listing).collect();
+        Ok(BTreeMap::from([
+            ("root".to_owned(), Output { object: Object::Tree(job.objects.put_tree(&tree)?), bytes }),
+            ("packages".to_owned(), job.objects.put(&json(&listing))?.into()),
+        ]))
+    }
+}
