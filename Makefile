@@ -21,7 +21,7 @@ CATALYST_PACKAGES := lbzip2 rsync busybox-static git squashfs-tools-ng squashfs-
 CHECK_PACKAGES := g++ gcc-aarch64-linux-gnu libc6-dev-arm64-cross
 BENCH_PACKAGES := squashfs-tools squashfs-tools-ng ninja-build cpio python3-minimal genisoimage time
 
-.PHONY: help program image check test test-boot test-fast test-release test-catalyst bench install
+.PHONY: help program image check test test-boot test-fast test-release test-lock test-catalyst bench install
 .PHONY: packages-image packages-check packages-test packages-bench packages-catalyst
 
 help:
@@ -31,6 +31,7 @@ help:
 	@echo "make test-boot          boot the images in every way there is"
 	@echo "make test-fast          all tests but the boots"
 	@echo "make test-release RELEASE=trixie   build the image in a root of another release of Debian, and boot it; as root"
+	@echo "make test-lock          build the image with one lock in roots of two releases of Debian, and compare; as root"
 	@echo "make test-catalyst CATALYST=DIR   run the catalyst whose source is in DIR, and boot what it makes; as root"
 	@echo "make bench              compare with the tools one would otherwise run"
 	@echo "make install PREFIX=    install the program, its specs, manual and completions"
@@ -71,6 +72,7 @@ SOME_BOOTS = -E 'test(the_iso_boots_by_bios_from_cd) | test(the_iso_boots_by_uef
 
 test: test-fast
 	$(MAKE) image
+	sh packaging/changed.sh $(abspath $(PROGRAM)) $(SPEC) $(abspath $(OUT))
 	sh packaging/twice.sh $(abspath $(PROGRAM)) $(SPEC) $(abspath $(OUT))
 	$(BOOT) $(SOME_BOOTS)
 
@@ -109,6 +111,12 @@ test-release: packages-test
 	sh packaging/release.sh $(RELEASE) $(abspath $(PROGRAM)) $(SPEC) $(abspath $(OUT))/$(RELEASE)
 	STAGEGRAPH_NO_SKIP=root STAGEGRAPH_BOOT_DIR=$(abspath $(OUT))/$(RELEASE)/$(SPEC) \
 		cargo nextest run --locked --test boot --test-threads 1 --no-fail-fast $(SOME_BOOTS)
+
+RELEASES ?= bookworm trixie
+
+test-lock: packages-test
+	$(MAKE) program
+	sh packaging/lock.sh $(abspath $(PROGRAM)) $(SPEC) $(RELEASES)
 
 WORK ?= /var/tmp/stagegraph-test-catalyst
 

@@ -6,6 +6,7 @@ mod build;
 mod catalyst;
 mod extract;
 mod failure;
+mod lock;
 mod plan;
 mod store;
 mod why;
@@ -41,6 +42,8 @@ struct Cli {
 enum Verb {
     /// Builds images and publishes them under the output folder
     Build(build::Build),
+    /// Writes down what the sources of a spec are, by content, so that later builds and other machines use the same
+    Lock(lock::LockArgs),
     /// Prints the graph a spec stands for, without building it
     Plan(plan::Plan),
     /// Compares a published ISO with a published netboot set, whoever made them
@@ -110,6 +113,7 @@ fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
     let result = match cli.verb {
         Verb::Build(build) => build.run(),
+        Verb::Lock(lock) => lock.run(),
         Verb::Plan(plan) => plan.run(),
         Verb::Why(why) => why.run(),
         Verb::Audit(audit) => audit.run(),

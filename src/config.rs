@@ -2,10 +2,14 @@
 
 mod error;
 mod fields;
+mod lock;
 mod origin;
+mod package;
 mod value;
 
 pub use self::error::{SpecError, SpecErrors};
-pub use self::fields::{Fields, Packing};
+pub use self::fields::{Archive, Fields, Packing};
+pub use self::lock::{Lock, Locked};
 pub use self::origin::{Origin, Source};
+pub use self::package::Package;
 pub use self::value::{Item, Table, Value};

@@ -131,7 +131,7 @@ impl Order {
         let work = store.work_dir()?;
         let file = work.path().join("catalyst-request.toml");
         fs::write(&file, &self.text).on_file("write", &file)?;
-        let overrides = Overrides { set: self.request.set.clone(), epoch: None };
+        let overrides = Overrides { set: self.request.set.clone(), ..Overrides::default() };
         Ok(Spec::load(finder, &file.to_string_lossy(), &overrides)?)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use cache::Sha256;
 use serde::Serialize;
 
 use crate::cmdline::Token;
@@ -13,8 +14,11 @@ const VOLUME_ID_MAX: usize = 32;
 /// XFS makes no file system below 300 MiB.
 pub const LEAST_PARTITION_KIB: i64 = 300 << 10;
 
+/// Stands for the date of the lock.
+const OF_LOCK: &str = "lock";
+
 /// The one date of everything in an image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Timestamp(jiff::Timestamp);
 
 impl Timestamp {
@@ -29,6 +33,12 @@ impl Timestamp {
     pub fn from_epoch(text: &str) -> Option<Self> {
         let seconds: u32 = text.parse().ok()?;
         jiff::Timestamp::from_second(seconds.into()).ok().map(Self)
+    }
+
+    /// Reads the form of dates in archives' Release files: `Sun, 29 Nov 2026 00:53:13 UTC`.
+    pub fn of_release(text: &str) -> Option<Self> {
+        let civil = jiff::civil::DateTime::strptime("%a, %d %b %Y %H:%M:%S UTC", text).ok()?;
+        Some(Self(civil.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp()))
     }
 
     /// Returns it as `YYYYMMDDTHHMMSSZ`.
@@ -77,6 +87,8 @@ pub struct Image {
     pub consoles: Vec<Token>,
     /// The kernels that are meant, by label, where a boot folder has several and does not say.
     pub kernels: BTreeMap<String, NamedKernel>,
+    /// The hash of the lock that the image is made with, if there is one.
+    pub lock: Option<Sha256>,
     /// Where all this is written.
     origin: Origin,
 }
@@ -103,7 +115,13 @@ pub fn is_plain(c: char) -> bool {
 impl Image {
     /// Reads `[image]`, with what tables named after the steps of `kinds` lay over it; notes what is wrong in `errors`.
     /// What it returns then is of no use but to find more that is wrong.
-    pub(crate) fn read(item: &Item, kinds: &BTreeSet<&str>, errors: &mut SpecErrors) -> Option<Self> {
+    /// `of_lock` is the date that `timestamp = "lock"` stands for, or why it stands for none.
+    pub(crate) fn read(
+        item: &Item,
+        kinds: &BTreeSet<&str>,
+        of_lock: Result<Timestamp, &str>,
+        errors: &mut SpecErrors,
+    ) -> Option<Self> {
         let mut merged = item.clone();
         for name in kinds {
             let Value::Table(table) = &mut merged.value else { break };
@@ -113,11 +131,14 @@ impl Image {
         }
         let fields = errors.check(Fields::of(&merged, "[image]"))?;
         let timestamp = fields.required("timestamp").and_then(|item| {
-            fields.check(item.as_text().and_then(|text| {
-                Timestamp::parse(text).ok_or_else(|| {
+            fields.check(item.as_text().and_then(|text| match (text, of_lock) {
+                (OF_LOCK, of_lock) => {
+                    of_lock.map_err(|why| SpecError::at(&item.origin, why).label("from the lock"))
+                }
+                _ => Timestamp::parse(text).ok_or_else(|| {
                     SpecError::at(&item.origin, "this is not a date")
-                        .label("expected YYYYMMDDTHHMMSSZ, in UTC, 1970 to 2105")
-                })
+                        .label("expected YYYYMMDDTHHMMSSZ, in UTC, 1970 to 2105, or \"lock\"")
+                }),
             }))
         });
         let timestamp = timestamp.unwrap_or_default();
@@ -144,6 +165,7 @@ impl Image {
             bootargs: fields.read("bootargs", tokens).unwrap_or_default(),
             consoles: fields.read("consoles", tokens).unwrap_or_default(),
             kernels: named_kernels(&fields),
+            lock: None,
             origin: merged.origin.clone(),
         };
         errors.check(fields.finish());
@@ -262,6 +284,7 @@ mod tests {
         let time = Timestamp::parse("20260102T030405Z").unwrap();
         assert_eq!(time.epoch(), 1_767_323_045);
         assert_eq!(Timestamp::from_epoch("1767323045"), Some(time));
+        assert_eq!(Timestamp::of_release("Fri, 02 Jan 2026 03:04:05 UTC"), Some(time));
         assert_eq!((time.day().as_str(), time.iso9660().as_str()), ("20260102", "2026010203040500"));
         for bad in
             ["", "2026-01-02", "20260102T030405", "20261302T030405Z", "19691231T235959Z", "21100101T000000Z"]

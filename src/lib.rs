@@ -18,6 +18,7 @@ pub mod formats;
 pub mod hints;
 pub mod http;
 pub mod image;
+pub mod lock;
 pub mod machine;
 pub mod manifest;
 pub mod memory;

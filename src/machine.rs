@@ -1,5 +1,6 @@
 //! This machine: its sandbox, its tools, its signals. Every verb that builds does it with one.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use cache::{Store, StoreError};
 use graph::build::{Backend, Built, Options};
 use graph::sandbox::{Mode, Sandbox, SandboxError};
 use graph::tool::Tools;
-use graph::{Cancel, Event, Fault, NodeName};
+use graph::{Cancel, Event, Fault, NodeName, Resolved};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
@@ -101,6 +102,23 @@ impl Machine {
         let sandbox = self.sandbox.clone().with_limits(spec.limits);
         let backend = self.backend(store, &sandbox, &listener);
         graph::build::check(&spec.dag, nodes, &backend, &options)
+    }
+
+    /// Has nodes of a spec look outside, without the network; returns what each found. What is missing is reported.
+    ///
+    /// # Errors
+    /// Whose fault it is that a node found nothing.
+    pub fn sources(
+        &self,
+        store: &Store,
+        spec: &Spec,
+        nodes: &[NodeName],
+        reporter: &Reporter,
+    ) -> Result<BTreeMap<NodeName, Resolved>, Fault> {
+        let listener = |event| reporter.event(event);
+        let options = Options { graph: String::new(), jobs: 1, check: false, offline: true };
+        let backend = self.backend(store, &self.sandbox, &listener);
+        graph::build::sources(&spec.dag, nodes, &backend, &options)
     }
 
     fn backend<'a>(

@@ -22,6 +22,9 @@ pub struct Manifest {
     pub generator: String,
     /// The image as a whole.
     pub image: ImageFacts,
+    /// The lock that its sources were taken from, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock: Option<LockFacts>,
     /// The kernels, in order of their labels.
     pub kernels: Vec<BootEntry>,
     /// The squashfs.
@@ -49,6 +52,13 @@ pub struct ImageFacts {
     pub timestamp: String,
     /// The same in seconds since 1970.
     pub epoch: u32,
+}
+
+/// A lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockFacts {
+    /// The hash of the file.
+    pub sha256: Sha256,
 }
 
 /// A published file.

@@ -4,20 +4,29 @@
 //! and place it came from, so that an error can point there, whichever file it was and however deep.
 
 mod load;
+mod lock;
+mod settings;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
-use cache::name::{FileName, RelPath};
+use cache::name::RelPath;
 use graph::dag::{Dag, DagError, Derivation};
 use graph::sandbox::Limits;
 use graph::{NodeName, OutputRef};
 
 use self::load::Loaded;
 pub use self::load::{Finder, Overrides};
-use crate::config::{Fields, Item, Origin, Packing, SpecError, SpecErrors, Value};
-use crate::image::Image;
-use crate::steps::{self, AUTO, HOST, Inputs, TOOLBOX, TOOLS, can_run};
+use self::lock::InUse;
+pub use self::lock::Locking;
+use self::settings::{
+    Origins, check_inputs, packing, parse_output, point_at, published_places, read_input, step_settings,
+    without_other_steps,
+};
+use crate::config::{Fields, Item, Locked, Packing, SpecError, SpecErrors};
+use crate::image::{Image, Timestamp};
+use crate::steps::{self, AUTO, HOST, Made, Mirror, TOOLBOX, TOOLS};
 
 /// A spec, read and checked.
 pub struct Spec {
@@ -33,6 +42,8 @@ pub struct Spec {
     pub remarks: Vec<(NodeName, String)>,
     /// What is asked for and cannot be made, where all else can: a build of it fails, with the rest published.
     pub refused: Option<String>,
+    /// Where its lock is, or would be, and whether it counts.
+    pub lock: (PathBuf, bool),
     /// What tools may use of the machine. It is no part of any key: it changes whether there is a result, not which.
     pub limits: Limits,
 }
@@ -42,8 +53,11 @@ impl Spec {
     ///
     /// # Errors
     /// [`SpecErrors`]: all that is wrong with it, each with its place in the file.
-    pub fn load(finder: &Finder, name: &str, overrides: &Overrides) -> Result<Spec, SpecErrors> {
-        let Loaded { name, item, refused, errors } = finder.load(name, overrides)?;
+    pub fn load(finder: &Finder, spec: &str, overrides: &Overrides) -> Result<Spec, SpecErrors> {
+        let Loaded { name, file, item, refused, errors } = finder.load(spec, overrides)?;
+        let in_use = InUse::read(&overrides.lock, spec, &file)?;
+        let path = in_use.as_ref().map_or_else(|| lock::path_of(&file), |lock| lock.name.clone().into());
+        let lock = (path, in_use.is_some());
         let reader = Reader {
             finder,
             errors,
@@ -52,8 +66,11 @@ impl Spec {
             items: BTreeMap::new(),
             hosts: BTreeSet::new(),
             origins: Origins::new(),
+            locking: &overrides.lock,
+            lock: in_use,
+            mirrors: overrides.mirrors.clone(),
         };
-        Ok(Spec { refused, ..reader.read(name, &item)? })
+        Ok(Spec { refused, lock, ..reader.read(name, &item)? })
     }
 
     /// Returns the nodes whose outputs are published.
@@ -74,10 +91,11 @@ struct Reader<'a> {
     /// The nodes that stand for this machine's own programs.
     hosts: BTreeSet<NodeName>,
     origins: Origins,
+    locking: &'a Locking,
+    lock: Option<InUse>,
+    /// Addresses and folders of archives.
+    mirrors: Vec<String>,
 }
-
-/// Where each input of each node was written.
-type Origins = BTreeMap<(NodeName, String), Origin>;
 
 /// What other nodes and `[publish]` say of a node.
 struct Around {
@@ -103,13 +121,24 @@ impl<'a> Reader<'a> {
         let (image, nodes) = (top.required_table("image"), top.required_table("node"));
         let publish = top.read("publish", |item| item.entries().map(|_| item));
         let limits = top.read("limits", |item| item.entries().map(|_| item));
+        let packages = top.read("packages", |item| item.entries().map(|_| item));
         self.errors.check(top.finish());
         let limits = limits.map(|item| self.limits(item)).unwrap_or_default();
+        packages.into_iter().for_each(|item| self.read_mirrors(item));
         let (Some(image), Some(nodes)) = (image, nodes) else { return Err(self.errors) };
         self.read_kinds(nodes)?;
+        self.drop_unused_toolboxes();
         let kinds: BTreeSet<&str> = self.kinds.values().map(|kind| kind.name).collect();
         let image = without_other_steps(image, &kinds);
-        let Some(image) = Image::read(&image, &kinds, &mut self.errors) else { return Err(self.errors) };
+        let date = self.lock_date();
+        let Some(mut image) = Image::read(&image, &kinds, date, &mut self.errors) else {
+            return Err(self.errors);
+        };
+        if let Some(lock) = &self.lock {
+            image.lock = Some(lock.sha256);
+            let names = nodes.entries()?.map(|(name, _)| name).collect();
+            lock.check_nodes(&names, &mut self.errors);
+        }
         let around =
             Around { places: publish.map(published_places).unwrap_or_default(), packings: self.packings() };
         let mut read = Nodes::default();
@@ -121,12 +150,13 @@ impl<'a> Reader<'a> {
             read.folders.extend(folders.into_iter().map(|output| OutputRef { node: node.clone(), output }));
             read.derivations.insert(node, derivation);
         }
-        self.drop_unused_toolboxes(&mut read);
         let publish = publish.map(|item| self.read_publish(item, &read)).unwrap_or_default();
         let known: BTreeSet<NodeName> = read.derivations.keys().cloned().collect();
         match Dag::new(read.derivations) {
             Ok(dag) if self.errors.is_empty() => {
-                let spec = Spec { name, image, dag, publish, remarks: self.remarks, refused: None, limits };
+                let lock = (PathBuf::new(), false);
+                let remarks = self.remarks;
+                let spec = Spec { name, image, dag, publish, remarks, refused: None, lock, limits };
                 spec.check_unused(nodes)?;
                 Ok(spec)
             }
@@ -145,14 +175,24 @@ impl<'a> Reader<'a> {
     }
 
     /// Leaves out toolboxes that no node takes here: those of a step that `auto` does not stand for on this machine.
-    fn drop_unused_toolboxes(&self, read: &mut Nodes) {
-        let inputs = read.derivations.values().flat_map(|taker| taker.inputs().map(|(_, from)| &from.node));
-        let taken: BTreeSet<NodeName> = inputs.cloned().collect();
-        let is_auto = |node: &NodeName| {
-            self.items[node].get("step").is_some_and(|step| step.as_text().is_ok_and(|step| step == AUTO))
+    fn drop_unused_toolboxes(&mut self) {
+        let mut taken = BTreeSet::new();
+        for (taker, kind) in &self.kinds {
+            let Ok(settings) = step_settings(self.items[taker], kind.name) else { continue };
+            let inputs = settings.get("input").and_then(|inputs| inputs.entries().ok()).into_iter().flatten();
+            taken.extend(inputs.filter_map(|(_, input)| Some(parse_output(input.as_text().ok()?)?.node)));
+        }
+        let is_auto =
+            |item: &Item| item.get("step").is_some_and(|step| step.as_text().is_ok_and(|step| step == AUTO));
+        let is_unused = |(node, kind): &(&NodeName, &&steps::Kind)| {
+            kind.name == TOOLBOX && !taken.contains(*node) && is_auto(self.items[*node])
         };
-        let is_toolbox = |node: &NodeName| self.kinds.get(node).is_some_and(|kind| kind.name == TOOLBOX);
-        read.derivations.retain(|node, _| taken.contains(node) || !is_toolbox(node) || !is_auto(node));
+        let unused: Vec<NodeName> =
+            self.kinds.iter().filter(is_unused).map(|(node, _)| node.clone()).collect();
+        for node in unused {
+            self.kinds.remove(&node);
+            self.items.remove(&node);
+        }
     }
 
     /// Reads what tools may use.
@@ -250,11 +290,49 @@ impl<'a> Reader<'a> {
             .iter()
             .filter_map(|(name, output)| Some((name.clone(), around.places.get(output)?.clone())));
         let packing = around.packings.get(node).cloned().unwrap_or_default();
-        let fields = fields.with_published(published.collect()).with_packing(packing);
+        let entry = self.locked(node, kind, &fields);
+        let archive = lock::archive(entry.as_ref(), self.locking.kept(node), &self.mirrors);
+        let fields = fields.with_published(published.collect()).with_packing(packing).with_archive(archive);
         let made = (kind.make)(&fields, image);
         self.errors.check(fields.finish())?;
-        let made = made?;
-        Some((Derivation::new(made.step, inputs, made.outputs), made.folders))
+        let Made { mut step, outputs, folders } = made?;
+        if let (Some(lock), Some(entry)) = (&self.lock, entry.filter(|entry| entry.packages.is_empty())) {
+            step = lock.holding(node, step, &entry);
+        }
+        Some((Derivation::new(step, inputs, outputs), folders))
+    }
+
+    /// Returns what the lock says of a node, which it must where there is one and the node takes something from outside.
+    fn locked(&self, node: &NodeName, kind: &steps::Kind, fields: &Fields<'_>) -> Option<Locked> {
+        let lock = self.lock.as_ref().filter(|_| steps::is_source(kind.name))?;
+        let asked = steps::asked(kind.name, fields);
+        fields.check(lock.entry(node, kind.name, asked.as_deref())).cloned()
+    }
+
+    /// Returns the date that a spec gets which takes the lock's, or why there is none.
+    fn lock_date(&self) -> Result<Timestamp, &'static str> {
+        let lock = match (&self.lock, self.locking) {
+            (Some(in_use), _) => &in_use.lock,
+            (None, Locking::Kept(lock, _)) => lock,
+            (None, _) => {
+                return Err("there is no lock that it could be taken from; `stagegraph lock` writes one");
+            }
+        };
+        let date = lock.date.as_ref().ok_or("the lock has no date: only packages have one")?;
+        Timestamp::parse(date).ok_or("the date of the lock is not YYYYMMDDTHHMMSSZ")
+    }
+
+    /// Reads where packages may be that apt's own sources do not have.
+    fn read_mirrors(&mut self, item: &Item) {
+        let Some(fields) = self.errors.check(Fields::of(item, "[packages]")) else { return };
+        for (text, item) in fields.texts("mirrors") {
+            if Mirror::parse(text).is_none() {
+                let error = SpecError::at(&item.origin, format!("{text:?} is no archive"));
+                fields.wrong(error.label("expected an http or https address, or the path of a folder"));
+            }
+            self.mirrors.push(text.to_owned());
+        }
+        self.errors.check(fields.finish());
     }
 
     /// Returns what all nodes that take a node's root do with it: nothing in common where one takes it as it is.
@@ -349,119 +427,4 @@ impl Spec {
         }
         errors.or(())
     }
-}
-
-/// Returns `[image]` without the tables of steps that no node runs: those of a spec below, whose nodes run others here, or
-/// those of the other step of `auto`.
-fn without_other_steps(image: &Item, kinds: &BTreeSet<&str>) -> Item {
-    let mut image = image.clone();
-    if let Value::Table(table) = &mut image.value {
-        table.retain(|key, item| {
-            let is_step = matches!(item.value, Value::Table(_)) && steps::kind(key).is_some();
-            !is_step || kinds.contains(key.as_str())
-        });
-    }
-    image
-}
-
-/// Returns the settings of a node for the step it runs: those that stand in the node, over those in a table named after
-/// the step. A table for the other step of `auto` waits for a machine where that one runs.
-fn step_settings(item: &Item, step: &str) -> Result<Item, Box<SpecError>> {
-    let mut merged = item.clone();
-    let Value::Table(table) = &mut merged.value else { return Ok(merged) };
-    let own = table.get(step).filter(|item| matches!(item.value, Value::Table(_))).cloned();
-    let runs = item.get("step").and_then(|step| step.as_text().ok()).unwrap_or(step);
-    table.retain(|key, item| !(can_run(runs, key) && matches!(item.value, Value::Table(_))));
-    match own {
-        Some(own) => merged.overlaid_on(own),
-        None => Ok(merged),
-    }
-}
-
-/// Returns what a node that packs a root does with it, by its settings.
-fn packing(settings: &Item) -> Packing {
-    let excluded = settings.get("exclude").and_then(|item| item.as_list().ok()).unwrap_or_default();
-    Packing {
-        excluded: excluded.iter().filter_map(|item| item.as_text().ok().map(str::to_owned)).collect(),
-        clamps_mtime: settings.get("clamp_mtime").is_none_or(|item| item.as_bool().unwrap_or(false)),
-    }
-}
-
-/// Reads an input of a node.
-fn read_input(name: &str, item: &Item) -> Result<OutputRef, Box<SpecError>> {
-    let text = item.as_text()?;
-    // Inputs become file names where a tool runs.
-    FileName::new(name.as_bytes()).map_err(|error| {
-        SpecError::at(&item.origin, error.to_string()).label("the input's name is not a file name")
-    })?;
-    parse_output(text).ok_or_else(|| {
-        SpecError::at(&item.origin, format!("{text:?} is not an output"))
-            .label("expected NODE.OUTPUT, such as \"squashfs.image\"")
-    })
-}
-
-/// Notes inputs that a step does not take, and those it lacks.
-fn check_inputs(
-    node: &NodeName,
-    kind: &steps::Kind,
-    inputs: &BTreeMap<String, OutputRef>,
-    fields: &Fields<'_>,
-    item: &Item,
-) {
-    let Inputs::Named { required, optional } = kind.inputs else { return };
-    let known: Vec<&str> = required.iter().chain(optional).copied().collect();
-    for (name, item) in fields.entries("input") {
-        if !known.contains(&name) {
-            let takes = if known.is_empty() { "no inputs".to_owned() } else { known.join(", ") };
-            let error = SpecError::at(&item.origin, format!("the step {} has no input {name:?}", kind.name));
-            fields.wrong(error.label("not an input").hint(format!("it takes {takes}")));
-        }
-    }
-    for name in required.iter().filter(|name| !inputs.contains_key(**name)) {
-        if item.get("input").is_some_and(|inputs| inputs.entries().is_err() || inputs.get(name).is_some()) {
-            // It is there and could not be read, which is told.
-            continue;
-        }
-        fields.wrong(
-            SpecError::at(&item.origin, format!("{node} lacks the input {name:?}"))
-                .label(format!("the step {} needs it", kind.name))
-                .hint(format!("add it: input.{name} = \"NODE.OUTPUT\"")),
-        );
-    }
-}
-
-fn parse_output(text: &str) -> Option<OutputRef> {
-    let (node, output) = text.split_once('.')?;
-    let named = !output.is_empty() && output.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c));
-    Some(OutputRef { node: NodeName::new(node)?, output: named.then(|| output.to_owned())? })
-}
-
-/// Returns the folder that each published output goes to, before anything about them is checked.
-fn published_places(item: &Item) -> BTreeMap<OutputRef, String> {
-    let mut places = BTreeMap::new();
-    for (folder, outputs) in item.entries().into_iter().flatten() {
-        let prefix = if folder == "." { String::new() } else { format!("{folder}/") };
-        for output in outputs.as_list().unwrap_or_default() {
-            if let Some(output) = output.as_text().ok().and_then(parse_output) {
-                places.insert(output, prefix.clone());
-            }
-        }
-    }
-    places
-}
-
-fn point_at(error: DagError, origins: &Origins, nodes: &Item) -> Box<SpecError> {
-    let (origin, label) = match &error {
-        DagError::UnknownNode { node, input, .. } => {
-            (origins.get(&(node.clone(), input.clone())), "no such node")
-        }
-        DagError::UnknownOutput { node, input, .. } => {
-            (origins.get(&(node.clone(), input.clone())), "no such output")
-        }
-        DagError::Cycle(cycle) => {
-            let first = cycle.first().and_then(|node| nodes.get(node.as_str()));
-            (first.map(|item| &item.origin), "one of them")
-        }
-    };
-    SpecError::at(origin.unwrap_or(&nodes.origin), error.to_string()).label(label)
 }

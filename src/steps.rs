@@ -30,6 +30,8 @@ mod watched;
 
 pub use self::audit::NAME as AUDIT;
 pub use self::kind::{Inputs, Kind, Made};
+pub use self::packages::{Found, Mirror, date_of_lists, found};
+use crate::config::Fields;
 
 /// All kinds.
 const KINDS: [&Kind; 16] = [
@@ -79,6 +81,31 @@ pub const HOST: &str = "host";
 pub const TOOLBOX: &str = toolbox::KIND.name;
 /// See [`TOOLBOX`].
 pub const TOOLS: &str = graph::toolbox::INPUT;
+
+/// Tells whether a kind takes something from outside the graph, which a lock pins.
+pub fn is_source(kind: &str) -> bool {
+    [catalyst::KIND.name, debian::KIND.name, import::KIND.name, TOOLBOX].contains(&kind)
+}
+
+/// Tells whether a kind is made of packages.
+pub fn has_packages(kind: &str) -> bool {
+    kind == debian::KIND.name || kind == TOOLBOX
+}
+
+/// Tells whether a kind runs programs, its own or those of its input `tools`.
+pub fn runs_tools(kind: &str) -> bool {
+    let kinds = [debian::KIND.name, grub::KIND.name, medium::KIND.name, netboot::KIND.name, run::KIND.name];
+    kinds.contains(&kind) || ISOS.contains(&kind)
+}
+
+/// Returns what the settings of a node of a kind ask apt for; nothing for kinds that ask it for nothing.
+pub fn asked(kind: &str, fields: &Fields<'_>) -> Option<Vec<String>> {
+    match kind {
+        name if name == debian::KIND.name => Some(packages::asked(fields, &[packages::ESSENTIAL])),
+        TOOLBOX => Some(packages::asked(fields, &[])),
+        _ => None,
+    }
+}
 
 /// Tells whether a node that says `step` may run the step of that name.
 pub fn can_run(step: &str, name: &str) -> bool {

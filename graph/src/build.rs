@@ -24,13 +24,13 @@ pub use self::outcome::{Built, Done, Outcome};
 use self::table::Table;
 use self::worker::{Message, Ran, RunTask, Task, Workshop, look, relocated, work};
 use crate::action::Action;
-use crate::dag::Dag;
+use crate::dag::{Dag, Derivation};
 use crate::error::{Fault, StepError};
 use crate::event::Event;
 use crate::explain::{self, Last, Reason};
 use crate::name::NodeName;
 use crate::sandbox::SandboxError;
-use crate::step::Provenance;
+use crate::step::{Provenance, Resolved};
 
 /// How often the loop looks whether it should stop.
 const CANCEL_INTERVAL: Duration = Duration::from_millis(100);
@@ -94,6 +94,28 @@ pub fn check(
         Some(error.fault)
     });
     Ok(failed.fold(None, |first, fault| first.or(Some(fault))))
+}
+
+/// Has nodes look outside, one after the other; returns what each found, or whose fault it is that one failed, which is told as in a
+/// build. Nothing is built.
+///
+/// # Errors
+/// The fault of the first node that failed.
+pub fn sources(
+    dag: &Dag,
+    nodes: &[NodeName],
+    backend: &Backend<'_>,
+    options: &Options,
+) -> Result<BTreeMap<NodeName, Resolved>, Fault> {
+    let wanted = dag.nodes().iter().filter(|(name, _)| nodes.contains(name));
+    let look = |(name, derivation): (&NodeName, &Derivation)| {
+        let found = look(backend, options, name, derivation).map_err(|error| {
+            (backend.listener)(failure(backend, name, &error, None));
+            error.fault
+        });
+        Ok((name.clone(), found?))
+    };
+    wanted.map(look).collect()
 }
 
 /// What is told of a node that failed.

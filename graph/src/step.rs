@@ -1,5 +1,6 @@
 //! Steps: what a node does, seen from the engine.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -87,6 +88,8 @@ pub struct Resolved {
     pub places: BTreeMap<String, Bytes>,
     /// Where files lie. Not part of the key.
     pub paths: BTreeMap<String, PathBuf>,
+    /// What the step will want to know again when it runs. Not part of the key.
+    pub found: Option<Arc<dyn Any + Send + Sync>>,
     /// The programs that a toolbox is to have.
     pub(crate) wanted: Vec<Wanted>,
 }

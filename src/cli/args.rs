@@ -9,7 +9,7 @@ use graph::tool::Tools;
 use super::failure::Failure;
 use crate::audit;
 use crate::machine::Machine;
-use crate::spec::{Finder, Overrides};
+use crate::spec::{Finder, Locking, Overrides};
 
 /// Which spec, and what is set on top of it.
 #[derive(Debug, Args)]
@@ -25,6 +25,8 @@ impl SpecArgs {
         Overrides {
             set: self.set.clone(),
             epoch: std::env::var("SOURCE_DATE_EPOCH").ok().filter(|e| !e.is_empty()),
+            lock: Locking::IfThere(None),
+            mirrors: Vec::new(),
         }
     }
 }

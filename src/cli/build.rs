@@ -14,7 +14,8 @@ use crate::machine;
 use crate::manifest::{Manifest, Way};
 use crate::publish;
 use crate::report::{Reporter, Style};
-use crate::spec::Spec;
+use crate::spec::{Locking, Overrides, Spec};
+use crate::steps::{self, Mirror};
 
 #[derive(Debug, Args)]
 pub(super) struct Build {
@@ -37,6 +38,15 @@ pub(super) struct Build {
     /// Run every node again and compare: tells whether the build is reproducible here
     #[arg(long)]
     check: bool,
+    /// Fail where there is no lock, or it does not fit the spec
+    #[arg(long)]
+    locked: bool,
+    /// The lock [default: SPEC.lock beside the spec, where it is there; of a built-in spec, in the current folder]
+    #[arg(long, value_name = "FILE")]
+    lock: Option<PathBuf>,
+    /// An archive with packages that apt does not have (any more): an address or a folder; may be repeated
+    #[arg(long, value_name = "ARCHIVE")]
+    mirror: Vec<String>,
     /// Do not use the network
     #[arg(long)]
     offline: bool,
@@ -57,6 +67,15 @@ enum SandboxMode {
     Off,
 }
 
+/// Says of a spec without a lock that its packages are those of today.
+fn unpinned(spec: &Spec, name: &str) -> Option<(NodeName, String)> {
+    if spec.lock.1 {
+        return None;
+    }
+    let (node, _) = spec.dag.nodes().iter().find(|(_, node)| steps::has_packages(node.step.kind()))?;
+    Some((node.clone(), format!("packages are those of today; `stagegraph lock {name}` pins them")))
+}
+
 /// Tells whether a path, of which the end need not be there yet, is a folder or lies in it.
 fn is_inside(path: &Path, folder: &Path) -> bool {
     let real = |path: &Path| {
@@ -72,7 +91,7 @@ fn is_inside(path: &Path, folder: &Path) -> bool {
 impl Build {
     pub(super) fn run(self) -> Result<u8, Failure> {
         let finder = finder();
-        let overrides = self.spec.overrides();
+        let overrides = self.overrides()?;
         // All specs are read before anything runs: a mistake in the last one costs nothing.
         let mut errors = SpecErrors::default();
         let specs = self.specs.iter().map(|name| errors.check(Spec::load(&finder, name, &overrides)));
@@ -99,9 +118,9 @@ impl Build {
             SandboxMode::Off => Mode::Off,
         })?;
         let mut code = DONE;
-        for (spec, wanted) in specs.iter().zip(wanted) {
+        for ((spec, name), wanted) in specs.iter().zip(&self.specs).zip(wanted) {
             let reporter = Reporter::new(Style { json: self.json, verbose: self.verbose });
-            for (node, text) in &spec.remarks {
+            for (node, text) in spec.remarks.iter().chain(&unpinned(spec, name)) {
                 reporter.event(graph::Event::Remark { node: node.clone(), text: text.clone() });
             }
             let options = Options {
@@ -128,6 +147,24 @@ impl Build {
         }
         std::mem::forget(specs);
         Ok(code)
+    }
+
+    /// Returns what the command line says on top of the specs.
+    fn overrides(&self) -> Result<Overrides, Failure> {
+        if self.lock.is_some() && self.specs.len() > 1 {
+            return Err(Failure::wrong("--lock names one lock, and there are several specs"));
+        }
+        if let Some(text) = self.mirror.iter().find(|text| Mirror::parse(text).is_none()) {
+            let message = format!("--mirror {text}: this is no archive");
+            return Err(
+                Failure::wrong(message).with_hint("give an http or https address, or the path of a folder")
+            );
+        }
+        let lock = match self.locked {
+            true => Locking::Required(self.lock.clone()),
+            false => Locking::IfThere(self.lock.clone()),
+        };
+        Ok(Overrides { lock, mirrors: self.mirror.clone(), ..self.spec.overrides() })
     }
 
     /// Finds out before anything runs whether something is published, and whether it can be.

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
 use super::error::{SpecError, SpecErrors};
+use super::package::Package;
 use super::value::{Item, Table, Value};
 
 /// A table being read.
@@ -19,6 +20,18 @@ pub struct Fields<'a> {
     errors: RefCell<SpecErrors>,
     published: BTreeMap<String, String>,
     packing: Packing,
+    archive: Archive,
+}
+
+/// What is known of the archives that packages come from, and which packages are meant.
+#[derive(Debug, Clone, Default)]
+pub struct Archive {
+    /// The packages of the node, where a lock says.
+    pub locked: Option<Vec<Package>>,
+    /// Packages of the node that stay as they are where they can.
+    pub kept: Vec<Package>,
+    /// Addresses and folders of archives, where packages are looked for that apt does not have.
+    pub mirrors: Vec<String>,
 }
 
 /// What all nodes that take a node's root do with it.
@@ -47,6 +60,7 @@ impl<'a> Fields<'a> {
             errors: RefCell::default(),
             published: BTreeMap::new(),
             packing: Packing::default(),
+            archive: Archive::default(),
         })
     }
 
@@ -71,6 +85,17 @@ impl<'a> Fields<'a> {
     /// Returns what becomes of the node's root.
     pub fn packing(&self) -> &Packing {
         &self.packing
+    }
+
+    /// Says which packages are meant, and where they are.
+    pub(crate) fn with_archive(mut self, archive: Archive) -> Self {
+        self.archive = archive;
+        self
+    }
+
+    /// Returns which packages are meant, and where they are.
+    pub fn archive(&self) -> &Archive {
+        &self.archive
     }
 
     /// Returns what the table is, as errors name it.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use cache::causes;
 
+use super::lock::Locking;
 use crate::catalyst;
 use crate::config::{Item, Origin, Source, SpecError, SpecErrors, Table, Value};
 use crate::image::Timestamp;
@@ -41,6 +42,10 @@ pub struct Overrides {
     pub set: Vec<String>,
     /// `SOURCE_DATE_EPOCH`; an explicit setting of the timestamp wins over it.
     pub epoch: Option<String>,
+    /// What becomes of its lock.
+    pub lock: Locking,
+    /// Archives where packages may be that apt does not have.
+    pub mirrors: Vec<String>,
 }
 
 impl Overrides {
@@ -61,6 +66,8 @@ impl Overrides {
 /// A spec with all it extends.
 pub(super) struct Loaded {
     pub(super) name: String,
+    /// The path of its file, or what stands for that.
+    pub(super) file: String,
     pub(super) item: Item,
     /// What is asked for and cannot be made.
     pub(super) refused: Option<String>,
@@ -103,7 +110,7 @@ impl Finder {
         for text in set {
             errors.check(lay_over(&mut item, text, "--set"));
         }
-        Ok(Loaded { name: stem, item, refused, errors })
+        Ok(Loaded { name: stem, file: source.name.clone(), item, refused, errors })
     }
 
     /// Lays a spec over what it extends.

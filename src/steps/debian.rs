@@ -21,10 +21,9 @@ use graph::{Job, Resolved, Resolving, Step, StepError};
 use serde::Serialize;
 
 use super::import::boot_files;
-use super::kind::{Inputs, Kind, Made, folder, identity, json};
-use super::packages::apt::{self, Package};
-use super::packages::{self, ESSENTIAL, deb};
-use crate::config::{Fields, SpecError};
+use super::kind::{Inputs, Kind, Made, folder, identity};
+use super::packages::{self, ESSENTIAL, Fetched, Wanted, deb};
+use crate::config::{Fields, Package, SpecError};
 use crate::image::Image;
 
 /// Gives `root`, `boot` (kernel, initrd, config) and `packages`, the list of packages as JSON.
@@ -151,10 +150,12 @@ struct Debian {
     /// The digest of the files and the script above.
     recipe: String,
     epoch: u32,
+    #[serde(skip)]
+    wanted: Wanted,
 }
 
 fn make(fields: &Fields<'_>, image: &Image) -> Option<Made> {
-    let packages = packages::read(fields, &[]);
+    let wanted = Wanted::read(fields, KIND.name, &[ESSENTIAL]);
     let exclude = fields.texts("exclude_paths");
     for (path, item) in &exclude {
         if !path.starts_with('/') || path.contains(['\n', ' ']) {
@@ -170,8 +171,9 @@ fn make(fields: &Fields<'_>, image: &Image) -> Option<Made> {
         recipe.update(text.as_bytes());
     }
     let step = Debian {
-        architecture: packages::architecture(fields, KIND.name),
-        packages,
+        architecture: wanted.architecture().to_owned(),
+        packages: wanted.names().filter(|name| *name != ESSENTIAL).map(str::to_owned).collect(),
+        wanted,
         exclude_paths: exclude.into_iter().map(|(path, _)| path.to_owned()).collect(),
         recipe: recipe.finish().to_string(),
         epoch: image.timestamp.epoch(),
@@ -180,11 +182,6 @@ fn make(fields: &Fields<'_>, image: &Image) -> Option<Made> {
 }
 
 impl Debian {
-    /// Returns what apt is asked for.
-    fn wanted(&self) -> Vec<&str> {
-        [ESSENTIAL].into_iter().chain(self.packages.iter().map(String::as_str)).collect()
-    }
-
     /// Builds mmdebstrap's command line.
     fn mmdebstrap_args(&self) -> Vec<OsString> {
         let hooks = "/usr/share/mmdebstrap/hooks/merged-usr";
@@ -212,23 +209,21 @@ impl Debian {
     }
 
     /// Writes what the tools read: packages and their index, the recipe, the few files of `/etc`.
-    fn prepare(&self, job: &Job<'_>, packages: &[Package], top: &Path) -> io::Result<()> {
+    fn prepare(&self, job: &Job<'_>, packages: &[Fetched], top: &Path) -> io::Result<()> {
         let pool = top.join("pool");
         fs::create_dir(&pool)?;
         let mut index = String::new();
-        for package in packages {
-            let object = job.objects.object_path(&package.blob);
-            let place = pool.join(&package.file);
+        for fetched in packages {
+            let (file, Package { size, sha256, .. }) = (fetched.file_name(), &fetched.package);
+            let object = job.objects.object_path(&fetched.blob);
+            let place = pool.join(&file);
             // The folder is mounted read-only, so a link to the object does no harm.
             fs::hard_link(&object, &place).or_else(|_| fs::copy(&object, &place).map(drop))?;
             let control = deb::control(&fs::read(&place)?)
-                .map_err(|error| io::Error::other(format!("{}: {error}", package.file)))?;
+                .map_err(|error| io::Error::other(format!("{file}: {error}")))?;
             index.push_str(&format!(
-                "{}\nFilename: ./{}\nSize: {}\nSHA256: {}\n\n",
+                "{}\nFilename: ./{file}\nSize: {size}\nSHA256: {sha256}\n\n",
                 control.trim_end(),
-                package.file,
-                package.size,
-                package.sha256
             ));
         }
         fs::write(pool.join("Packages"), index)?;
@@ -285,10 +280,6 @@ impl Step for Debian {
     identity!(version 1);
 
     fn resolve(&self, resolving: &Resolving<'_>) -> Result<Resolved, StepError> {
-        if !rustix::process::geteuid().is_root() {
-            return Err(StepError::environment("the step debian makes files of other owners: only root can")
-                .with_hint("run as root, or import a root that somebody else made (step = \"import\")"));
-        }
         // A toolbox has what its packages have.
         let data = if resolving.has_toolbox { Vec::new() } else { data_files()? };
         let data: Vec<&str> = data.iter().map(String::as_str).collect();
@@ -300,10 +291,8 @@ impl Step for Debian {
             package: PACKAGE,
         };
         let mut resolved = Resolved::with_tools(resolving, &[spec])?;
-        for package in apt::resolve(resolving.objects, &self.architecture, &self.wanted())? {
-            let pinned = format!("{} sha256:{}", package.version, package.sha256);
-            resolved.sources.insert(package.name, pinned);
-        }
+        let Resolved { sources, found, .. } = self.wanted.pin(resolving)?;
+        (resolved.sources, resolved.found) = (sources, found);
         Ok(resolved)
     }
 
@@ -312,8 +301,12 @@ impl Step for Debian {
             return Err(StepError::environment("the step debian runs in a sandbox or not at all")
                 .with_hint("build without --sandbox=off, or import a root that somebody else made"));
         }
+        if !rustix::process::geteuid().is_root() {
+            return Err(StepError::environment("the step debian makes files of other owners: only root can")
+                .with_hint("run as root, or import a root that somebody else made (step = \"import\")"));
+        }
         job.remark("this root is made of Debian's packages, not by catalyst");
-        let packages = apt::fetch(job, &self.architecture, &self.wanted())?;
+        let packages = self.wanted.fetch(job)?;
         let inputs = job.objects.work_dir()?;
         job.progress("unpacking the package lists", 0, None);
         self.prepare(job, &packages, inputs.path()).on_file("fill", inputs.path())?;
@@ -373,11 +366,10 @@ impl Step for Debian {
             boot_files(job.objects, &job.objects.open_tree(&digest, &bytes)?, Some(b"boot"), &mut |text| {
                 job.remark(text)
             })?;
-        let listing: Vec<_> = packages.iter().map(Package::listing).collect();
         Ok(BTreeMap::from([
             ("root".to_owned(), Output { object: Object::Tree(digest), bytes }),
             ("boot".to_owned(), folder(job.objects, boot)?),
-            ("packages".to_owned(), job.objects.put(&json(&listing))?.into()),
+            ("packages".to_owned(), job.objects.put(&packages::listing(&packages))?.into()),
         ]))
     }
 }

@@ -12,7 +12,7 @@ use super::kind::{Inputs, Kind, Made, folder, identity, json};
 use super::menu::{Menu, least_ram};
 use crate::boot::Kernels;
 use crate::cmdline::{Choice, Medium};
-use crate::manifest::{FileFacts, ImageFacts, Manifest, NodeFacts, SCHEMA, Way};
+use crate::manifest::{FileFacts, ImageFacts, LockFacts, Manifest, NodeFacts, SCHEMA, Way};
 use crate::memory::{Load, WAYS};
 
 /// The version of the bytes: raised in the commit that changes them, with the digests in `pins.rs`.
@@ -34,6 +34,7 @@ pub(super) const KIND: Kind = Kind {
                 timestamp: image.timestamp.text(),
                 epoch: image.timestamp.epoch(),
                 menu: Menu::of(fields, image),
+                lock: image.lock,
             },
             &["files/"],
         ))
@@ -51,6 +52,8 @@ struct WriteManifest {
     timestamp: String,
     epoch: u32,
     menu: Menu,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lock: Option<cache::Sha256>,
 }
 
 /// The program that writes the manifest.
@@ -149,6 +152,7 @@ impl Step for WriteManifest {
                 timestamp: self.timestamp.clone(),
                 epoch: self.epoch,
             },
+            lock: self.lock.map(|sha256| LockFacts { sha256 }),
             boot: self.ways(&kernels, squashfs.size)?,
             kernels: kernels.0,
             squashfs,

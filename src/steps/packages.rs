@@ -1,33 +1,241 @@
-//! Debian's packages: which apt would install, where they come from, what is in them.
+//! Debian's packages: which are meant, where they come from, what is in them.
+//!
+//! A lock says which they are; without one, apt does, out of its own lists. Either way their hashes are part of the key, and a package
+//! is taken from wherever it can be had with that hash: the store, apt's sources, archives that the spec or the command line names.
 
-pub(super) mod apt;
+mod apt;
 pub(super) mod deb;
+mod mirror;
+mod stored;
 
-use crate::config::{Fields, Item, SpecError};
+pub use self::mirror::Mirror;
+
+use std::sync::Arc;
+
+use cache::BlobDigest;
+use graph::{Job, Resolved, Resolving, StepError};
+use serde::Serialize;
+
+use crate::config::{Archive, Fields, Item, Package, SpecError};
+use crate::http::{Client, Patience};
+use crate::image::Timestamp;
 
 /// apt's pattern for the packages that are nobody's dependency, because every system has them.
 pub(super) const ESSENTIAL: &str = "?essential";
 
+/// The packages that a spec asks for.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    architecture: String,
+    /// What apt is asked for.
+    names: Vec<String>,
+    archive: Archive,
+}
+
+/// A package in the store.
+pub(super) struct Fetched {
+    pub(super) package: Package,
+    pub(super) blob: BlobDigest,
+}
+
+/// What the manifest says of a package.
+#[derive(Serialize)]
+struct Listing<'a> {
+    name: &'a str,
+    version: &'a str,
+    architecture: &'a str,
+    sha256: cache::Sha256,
+}
+
+impl<'a> From<&'a Fetched> for Listing<'a> {
+    fn from(Fetched { package, .. }: &'a Fetched) -> Self {
+        let Package { name, version, architecture, sha256, .. } = package;
+        Self { name, version, architecture, sha256: *sha256 }
+    }
+}
+
+/// Writes the list of packages for the manifest.
+pub(super) fn listing(fetched: &[Fetched]) -> Vec<u8> {
+    super::kind::json(&fetched.iter().map(Listing::from).collect::<Vec<_>>())
+}
+
+/// Returns the text that pins a package in a key.
+fn pinned(package: &Package) -> String {
+    format!("{} sha256:{}", package.version, package.sha256)
+}
+
+impl Fetched {
+    /// Returns the name of the package's file, as archives have it; a colon cannot be in it everywhere.
+    pub(super) fn file_name(&self) -> String {
+        let Package { name, version, architecture, .. } = &self.package;
+        format!("{name}_{}_{architecture}.deb", version.replace(':', "%3a"))
+    }
+}
+
+impl Wanted {
+    /// Reads the settings `packages` and `architecture`; `always` is asked for as well.
+    pub(super) fn read(fields: &Fields<'_>, step: &str, always: &[&str]) -> Self {
+        let names: Vec<String> = names(fields).into_iter().map(str::to_owned).collect();
+        let always = always.iter().map(ToString::to_string);
+        Self {
+            architecture: architecture(fields, step),
+            names: always.chain(names).collect(),
+            archive: fields.archive().clone(),
+        }
+    }
+
+    /// Returns the architecture.
+    pub(super) fn architecture(&self) -> &str {
+        &self.architecture
+    }
+
+    /// Returns what apt is asked for.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().map(String::as_str)
+    }
+
+    /// Returns what a lock says was asked for.
+    fn asked(&self) -> Vec<String> {
+        let mut asked: Vec<String> = self.names.iter().cloned().chain([self.architecture.clone()]).collect();
+        asked.sort();
+        asked.dedup();
+        asked
+    }
+
+    /// Returns the packages, in order of name; the network is not used.
+    fn packages(&self, resolving: &Resolving<'_>) -> Result<Vec<Package>, StepError> {
+        if let Some(locked) = &self.archive.locked {
+            return Ok(locked.clone());
+        }
+        let names: Vec<&str> = self.names.iter().map(String::as_str).collect();
+        let candidates = apt::resolve(resolving.objects, &self.architecture, &names, &self.archive.kept)?;
+        Ok(candidates.into_iter().map(|candidate| candidate.package).collect())
+    }
+
+    /// Pins the packages: their versions and hashes are sources.
+    pub(super) fn pin(&self, resolving: &Resolving<'_>) -> Result<Resolved, StepError> {
+        let packages = self.packages(resolving)?;
+        let mut resolved = Resolved::default();
+        resolved.sources = packages.iter().map(|package| (package.name.clone(), pinned(package))).collect();
+        resolved.found = Some(Arc::new(Found { asked: self.asked(), packages }));
+        Ok(resolved)
+    }
+
+    /// Returns the packages in the store; those that are not there are fetched and compared with their hashes.
+    pub(super) fn fetch(&self, job: &Job<'_>) -> Result<Vec<Fetched>, StepError> {
+        let packages = &found(job.resolved)
+            .ok_or_else(|| StepError::environment(format!("the packages of {} were not pinned", job.node)))?
+            .packages;
+        let mut missing = Vec::new();
+        for package in packages {
+            if stored::find(job.objects, package)?.is_none() {
+                missing.push(package);
+            }
+        }
+        if let (true, Some(first)) = (job.offline, missing.first()) {
+            let (some, all) = (missing.len(), packages.len());
+            let error = StepError::environment(format!(
+                "{some} of {all} packages are not in the store, {} for one, and the build is offline",
+                first.name
+            ));
+            return Err(error.with_hint("build once without --offline"));
+        }
+        self.get(job, &missing)?;
+        let mut fetched = Vec::new();
+        for package in packages {
+            let blob = stored::find(job.objects, package)?
+                .ok_or_else(|| StepError::environment(format!("{} was not fetched", package.name)))?;
+            job.objects.verified(&blob)?;
+            fetched.push(Fetched { package: package.clone(), blob });
+        }
+        Ok(fetched)
+    }
+
+    /// Fetches packages: from apt's sources, as far as those have them, and else from the archives that are named.
+    fn get(&self, job: &Job<'_>, missing: &[&Package]) -> Result<(), StepError> {
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let total = missing.iter().map(|package| package.size).sum();
+        let known = apt::locate(job.objects, &self.architecture, missing)?;
+        let (of_apt, others): (Vec<&Package>, Vec<&Package>) =
+            missing.iter().partition(|package| known.contains_key(&package.sha256));
+        let mut done = 0;
+        // A few at a time, so that progress can be told and a stop is heard.
+        for some in of_apt.chunks(16) {
+            job.check_cancelled()?;
+            job.progress("fetching packages", done, Some(total));
+            apt::download(job, some, &known)?;
+            done += some.iter().map(|package| package.size).sum::<u64>();
+        }
+        if others.is_empty() {
+            return Ok(());
+        }
+        // One for all: it keeps connections open.
+        let client = Client::new(Patience::default());
+        for some in others.chunks(8) {
+            job.check_cancelled()?;
+            job.progress("fetching packages", done, Some(total));
+            // Side by side: most of the time is waiting for servers.
+            let fetch = |package: &Package| mirror::fetch(job, &client, package, &self.archive.mirrors);
+            let fetched = std::thread::scope(|scope| {
+                let each: Vec<_> = some.iter().map(|package| scope.spawn(|| fetch(package))).collect();
+                let joined = each.into_iter().map(|one| one.join());
+                let ended = joined.map(|one| one.unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+                // All of them, also after one that failed.
+                ended.collect::<Vec<_>>()
+            });
+            fetched.into_iter().collect::<Result<(), StepError>>()?;
+            done += some.iter().map(|package| package.size).sum::<u64>();
+        }
+        Ok(())
+    }
+}
+
+/// What a node with packages found out.
+#[derive(Debug)]
+pub struct Found {
+    /// What apt was asked for, and for which architecture; in order.
+    pub asked: Vec<String>,
+    /// What that came to, in order of name.
+    pub packages: Vec<Package>,
+}
+
+/// Returns what a node with packages found out; nothing for other nodes.
+pub fn found(resolved: &Resolved) -> Option<&Found> {
+    resolved.found.as_ref()?.downcast_ref()
+}
+
+/// Returns the date of the newest package lists of this machine; nothing where there are none.
+pub fn date_of_lists() -> Option<Timestamp> {
+    apt::date()
+}
+
+/// Returns what a lock should have as asked for, by the settings of a node.
+pub(super) fn asked(fields: &Fields<'_>, always: &[&str]) -> Vec<String> {
+    Wanted::read(fields, "", always).asked()
+}
+
 /// Reads the setting `packages`: names, with `=VERSION` where a version is meant.
-pub(super) fn read(fields: &Fields<'_>, others: &[&str]) -> Vec<String> {
+fn names<'a>(fields: &Fields<'a>) -> Vec<&'a str> {
     let is_word = |text: &str| {
         !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.:=~".contains(&byte))
     };
     fields.required("packages");
     let packages: Vec<(&str, &Item)> = fields.texts("packages");
     for (name, item) in &packages {
-        if !others.contains(name) && (!is_word(name) || name.starts_with('-')) {
+        if *name != ESSENTIAL && (!is_word(name) || name.starts_with('-')) {
             fields.wrong(
                 SpecError::at(&item.origin, format!("{name:?} is not the name of a package"))
                     .label("expected NAME or NAME=VERSION"),
             );
         }
     }
-    packages.into_iter().map(|(name, _)| name.to_owned()).collect()
+    packages.into_iter().map(|(name, _)| name).collect()
 }
 
 /// Reads the setting `architecture`.
-pub(super) fn architecture(fields: &Fields<'_>, step: &str) -> String {
+fn architecture(fields: &Fields<'_>, step: &str) -> String {
     let known = fields.read("architecture", |item| match item.as_text()? {
         "amd64" => Ok("amd64"),
         _ => {

@@ -17,10 +17,9 @@ use serde::Serialize;
 
 use self::unpack::{Unpacked, Unpacking};
 use super::exclude::{self, Excluded};
-use super::kind::{Inputs, Kind, Made, identity, json};
-use super::packages::apt::{self, Package};
-use super::packages::{self, ESSENTIAL};
-use crate::config::{Fields, SpecError};
+use super::kind::{Inputs, Kind, Made, identity};
+use super::packages::{self, Fetched, Wanted};
+use crate::config::{Fields, Package, SpecError};
 use crate::image::Image;
 
 /// Gives `root`, a tree, and `packages`, the list of packages as JSON.
@@ -40,6 +39,8 @@ struct Toolbox {
     /// Names in `/usr/bin`, or absolute paths, and where they lead.
     links: BTreeMap<String, String>,
     exclude: Vec<String>,
+    #[serde(skip)]
+    wanted: Wanted,
 }
 
 fn make(fields: &Fields<'_>, _: &Image) -> Option<Made> {
@@ -54,45 +55,37 @@ fn make(fields: &Fields<'_>, _: &Image) -> Option<Made> {
         }
         links.insert(name.to_owned(), target.to_owned());
     }
+    let wanted = Wanted::read(fields, KIND.name, &[]);
     let step = Toolbox {
-        architecture: packages::architecture(fields, KIND.name),
-        packages: packages::read(fields, &[ESSENTIAL]),
+        architecture: wanted.architecture().to_owned(),
+        packages: wanted.names().map(str::to_owned).collect(),
         links,
         exclude: exclude::read(fields),
+        wanted,
     };
     Some(Made::new(step, &["root", "packages"]))
 }
 
-impl Toolbox {
-    fn wanted(&self) -> Vec<&str> {
-        self.packages.iter().map(String::as_str).collect()
-    }
-}
-
 /// Reads a package to its end.
-fn unpack(job: &Job<'_>, package: &Package) -> Result<Unpacked, StepError> {
-    let path = job.objects.verified(&package.blob)?;
+fn unpack(job: &Job<'_>, fetched: &Fetched) -> Result<Unpacked, StepError> {
+    let path = job.objects.verified(&fetched.blob)?;
     let bytes = fs::read(&path).on_file("read", &path)?;
-    Ok(Unpacked::read(package.name(), &bytes, job.may_unpack_to(package.size), job.cancel)?)
+    let Package { name, size, .. } = &fetched.package;
+    Ok(Unpacked::read(name, &bytes, job.may_unpack_to(*size), job.cancel)?)
 }
 
 impl Step for Toolbox {
     identity!(version VERSION);
 
     fn resolve(&self, resolving: &Resolving<'_>) -> Result<Resolved, StepError> {
-        let mut resolved = Resolved::default();
-        for package in apt::resolve(resolving.objects, &self.architecture, &self.wanted())? {
-            let pinned = format!("{} sha256:{}", package.version, package.sha256);
-            resolved.sources.insert(package.name, pinned);
-        }
-        Ok(resolved)
+        self.wanted.pin(resolving)
     }
 
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
-        let packages = apt::fetch(job, &self.architecture, &self.wanted())?;
+        let packages = self.wanted.fetch(job)?;
         let excluded = Excluded::new(&self.exclude)?;
         let mut unpacking = Unpacking::new(job.objects, &excluded)?;
-        let total: u64 = packages.iter().map(|package| package.size).sum();
+        let total: u64 = packages.iter().map(|fetched| fetched.package.size).sum();
         let mut done = 0;
         // All of them at once would be hundreds of megabytes in memory.
         for some in packages.chunks(AT_ONCE) {
@@ -102,16 +95,15 @@ impl Step for Toolbox {
             for package in unpacked.collect::<Result<Vec<_>, _>>()? {
                 unpacking.add(package)?;
             }
-            done += some.iter().map(|package| package.size).sum::<u64>();
+            done += some.iter().map(|fetched| fetched.package.size).sum::<u64>();
         }
         for (name, target) in &self.links {
             unpacking.link(name, target)?;
         }
         let (tree, bytes) = unpacking.finish()?;
-        let listing: Vec<_> = packages.iter().map(apt::Package::listing).collect();
         Ok(BTreeMap::from([
             ("root".to_owned(), Output { object: Object::Tree(job.objects.put_tree(&tree)?), bytes }),
-            ("packages".to_owned(), job.objects.put(&json(&listing))?.into()),
+            ("packages".to_owned(), job.objects.put(&packages::listing(&packages))?.into()),
         ]))
     }
 }

@@ -56,7 +56,7 @@ const FLOORS: [(&str, &[&str]); 3] = [
             "plan publish",
             "report",
             "machine",
-            "extract finish",
+            "extract finish lock",
             "cli",
         ],
     ),

@@ -17,9 +17,9 @@ use crate::live::Live;
 use crate::world::run_in;
 
 /// nginx over a folder: plain and by TLS, with and without index pages, and a redirect.
-struct Nginx {
+pub(crate) struct Nginx {
     child: Child,
-    plain: u16,
+    pub(crate) plain: u16,
     tls: u16,
 }
 
@@ -28,7 +28,7 @@ fn free_port() -> u16 {
 }
 
 impl Nginx {
-    fn start(work: &Path, serve: &Path) -> Self {
+    pub(crate) fn start(work: &Path, serve: &Path) -> Self {
         let (plain, tls) = (free_port(), free_port());
         fs::create_dir_all(work.join("logs")).unwrap();
         // An authority of its own, and a certificate by it.

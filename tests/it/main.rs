@@ -13,6 +13,7 @@ mod http;
 mod kernels;
 mod layouts;
 mod live;
+mod packages;
 mod power;
 mod release;
 mod roots;

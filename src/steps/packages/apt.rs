@@ -4,13 +4,20 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
 
 use cache::file::OnFile;
+use cache::name::RelPath;
 use cache::stat::Stat;
 use cache::{BlobDigest, Objects, Sha256};
 use graph::{Job, StepError};
 use serde::{Deserialize, Serialize};
+
+use super::stored::take;
+use crate::config::Package;
+use crate::image::Timestamp;
+
+const APT_GET: &str = "/usr/bin/apt-get";
 
 /// apt's package lists.
 const LISTS: &str = "/var/lib/apt/lists";
@@ -25,98 +32,96 @@ const SOURCES: [&str; 6] = [
     "/etc/apt/apt.conf.d",
 ];
 
-/// Under this name the store remembers which object has a SHA-256.
-const BY_SHA256: &str = "sha256";
-
 /// A package as apt would fetch it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::steps) struct Pinned {
-    pub(in crate::steps) name: String,
-    pub(in crate::steps) version: String,
-    pub(in crate::steps) architecture: String,
-    file: String,
+pub(super) struct Candidate {
+    pub(super) package: Package,
     uri: String,
-    size: u64,
-    pub(in crate::steps) sha256: Sha256,
 }
 
-/// A package in the store.
-pub(in crate::steps) struct Package {
-    pinned: Pinned,
-    pub(in crate::steps) blob: BlobDigest,
-    /// The file's name, without apt's escapes.
-    pub(in crate::steps) file: String,
-    pub(in crate::steps) size: u64,
-    pub(in crate::steps) sha256: Sha256,
-}
-
-/// What the manifest says of a package.
-#[derive(Serialize)]
-pub(in crate::steps) struct Listing<'a> {
-    name: &'a str,
-    version: &'a str,
-    architecture: &'a str,
-    sha256: Sha256,
-}
-
-impl Package {
-    pub(in crate::steps) fn name(&self) -> &str {
-        &self.pinned.name
-    }
-
-    pub(in crate::steps) fn listing(&self) -> Listing<'_> {
-        let Pinned { name, version, architecture, sha256, .. } = &self.pinned;
-        Listing { name, version, architecture, sha256: *sha256 }
-    }
-}
-
-/// Returns all packages that make the root, sorted by name; the network is not used.
-pub(in crate::steps) fn resolve(
+/// Returns what apt would install into an empty system, sorted by name; the network is not used. Packages that are to be kept have the
+/// version they had, as far as apt knows it.
+pub(super) fn resolve(
     objects: &Objects,
     architecture: &str,
     wanted: &[&str],
-) -> Result<Vec<Pinned>, StepError> {
+    kept: &[Package],
+) -> Result<Vec<Candidate>, StepError> {
+    let kept: Vec<&Package> = kept.iter().collect();
+    let known = if kept.is_empty() { BTreeMap::new() } else { locate(objects, architecture, &kept)? };
+    let kept = kept.into_iter().filter(|package| known.contains_key(&package.sha256));
+    let words: Vec<String> = wanted.iter().map(ToString::to_string).chain(kept.map(exactly)).collect();
     // The answer holds as long as apt's lists and sources are untouched.
-    let key = format!("{architecture} {} {}", wanted.join(" "), stamp().on_file("list", LISTS)?);
-    if let Some(known) = objects.memo("apt", &key)?
-        && let Ok(pinned) = serde_json::from_str(&known)
+    let key = format!("{architecture} {} {}", words.join(" "), stamp().on_file("list", LISTS)?);
+    if let Some(known) = objects.memo(SPACE, &key)?
+        && let Ok(candidates) = serde_json::from_str(&known)
     {
-        return Ok(pinned);
+        return Ok(candidates);
     }
-    let work = objects.work_dir()?;
-    for folder in ["state", "cache/archives/partial"] {
-        fs::create_dir_all(work.path().join(folder)).on_file("make", work.path().join(folder))?;
-    }
-    fs::write(work.path().join("status"), "").on_file("write", work.path().join("status"))?;
-    let output = Command::new("apt-get")
-        .args(apt_args(work.path(), architecture))
-        .args(["--print-uris", "-qq", "-y", "install"])
-        .args(wanted)
-        .env_clear()
-        .envs([("LC_ALL", "C"), ("PATH", graph::tool::PATH)])
-        .output()
-        .map_err(|error| StepError::environment(format!("run apt-get: {error}")))?;
-    let errors = String::from_utf8_lossy(&output.stderr);
+    let output = ask(objects, architecture, &["-y", "install"], &words)?;
     if !output.status.success() {
-        let problems: Vec<_> = errors.lines().filter(|line| line.starts_with("E:")).collect();
         return Err(StepError::environment(format!(
             "apt cannot resolve the packages: {}",
-            problems.join("; ")
+            problems(&output).join("; ")
         ))
         .with_hint(
             "run `apt-get update` first; if that does not help, correct the packages of the node in the spec",
         ));
     }
     let text = String::from_utf8_lossy(&output.stdout);
-    let mut pinned = text.lines().map(parse).collect::<Result<Vec<_>, StepError>>()?;
-    if pinned.is_empty() {
+    let mut candidates = text.lines().map(parse).collect::<Result<Vec<_>, StepError>>()?;
+    if candidates.is_empty() {
         return Err(StepError::environment("apt names no packages at all: its lists are empty")
             .with_hint("run `apt-get update` first"));
     }
-    pinned.sort_by(|a, b| a.name.cmp(&b.name));
-    let text = serde_json::to_string(&pinned).expect("packages are plain values");
-    objects.set_memo("apt", &key, &text)?;
-    Ok(pinned)
+    candidates.sort_by(|a, b| a.package.name.cmp(&b.package.name));
+    let text = serde_json::to_string(&candidates).expect("packages are plain values");
+    objects.set_memo(SPACE, &key, &text)?;
+    Ok(candidates)
+}
+
+/// Where it is remembered what apt answered.
+const SPACE: &str = "apt-candidates";
+
+/// Returns the word by which apt takes a package of just that version.
+fn exactly(package: &Package) -> String {
+    format!("{}={}", package.name, package.version)
+}
+
+/// Returns where apt's sources have packages of just these versions and hashes; nothing where there is no apt.
+pub(super) fn locate(
+    objects: &Objects,
+    architecture: &str,
+    packages: &[&Package],
+) -> Result<BTreeMap<Sha256, String>, StepError> {
+    if !Path::new(APT_GET).exists() {
+        return Ok(BTreeMap::new());
+    }
+    let words: Vec<String> = packages.iter().map(|package| exactly(package)).collect();
+    let output = ask(objects, architecture, &["download"], &words)?;
+    // What it does not know is an error in the end, and what it knows is printed all the same.
+    let text = String::from_utf8_lossy(&output.stdout);
+    let found = text.lines().filter_map(|line| parse(line).ok());
+    Ok(found.map(|candidate| (candidate.package.sha256, candidate.uri)).collect())
+}
+
+/// Has apt print where it would fetch packages from.
+fn ask(objects: &Objects, architecture: &str, verb: &[&str], words: &[String]) -> Result<Output, StepError> {
+    let work = objects.work_dir()?;
+    for folder in ["state", "cache/archives/partial"] {
+        fs::create_dir_all(work.path().join(folder)).on_file("make", work.path().join(folder))?;
+    }
+    fs::write(work.path().join("status"), "").on_file("write", work.path().join("status"))?;
+    let mut command = Command::new(APT_GET);
+    command.args(apt_args(work.path(), architecture)).args(["--print-uris", "-qq"]).args(verb).arg("--");
+    command.args(words).env_clear().envs([("LC_ALL", "C"), ("PATH", graph::tool::PATH)]);
+    command.output().map_err(|error| StepError::environment(format!("run {APT_GET}: {error}")))
+}
+
+/// Returns what apt says is wrong.
+fn problems(output: &Output) -> Vec<String> {
+    let errors = String::from_utf8_lossy(&output.stderr);
+    errors.lines().filter(|line| line.starts_with("E:")).map(str::to_owned).collect()
 }
 
 /// Builds the options under which apt sees its own lists and sources, and an empty root.
@@ -142,6 +147,19 @@ fn apt_args(work: &Path, architecture: &str) -> Vec<String> {
         "Debug::NoLocking=1".to_owned(),
     ];
     settings.into_iter().flat_map(|setting| ["-o".to_owned(), setting]).collect()
+}
+
+/// Returns the date of the newest package lists that apt has; nothing where it has none.
+pub(in crate::steps) fn date() -> Option<Timestamp> {
+    let is_release = |path: &std::path::PathBuf| {
+        path.file_name().is_some_and(|name| name.to_string_lossy().ends_with("Release"))
+    };
+    let paths = fs::read_dir(LISTS).into_iter().flatten().flatten().map(|entry| entry.path());
+    let texts = paths.filter(is_release).filter_map(|path| fs::read_to_string(path).ok());
+    let date = |text: String| {
+        Timestamp::of_release(text.lines().find_map(|line| line.strip_prefix("Date:"))?.trim())
+    };
+    texts.filter_map(date).max()
 }
 
 /// Returns what changes when apt's lists or sources change.
@@ -176,7 +194,7 @@ fn stamp() -> io::Result<String> {
 }
 
 /// Reads a line of `--print-uris`: `'URI' FILE SIZE SHA256:HEX`.
-fn parse(line: &str) -> Result<Pinned, StepError> {
+fn parse(line: &str) -> Result<Candidate, StepError> {
     let unknown =
         || StepError::environment(format!("apt-get printed {line:?}; expected 'URI' FILE SIZE SHA256:HEX"));
     let (uri, rest) = line.strip_prefix('\'').and_then(|rest| rest.split_once("' ")).ok_or_else(unknown)?;
@@ -191,99 +209,75 @@ fn parse(line: &str) -> Result<Pinned, StepError> {
     if cache::FileName::new(file.as_bytes()).is_err() {
         return Err(unknown());
     }
-    Ok(Pinned {
+    let package = Package {
         name: name.to_owned(),
         version: version.replace("%3a", ":"),
         architecture: architecture.to_owned(),
-        file: file.to_owned(),
-        uri: uri.to_owned(),
         size,
         sha256,
-    })
-}
-
-/// Returns the packages in the store; those that are not there are fetched and checked.
-pub(in crate::steps) fn fetch(
-    job: &Job<'_>,
-    architecture: &str,
-    wanted: &[&str],
-) -> Result<Vec<Package>, StepError> {
-    let pinned = resolve(job.objects, architecture, wanted)?;
-    for package in &pinned {
-        let expected = format!("{} sha256:{}", package.version, package.sha256);
-        if job.action.sources.get(&package.name) != Some(&expected) {
-            return Err(StepError::environment("apt's lists changed during the build; build again"));
-        }
-    }
-    let known = |package: &Pinned| -> Result<Option<BlobDigest>, StepError> {
-        let memo = job.objects.memo(BY_SHA256, &package.sha256.to_string())?;
-        let Some(digest) = memo.and_then(|text| text.parse().ok()) else { return Ok(None) };
-        Ok(job.objects.contains(&digest)?.then_some(digest))
+        file: file_in_archive(uri).ok_or_else(unknown)?,
     };
-    let mut missing = Vec::new();
-    for package in &pinned {
-        if known(package)?.is_none() {
-            missing.push(package);
-        }
-    }
-    if job.offline && !missing.is_empty() {
-        return Err(StepError::environment(format!(
-            "{} of {} packages are not in the store, {} for one, and the build is offline",
-            missing.len(),
-            pinned.len(),
-            missing[0].name
-        ))
-        .with_hint("build once without --offline"));
-    }
-    let total = missing.iter().map(|package| package.size).sum();
-    let mut done = 0;
-    // apt fetches a few at a time, so that progress can be told and a stop is heard.
-    for some in missing.chunks(16) {
-        job.check_cancelled()?;
-        job.progress("fetching packages", done, Some(total));
-        download(job, some)?;
-        done += some.iter().map(|package| package.size).sum::<u64>();
-    }
-    let mut packages = Vec::new();
-    for package in pinned {
-        let blob = known(&package)?
-            .ok_or_else(|| StepError::environment(format!("{} was not fetched", package.name)))?;
-        job.objects.verified(&blob)?;
-        let (file, size, sha256) = (package.file.clone(), package.size, package.sha256);
-        packages.push(Package { pinned: package, blob, file, size, sha256 });
-    }
-    Ok(packages)
+    Ok(Candidate { package, uri: uri.to_owned() })
 }
 
-/// Fetches packages with apt's own transport, and takes those into the store that have the right hash.
-fn download(job: &Job<'_>, packages: &[&Pinned]) -> Result<(), StepError> {
+/// Returns where an archive has a file, by its address: below `pool`, where there is one, and else by its name alone.
+fn file_in_archive(uri: &str) -> Option<String> {
+    let path = match uri.rfind("/pool/") {
+        Some(at) => &uri[at + 1..],
+        None => uri.rsplit('/').next()?,
+    };
+    let mut bytes = Vec::new();
+    let mut rest = path.as_bytes();
+    while let Some((byte, behind)) = rest.split_first() {
+        rest = behind;
+        if *byte != b'%' {
+            bytes.push(*byte);
+            continue;
+        }
+        let (digits, behind) = rest.split_at_checked(2)?;
+        bytes.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
+        rest = behind;
+    }
+    String::from_utf8(bytes).ok().filter(|path| RelPath::new(path.as_bytes()).is_ok())
+}
+
+/// Fetches packages with apt's own transport, and takes those into the store that have the right hash. `known` says where they are.
+pub(super) fn download(
+    job: &Job<'_>,
+    packages: &[&Package],
+    known: &BTreeMap<Sha256, String>,
+) -> Result<(), StepError> {
     let work = job.objects.work_dir()?;
     let mut command = Command::new("/usr/lib/apt/apt-helper");
     command.args(["-o", "APT::Sandbox::User=root", "-qq", "download-file"]).env("LC_ALL", "C");
     command.current_dir(work.path());
+    let place = |package: &Package| work.path().join(package.sha256.to_string());
+    let mut is_asked = false;
     for package in packages {
-        command.args([&package.uri, &package.file, &format!("SHA256:{}", package.sha256)]);
-    }
-    let output =
-        command.output().map_err(|error| StepError::environment(format!("run apt-helper: {error}")))?;
-    if !output.status.success() {
-        let errors = String::from_utf8_lossy(&output.stderr);
-        return Err(StepError::environment(format!("fetch packages: {}", errors.trim())).with_hint(
-            "look at the network and at apt's sources; `apt-get update` gets lists that fit the archive",
-        ));
-    }
-    for package in packages {
-        let blob = job.objects.adopt(&work.path().join(&package.file))?;
-        let found = job.objects.sha256(&blob.digest)?;
-        if found != package.sha256 {
-            return Err(StepError::environment(format!(
-                "{} has the SHA-256 {found}, but apt's lists say {}",
-                package.file, package.sha256
-            )));
+        let uri = &known[&package.sha256];
+        match uri.strip_prefix("file:") {
+            // apt leaves such files where they are.
+            Some(path) => {
+                let path = Path::new(path);
+                fs::copy(path, place(package)).on_file("copy", path)?;
+            }
+            None => {
+                command.args([uri, &package.sha256.to_string(), &format!("SHA256:{}", package.sha256)]);
+                is_asked = true;
+            }
         }
-        job.objects.set_memo(BY_SHA256, &found.to_string(), &blob.digest.to_string())?;
     }
-    Ok(())
+    if is_asked {
+        let output =
+            command.output().map_err(|error| StepError::environment(format!("run apt-helper: {error}")))?;
+        if !output.status.success() {
+            return Err(StepError::environment(format!("fetch packages: {}", problems(&output).join("; ")))
+                .with_hint(
+                    "look at the network and at apt's sources; `apt-get update` gets lists that fit the archive",
+                ));
+        }
+    }
+    packages.iter().try_for_each(|package| take(job, package, &place(package), &known[&package.sha256]))
 }
 
 #[cfg(test)]
@@ -291,16 +285,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_of_apt_names_a_package_with_its_hash() {
+    fn a_line_of_apt_names_a_package_with_its_hash_and_its_place_in_the_archive() {
         let hash = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         let line = format!(
-            "'http://host/p/libx_1%3a2.0-1%2bb1_amd64.deb' libx_1%3a2.0-1+b1_amd64.deb 77 SHA256:{hash}"
+            "'http://host/debian/pool/p/libx_2.0-1%2bb1_amd64.deb' libx_1%3a2.0-1+b1_amd64.deb 77 SHA256:{hash}"
         );
-        let package = parse(&line).unwrap();
-        assert_eq!((package.name.as_str(), package.version.as_str()), ("libx", "1:2.0-1+b1"));
-        assert_eq!((package.architecture.as_str(), package.size), ("amd64", 77));
+        let Package { name, version, architecture, size, file, .. } = parse(&line).unwrap().package;
+        assert_eq!((name.as_str(), version.as_str(), architecture.as_str()), ("libx", "1:2.0-1+b1", "amd64"));
+        assert_eq!((size, file.as_str()), (77, "pool/p/libx_2.0-1+b1_amd64.deb"));
+        assert_eq!(file_in_archive("file:/repo/./x_1_all.deb").unwrap(), "x_1_all.deb");
         for bad in ["", "'x' y 1 MD5Sum:00", "'x' ../y_1_a.deb 1 SHA256:0", "'x' y.deb 1"] {
             assert!(parse(bad).is_err(), "{bad}");
         }
+        assert_eq!(
+            (file_in_archive("http://h/pool/%2e%2e/x"), file_in_archive("http://h/pool/%2")),
+            (None, None)
+        );
     }
 }

@@ -1,0 +1,60 @@
+//! `stagegraph lock`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use graph::sandbox::Mode;
+
+use super::args::{self, SpecArgs, StoreArgs, finder};
+use super::failure::{DONE, Failure, code_of, complain, print};
+use crate::lock::{self, LockError, Renewal, Renewed};
+use crate::report::{Reporter, Style};
+
+#[derive(Debug, Args)]
+pub(super) struct LockArgs {
+    /// The spec
+    #[arg(value_name = "SPEC")]
+    name: String,
+    /// Go on to what is newest: of these nodes and packages, or of everything
+    #[arg(long, value_name = "NODE | PACKAGE", num_args = 0..)]
+    update: Option<Vec<String>>,
+    /// The lock [default: SPEC.lock beside the spec; of a built-in spec, in the current folder]
+    #[arg(long, value_name = "FILE")]
+    lock: Option<PathBuf>,
+    #[command(flatten)]
+    spec: SpecArgs,
+    #[command(flatten)]
+    store: StoreArgs,
+}
+
+impl LockArgs {
+    pub(super) fn run(self) -> Result<u8, Failure> {
+        let renewal = match self.update {
+            None => Renewal::Missing,
+            Some(names) if names.is_empty() => Renewal::All,
+            Some(names) => Renewal::Some(names),
+        };
+        let store = cache::Store::open(&self.store.dir()?)?;
+        store.say_waits(complain);
+        let machine = args::machine(Mode::On)?;
+        let reporter = Reporter::new(Style { json: false, verbose: false });
+        let overrides = self.spec.overrides();
+        let all = (&machine, &store, &reporter);
+        match lock::renew(all, &finder(), &self.name, &overrides, self.lock, &renewal) {
+            Ok(Renewed { path, changes, summary, unpinned }) => {
+                if !unpinned.is_empty() {
+                    let names: Vec<_> = unpinned.iter().map(|node| node.as_str()).collect();
+                    complain(&format!(
+                        "note: {} run this machine's own programs, which no lock pins; a toolbox as their input \"tools\" is pinned",
+                        names.join(", ")
+                    ));
+                }
+                print(format!("{changes}{}: {summary}\n", path.display()).as_bytes())?;
+                Ok(DONE)
+            }
+            Err(LockError::Spec(errors)) => Err(errors.into()),
+            Err(LockError::Source(fault)) => Ok(code_of(fault)),
+            Err(error @ LockError::File(_)) => Err(Failure::environment(cache::causes(&error).join(": "))),
+        }
+    }
+}

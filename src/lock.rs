@@ -1,0 +1,319 @@
+//! Makes and renews the lock of a spec: has its sources looked up, keeps what is to stay, and says what changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cache::file::OnFile;
+use cache::{FileError, Store};
+use graph::{Fault, NodeName, Resolved};
+
+use crate::config::{Lock, Locked, Package, Source, SpecError, SpecErrors};
+use crate::image::Timestamp;
+use crate::machine::Machine;
+use crate::report::Reporter;
+use crate::spec::{Finder, Locking, Overrides, Spec};
+use crate::steps;
+
+/// What is to be renewed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Renewal {
+    /// What is missing, or fits the spec no longer.
+    Missing,
+    /// Everything.
+    All,
+    /// These nodes and packages, by name.
+    Some(Vec<String>),
+}
+
+/// Why there is no new lock.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// The spec, or the lock that is there.
+    #[error(transparent)]
+    Spec(#[from] SpecErrors),
+    /// A file could not be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A source could not be looked up, which was reported.
+    #[error("a source could not be looked up")]
+    Source(Fault),
+}
+
+/// A new lock.
+#[derive(Debug)]
+pub struct Renewed {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What changed, in lines for people.
+    pub changes: String,
+    /// What it has, in a few words.
+    pub summary: String,
+    /// Nodes that run this machine's own programs, which no lock pins.
+    pub unpinned: Vec<NodeName>,
+}
+
+/// Makes the lock of a spec, or renews it, and writes it down.
+///
+/// # Errors
+/// [`LockError`]; the lock that was there stays as it was.
+pub fn renew(
+    (machine, store, reporter): (&Machine, &Store, &Reporter),
+    finder: &Finder,
+    name: &str,
+    overrides: &Overrides,
+    path: Option<PathBuf>,
+    renewal: &Renewal,
+) -> Result<Renewed, LockError> {
+    let maker = Maker { machine, store, reporter, finder, name, overrides };
+    let today = steps::date_of_lists().map(Timestamp::text);
+    // Of the spec without a lock only the nodes count.
+    let spec = maker.load(&Lock { date: today.clone(), ..Lock::default() }, BTreeSet::new())?;
+    let path = path.unwrap_or_else(|| spec.lock.0.clone());
+    let old = if *renewal == Renewal::All { read_any(&path)? } else { read(&path)? };
+    if *renewal == Renewal::Missing && maker.fits(&path) {
+        return Ok(renewed(path, &spec, &old, &old));
+    }
+    let moves = Moves::of(renewal, &old, &spec)?;
+    let mut kept = old.clone();
+    kept.nodes.retain(|node, _| !moves.nodes.contains(node));
+    // Which packages there are does not depend on the date.
+    kept.date = kept.date.or_else(|| today.clone()).or_else(|| Some(Timestamp::default().text()));
+    let mut lock = maker.look(&kept, &moves, steps::has_packages)?;
+    // What else there is may be dated by the lock.
+    let is_as_before = lock
+        .nodes
+        .iter()
+        .all(|(node, entry)| old.nodes.get(node).is_some_and(|old| old.packages == entry.packages));
+    kept.date = match () {
+        () if lock.nodes.is_empty() => None,
+        () if is_as_before && old.date.is_some() => old.date.clone(),
+        () => today,
+    };
+    lock.nodes.extend(maker.look(&kept, &moves, |kind| !steps::has_packages(kind))?.nodes);
+    lock.date = kept.date;
+    write(&path, &lock.render())?;
+    Ok(renewed(path, &spec, &old, &lock))
+}
+
+/// Says what a new lock is, and what changed since the old one.
+fn renewed(path: PathBuf, spec: &Spec, old: &Lock, new: &Lock) -> Renewed {
+    let is_unpinned = |node: &&NodeName| {
+        let derivation = &spec.dag.nodes()[*node];
+        steps::runs_tools(derivation.step.kind()) && derivation.inputs().all(|(name, _)| name != steps::TOOLS)
+    };
+    let unpinned = spec.dag.nodes().keys().filter(is_unpinned).cloned().collect();
+    Renewed { path, changes: changes(old, new), summary: summary(new), unpinned }
+}
+
+/// What a lock is made with.
+struct Maker<'a> {
+    machine: &'a Machine,
+    store: &'a Store,
+    reporter: &'a Reporter,
+    finder: &'a Finder,
+    name: &'a str,
+    overrides: &'a Overrides,
+}
+
+impl Maker<'_> {
+    /// Reads the spec; the packages of `lock` stay where they can, but those of these names.
+    fn load(&self, lock: &Lock, moved: BTreeSet<String>) -> Result<Spec, SpecErrors> {
+        let lock = Locking::Kept(lock.clone(), moved);
+        Spec::load(self.finder, self.name, &Overrides { lock, ..self.overrides.clone() })
+    }
+
+    /// Tells whether there is a lock that fits the spec.
+    fn fits(&self, path: &Path) -> bool {
+        let lock = Locking::Required(Some(path.to_owned()));
+        Spec::load(self.finder, self.name, &Overrides { lock, ..self.overrides.clone() }).is_ok()
+    }
+
+    /// Returns the entries of the nodes of some kinds: those of `kept` that fit, and what else there is today.
+    fn look(&self, kept: &Lock, moves: &Moves, is_meant: fn(&str) -> bool) -> Result<Lock, LockError> {
+        let spec = self.load(kept, moves.packages.clone())?;
+        let kind = |node: &NodeName| spec.dag.nodes()[node].step.kind();
+        let meant = |node: &&NodeName| steps::is_source(kind(node)) && is_meant(kind(node));
+        let nodes: Vec<NodeName> = spec.dag.nodes().keys().filter(meant).cloned().collect();
+        let found =
+            self.machine.sources(self.store, &spec, &nodes, self.reporter).map_err(LockError::Source)?;
+        let mut lock = Lock::default();
+        for (node, resolved) in found {
+            let new = entry(kind(&node), &resolved);
+            let stays = |old: &&Locked| {
+                let is_moved = old.packages.iter().any(|package| moves.packages.contains(&package.name));
+                !is_moved && old.step == new.step && old.asked == new.asked
+            };
+            let old = kept.nodes.get(node.as_str()).filter(stays).cloned();
+            lock.nodes.insert(node.to_string(), old.unwrap_or(new));
+        }
+        Ok(lock)
+    }
+}
+
+/// What is to move.
+#[derive(Default)]
+struct Moves {
+    nodes: BTreeSet<String>,
+    packages: BTreeSet<String>,
+}
+
+impl Moves {
+    fn of(renewal: &Renewal, old: &Lock, spec: &Spec) -> Result<Self, SpecErrors> {
+        let all = || spec.dag.nodes().keys().map(ToString::to_string);
+        let names = match renewal {
+            Renewal::Missing => return Ok(Self::default()),
+            Renewal::All => return Ok(Self { nodes: all().collect(), ..Self::default() }),
+            Renewal::Some(names) => names,
+        };
+        let mut moves = Self::default();
+        let locked: BTreeSet<&str> =
+            old.nodes.values().flat_map(|node| &node.packages).map(|package| package.name.as_str()).collect();
+        for name in names {
+            if all().any(|node| node == *name) {
+                moves.nodes.insert(name.clone());
+            } else if locked.contains(name.as_str()) {
+                moves.packages.insert(name.clone());
+            } else {
+                let error = SpecError::nowhere(format!(
+                    "{name:?} is neither a node of the spec nor a locked package"
+                ));
+                return Err(error
+                    .hint(format!("nodes are: {}", all().collect::<Vec<_>>().join(", ")))
+                    .into());
+            }
+        }
+        Ok(moves)
+    }
+}
+
+/// Reads the lock that is there; an empty one where there is none.
+fn read(path: &Path) -> Result<Lock, LockError> {
+    let name = path.display().to_string();
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Lock::read(&Arc::new(Source { name, text }))?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Lock::default()),
+        Err(error) => Err(error).on_file("read", path).map_err(LockError::from),
+    }
+}
+
+/// As [`read`], where all of it is to be renewed: what cannot be read is as good as none, if it says that it is a lock.
+fn read_any(path: &Path) -> Result<Lock, LockError> {
+    match read(path) {
+        Err(LockError::Spec(errors)) => {
+            let text = std::fs::read_to_string(path).on_file("read", path)?;
+            let is_lock = text.lines().any(|line| line.trim_start().starts_with("lock = "));
+            if is_lock { Ok(Lock::default()) } else { Err(errors.into()) }
+        }
+        read => read,
+    }
+}
+
+/// Returns what a lock says of a node.
+fn entry(kind: &str, resolved: &Resolved) -> Locked {
+    match steps::found(resolved) {
+        Some(found) => Locked {
+            step: kind.to_owned(),
+            asked: found.asked.clone(),
+            packages: found.packages.clone(),
+            ..Locked::default()
+        },
+        None => Locked { step: kind.to_owned(), sources: resolved.sources.clone(), ..Locked::default() },
+    }
+}
+
+/// Writes the lock in one go, if it is another one than there was.
+fn write(path: &Path, text: &str) -> Result<(), FileError> {
+    if std::fs::read_to_string(path).is_ok_and(|known| known == text) {
+        return Ok(());
+    }
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let make = || {
+        let mut builder = tempfile::Builder::new();
+        let mode = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o644);
+        let mut file = builder.prefix(".stagegraph-").permissions(mode).tempfile_in(folder)?;
+        file.write_all(text.as_bytes())?;
+        file.as_file().sync_all()?;
+        file.persist(path).map(drop).map_err(|error| error.error)
+    };
+    make().on_file("write", path)
+}
+
+fn summary(lock: &Lock) -> String {
+    let packages: usize = lock.nodes.values().map(|node| node.packages.len()).sum();
+    let others = lock.nodes.values().filter(|node| node.packages.is_empty()).count();
+    let of = |count, one: &str, more: &str| format!("{count} {}", if count == 1 { one } else { more });
+    let mut parts = Vec::new();
+    if packages > 0 {
+        let nodes = of(lock.nodes.len() - others, "node", "nodes");
+        parts.push(format!("{} of {nodes}", of(packages, "package", "packages")));
+    }
+    if others > 0 {
+        parts.push(of(others, "other source", "other sources"));
+    }
+    if parts.is_empty() { "no sources".to_owned() } else { parts.join(", ") }
+}
+
+/// Says what differs between two locks, node by node.
+fn changes(old: &Lock, new: &Lock) -> String {
+    let names: BTreeSet<&String> = old.nodes.keys().chain(new.nodes.keys()).collect();
+    let mut text = String::new();
+    for name in names {
+        let rows = match (old.nodes.get(name), new.nodes.get(name)) {
+            // Of a new node, a line for each package would bury those that changed.
+            (None, Some(_)) if !old.nodes.is_empty() => {
+                let _ = writeln!(text, "{name}: new");
+                continue;
+            }
+            (Some(_), None) => {
+                let _ = writeln!(text, "{name}: gone");
+                continue;
+            }
+            (Some(old), Some(new)) => rows(&values(old), &values(new)),
+            _ => continue,
+        };
+        if rows.is_empty() {
+            continue;
+        }
+        let width = rows.iter().map(|row| row.0.len()).max().unwrap_or(0);
+        let _ = writeln!(text, "{name}:");
+        for (part, what) in rows {
+            let _ = writeln!(text, "    {part:width$}  {what}");
+        }
+    }
+    text
+}
+
+/// Returns what a lock says of the parts of a node.
+fn values(node: &Locked) -> BTreeMap<String, (String, String)> {
+    let version = |Package { name, version, sha256, .. }: &Package| {
+        (name.clone(), (version.clone(), sha256.to_string()))
+    };
+    let short = |text: &String| text.chars().take(16).collect::<String>();
+    let sources = node.sources.iter().map(|(name, value)| (name.clone(), (short(value), value.clone())));
+    node.packages.iter().map(version).chain(sources).collect()
+}
+
+fn rows(
+    old: &BTreeMap<String, (String, String)>,
+    new: &BTreeMap<String, (String, String)>,
+) -> Vec<(String, String)> {
+    let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    let row = |name: &String| {
+        let what = match (old.get(name), new.get(name)) {
+            (Some(old), Some(new)) if old == new => return None,
+            (Some((old, _)), Some((new, _))) if old == new => format!("{new}, another file"),
+            (Some((old, _)), Some((new, _))) => format!("{old} → {new}"),
+            (None, Some((new, _))) => format!("{new} is new"),
+            (Some((old, _)), None) => format!("{old} is gone"),
+            (None, None) => return None,
+        };
+        Some((name.clone(), what))
+    };
+    names.into_iter().filter_map(row).collect()
+}

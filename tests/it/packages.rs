@@ -1,0 +1,300 @@
+//! Toolboxes and locks, with a real apt and an archive of the test's own.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use cache::testing::{Need, needs};
+
+use crate::http::Nginx;
+use crate::live::Live;
+use crate::world::{run, run_in};
+use crate::wrong::check;
+
+/// A spec with a toolbox of the package `box`, and a node that says which version of it runs.
+const SPEC: &str = "[image]\nname = \"x\"\ntimestamp = \"20260102T030405Z\"\n\n[node.tools]\nstep = \"toolbox\"\npackages = [\"box\"]\n\
+    links = { sh = \"boxed-sh\" }\n\n[node.report]\nstep = \"run\"\ninput = { tools = \"tools.root\" }\n\
+    argv = [\"sh\", \"-c\", \"mkdir out/made && cat /usr/share/box/version > out/made/version && ls / >> out/made/version\"]\n\
+    outputs = { folder = \"made/\" }\n\n[publish]\n\".\" = [\"report.folder\"]\n";
+
+/// A flat archive, and an apt that knows no other: both in a mount namespace of the program that is run.
+struct Archive {
+    live: Live,
+}
+
+impl Archive {
+    fn new() -> Self {
+        let live = Live::bare();
+        for folder in
+            ["repo", "old", "lists/partial", "apt/apt.conf.d", "apt/preferences.d", "apt/sources.list.d"]
+        {
+            fs::create_dir_all(live.world.path(folder)).unwrap();
+        }
+        let source = format!("deb [trusted=yes] file:{} ./\n", live.world.path("repo").display());
+        fs::write(live.world.path("apt/sources.list"), source).unwrap();
+        let settings =
+            "Dir::Cache::pkgcache \"\";\nDir::Cache::srcpkgcache \"\";\nAPT::Sandbox::User \"root\";\n";
+        fs::write(live.world.path("apt/apt.conf"), settings).unwrap();
+        fs::write(live.world.path("box.toml"), SPEC).unwrap();
+        Self { live }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.live.world.path(name)
+    }
+
+    /// Puts a version of `box` into the archive, in the place of the last one: a shell of this machine and what it runs here.
+    fn publish(&self, version: &str) {
+        let top = self.path(&format!("box-{version}"));
+        let script = r#"mkdir -p "$0/DEBIAN" "$0/usr/bin" "$0/usr/share/box"
+            printf 'Package: box\nVersion: %s\nArchitecture: amd64\nMaintainer: nobody <x@example.org>\nDescription: a box\n' "$1" \
+                > "$0/DEBIAN/control"
+            echo "$1" > "$0/usr/share/box/version"
+            cp /bin/dash "$0/usr/bin/boxed-sh"
+            cp /bin/cat /bin/mkdir /bin/ls "$0/usr/bin"
+            for library in $(ldd /bin/dash /bin/ls /bin/cat | grep -o '/[^ ]*' | grep -v ':$' | sort -u); do
+                mkdir -p "$0$(dirname "$library")"; cp -L "$library" "$0$library"
+            done
+            find "$0" -exec touch -d @1700000000 {} +"#;
+        run("sh", &["-ec", script, top.to_str().unwrap(), version]);
+        let repo = self.path("repo");
+        run("sh", &["-c", "rm -f \"$0\"/*", repo.to_str().unwrap()]);
+        let package = repo.join(format!("box_{version}_amd64.deb"));
+        run(
+            "dpkg-deb",
+            &["--root-owner-group", "-Zgzip", "--build", top.to_str().unwrap(), package.to_str().unwrap()],
+        );
+        let index = format!(
+            "{}Filename: ./{}\nSize: {}\nSHA256: {}\n",
+            fs::read_to_string(top.join("DEBIAN/control")).unwrap(),
+            package.file_name().unwrap().to_str().unwrap(),
+            package.metadata().unwrap().len(),
+            run("sha256sum", &[package.to_str().unwrap()]).split(' ').next().unwrap(),
+        );
+        let release = "printf 'Date: Thu, 01 Jan 2026 00:00:00 UTC\\nSHA256:\\n %s %s Packages\\n' \
+            \"$(sha256sum < Packages | cut -d' ' -f1)\" \"$(wc -c < Packages)\" > Release";
+        fs::write(repo.join("Packages"), index).unwrap();
+        run_in(&repo, "sh", &["-ec", release]);
+        run(
+            "sh",
+            &["-c", "cp \"$0\"/*.deb \"$1\"", repo.to_str().unwrap(), self.path("old").to_str().unwrap()],
+        );
+        self.within("apt-get -qq update", &[]);
+    }
+
+    /// Runs a line of shell where apt knows the archive alone.
+    fn within(&self, script: &str, args: &[&str]) -> Output {
+        let script = format!("mount --bind lists /var/lib/apt/lists; mount --bind apt /etc/apt; {script}");
+        let mut command = Command::new("unshare");
+        command.args(["-m", "--propagation", "private", "sh", "-ec", &script, "sh"]).args(args);
+        command.current_dir(self.live.world.dir.path());
+        command.env("STAGEGRAPH_STORE", self.path("store")).output().unwrap()
+    }
+
+    fn stagegraph(&self, args: &[&str]) -> Output {
+        self.within("exec \"$@\"", &[&[env!("CARGO_BIN_EXE_stagegraph")], args].concat())
+    }
+
+    /// Runs the program, which is to succeed; returns what it printed.
+    fn says(&self, args: &[&str]) -> String {
+        let output = self.stagegraph(args);
+        let (text, errors) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {text}\n{errors}");
+        format!("{text}{errors}")
+    }
+
+    /// Returns what the image made by the toolbox says.
+    fn made(&self) -> String {
+        fs::read_to_string(self.path("out/box/version")).unwrap()
+    }
+
+    /// Forgets the store, and all packages in it.
+    fn forget(&self) {
+        let _ = fs::remove_dir_all(self.path("store"));
+    }
+}
+
+const BUILD: [&str; 2] = ["build", "./box.toml"];
+
+#[test]
+fn tools_come_from_packages_and_nothing_of_the_machine_counts() {
+    if !needs(Need::Root) {
+        return;
+    }
+    let archive = Archive::new();
+    archive.publish("1");
+    let text = archive.says(&BUILD);
+    assert!(text.contains("2 built") && text.contains("`stagegraph lock ./box.toml` pins them"), "{text}");
+    assert_eq!(archive.made(), "1\nbin\nbuild\ndev\netc\nlib\nlib64\nproc\ntmp\nusr\nvar\n");
+    // Another shell, another C library and another tool on this machine: none of it is seen.
+    let changed = "cp /bin/cat cat; echo x >> cat; for path in /bin/cat /bin/dash /usr/bin/xorriso /usr/share/perl; do \
+        [ -d $path ] && mount -t tmpfs none $path || mount --bind cat $path; done; exec \"$@\"";
+    let program = env!("CARGO_BIN_EXE_stagegraph");
+    let output = archive.within(changed, &[program, "build", "./box.toml"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("2 nodes: 2 cached"), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    archive.publish("2");
+    let text = archive.says(&BUILD);
+    assert!(text.contains("2 built"), "{text}");
+    assert!(archive.made().starts_with("2\n"));
+    let why = archive.says(&["why", "./box.toml", "report"]);
+    assert!(why.contains("report: input tools changed") && why.contains("\n        box 1 → 2\n"), "{why}");
+    // Laid out once for all builds, and gone with what nobody uses.
+    let stat = archive.says(&["store", "stat"]);
+    assert!(stat.contains("toolboxes laid out"), "{stat}");
+    let text = archive.says(&["store", "gc"]);
+    assert!(text.contains("2 toolboxes that were laid out"), "{text}");
+    assert!(archive.says(&["build", "./box.toml", "--check"]).contains("2 built"));
+}
+
+#[test]
+fn what_a_toolbox_lacks_is_named_with_what_to_do() {
+    if !needs(Need::Root) {
+        return;
+    }
+    let archive = Archive::new();
+    archive.publish("1");
+    let output = archive.stagegraph(&["build", "./box.toml", "--set", "report.argv=[\"awk\"]"]);
+    check(&output, 3, &["report: the toolbox has no awk", "the node whose root is the input \"tools\""]);
+    let output = archive.stagegraph(&["build", "./box.toml", "--sandbox=off"]);
+    check(&output, 3, &["run in a sandbox or not at all", "--set tools.step=host"]);
+    let output =
+        archive.stagegraph(&["build", "./box.toml", "--set", "tools.packages=[\"box\", \"nosuch\"]"]);
+    check(&output, 3, &["Unable to locate package nosuch", "apt-get update"]);
+    let text = SPEC.replace("links = { sh", "links = { cat");
+    fs::write(archive.path("box.toml"), text).unwrap();
+    check(&archive.stagegraph(&BUILD), 2, &["links: box has /usr/bin/cat already"]);
+}
+
+#[test]
+fn a_lock_holds_what_the_archive_has_moved_on_from() {
+    if !needs(Need::Root) {
+        return;
+    }
+    let archive = Archive::new();
+    archive.publish("1");
+    check(&archive.stagegraph(&["build", "./box.toml", "--locked"]), 2, &["stagegraph lock ./box.toml"]);
+    assert_eq!(archive.says(&["lock", "./box.toml"]), "./box.lock: 1 package of 1 node\n");
+    let first = fs::read_to_string(archive.path("box.lock")).unwrap();
+    assert!(archive.says(&["build", "./box.toml", "--locked"]).contains("2 built"));
+    archive.publish("2");
+    assert!(archive.says(&BUILD).contains("2 cached"), "the lock counts, not the archive");
+    assert_eq!(archive.says(&["lock", "./box.toml"]), "./box.lock: 1 package of 1 node\n");
+    assert_eq!(fs::read_to_string(archive.path("box.lock")).unwrap(), first, "what fits stays");
+    // A store without the package: apt no longer has it, an archive of old packages does.
+    archive.forget();
+    let output = archive.stagegraph(&BUILD);
+    check(
+        &output,
+        3,
+        &["box 1 is not to be had", "apt's sources have it no longer", "--mirror ADDRESS", "--update"],
+    );
+    let old = archive.path("old");
+    let damaged = archive.path("damaged");
+    fs::create_dir(&damaged).unwrap();
+    let whole = fs::read(old.join("box_1_amd64.deb")).unwrap();
+    let put = |bytes: &[u8]| fs::write(damaged.join("box_1_amd64.deb"), bytes).unwrap();
+    let from_damaged = || archive.stagegraph(&["build", "./box.toml", "--mirror", "damaged"]);
+    put(&whole[..whole.len() - 1]);
+    check(&from_damaged(), 3, &[&format!("box 1 from damaged has {} bytes", whole.len() - 1)]);
+    put(&[&whole[..], b"x"].concat());
+    check(&from_damaged(), 3, &["box 1 from damaged has more bytes"]);
+    put(&[&whole[..whole.len() - 1], b"x"].concat());
+    check(&from_damaged(), 3, &["box 1 from damaged has the SHA-256", "nothing of it was used"]);
+    let offline = archive.stagegraph(&["build", "./box.toml", "--offline", "--mirror", "old"]);
+    check(&offline, 3, &["1 of 1 packages are not in the store, box for one"]);
+    assert!(
+        archive.says(&["build", "./box.toml", "--mirror", "empty", "--mirror", "old"]).contains("2 built")
+    );
+    assert!(archive.made().starts_with("1\n"));
+    // Over HTTP, as the spec says.
+    archive.forget();
+    let nginx = Nginx::start(&archive.path("nginx"), &old);
+    let address = format!("http://127.0.0.1:{}/", nginx.plain);
+    let text = format!("{SPEC}\n[packages]\nmirrors = [\"{address}not/here\", \"{address}\"]\n");
+    fs::write(archive.path("box.toml"), text).unwrap();
+    assert!(archive.says(&BUILD).contains("2 built"));
+    assert!(archive.made().starts_with("1\n"));
+    let moved = archive.says(&["lock", "./box.toml", "--update", "box"]);
+    assert_eq!(moved, "tools:\n    box  1 → 2\n./box.lock: 1 package of 1 node\n");
+    assert!(archive.says(&BUILD).contains("2 built"));
+    assert!(archive.made().starts_with("2\n"));
+}
+
+#[test]
+fn a_lock_that_does_not_fit_says_what_does_not_and_what_to_do() {
+    if !needs(Need::Root) {
+        return;
+    }
+    let archive = Archive::new();
+    archive.publish("1");
+    archive.says(&["lock", "./box.toml"]);
+    let lock = fs::read_to_string(archive.path("box.lock")).unwrap();
+    let with = |from: &str, to: &str| {
+        fs::write(archive.path("box.lock"), lock.replacen(from, to, 1)).unwrap();
+        archive.stagegraph(&BUILD)
+    };
+    check(&with("lock = 1", "<<<<<<< HEAD\nlock = 1"), 2, &["git's mark of a conflict", "./box.lock:"]);
+    check(&with("lock = 1", "lock = 9"), 2, &["another version", "--update"]);
+    check(
+        &with("\"box\",", "\"box\",\n    \"more\","),
+        2,
+        &["not asked for any more, more", "--update tools"],
+    );
+    check(&with("\"toolbox\"", "\"import\""), 2, &["where it ran the step import; here it runs toolbox"]);
+    check(&with("[node.tools]", "[node.others]"), 2, &["has no entry for the node tools", "no node others"]);
+    fs::write(archive.path("box.lock"), &lock).unwrap();
+    let text = SPEC.replace("packages = [\"box\"]", "packages = [\"box\", \"cat\"]");
+    fs::write(archive.path("box.toml"), text).unwrap();
+    check(
+        &archive.stagegraph(&BUILD),
+        2,
+        &["has nothing of cat", "stagegraph lock ./box.toml --update tools"],
+    );
+    // The date of the image may be the lock's.
+    fs::write(archive.path("box.toml"), SPEC.replace("20260102T030405Z", "lock")).unwrap();
+    assert!(lock.contains("\ndate = \"20260101T000000Z\"\n"), "{lock}");
+    check(&archive.stagegraph(&BUILD), 0, &[]);
+    check(&with("date = ", "# "), 2, &["the lock has no date"]);
+    assert_eq!(archive.says(&["lock", "./box.toml"]), "./box.lock: 1 package of 1 node\n");
+    assert_eq!(fs::read_to_string(archive.path("box.lock")).unwrap(), lock, "it has one again");
+    check(&with("20260101T000000Z", "yesterday"), 2, &["the date of the lock is not YYYYMMDDTHHMMSSZ"]);
+    fs::remove_file(archive.path("box.lock")).unwrap();
+    check(&archive.stagegraph(&BUILD), 2, &["there is no lock that it could be taken from"]);
+    check(
+        &archive.stagegraph(&["lock", "./box.toml", "--update", "nosuch"]),
+        2,
+        &["neither a node", "tools"],
+    );
+    check(&archive.stagegraph(&["build", "./box.toml", "--mirror", "ftp://x/"]), 2, &["this is no archive"]);
+}
+
+#[test]
+fn the_lock_of_an_import_notices_another_root_and_its_hash_is_in_the_manifest() {
+    let live = Live::new();
+    let lock = |more: &[&str]| {
+        let output = live.stagegraph(&[&["lock", &live.spec()], more].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).unwrap();
+        (text, String::from_utf8(output.stderr).unwrap())
+    };
+    let (text, note) = lock(&[]);
+    assert!(text.ends_with("tiny.lock: 1 other source\n"), "{text}");
+    assert!(note.contains("grub, iso, netboot run this machine's own programs"), "{note}");
+    live.build(&["--locked"]);
+    let mut files = fs::read_dir(live.out()).unwrap().map(|entry| entry.unwrap().path());
+    let manifest = files.find(|path| path.display().to_string().ends_with(".manifest.json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_slice(&fs::read(manifest).unwrap()).unwrap();
+    let sha256 = run("sha256sum", &[live.world.path("tiny.lock").to_str().unwrap()]);
+    assert_eq!(manifest["lock"]["sha256"].as_str(), sha256.split(' ').next());
+    assert_eq!(live.build(&[]), [""; 0], "it is the same lock");
+    fs::write(live.root().join("etc/motd"), "another").unwrap();
+    let build = || live.stagegraph(&["build", &live.spec()]);
+    check(&build(), 2, &["stage2: root is", "tiny.lock has", "--update stage2"]);
+    lock(&[]);
+    check(&build(), 2, &["stage2: root is"]);
+    let (text, _) = lock(&["--update", "stage2"]);
+    assert!(text.starts_with("stage2:\n    root  "), "{text}");
+    check(&build(), 0, &[]);
+}
