@@ -242,7 +242,7 @@ impl<'a> Reader<'a> {
         })?;
         let name = match step.as_text()? {
             HOST => return Ok(None),
-            AUTO if item.get(TOOLBOX).is_some() && self.finder.has_apt => TOOLBOX,
+            AUTO if item.get(TOOLBOX).is_some() && (self.finder.has_apt || self.is_locked(node)) => TOOLBOX,
             AUTO if item.get(TOOLBOX).is_some() => {
                 let why = "this machine's own programs make the images: apt is not installed here";
                 self.remarks.push((node.clone(), why.to_owned()));
@@ -300,6 +300,12 @@ impl<'a> Reader<'a> {
             step = lock.holding(node, step, &entry);
         }
         Some((Derivation::new(step, inputs, outputs), folders))
+    }
+
+    /// Tells whether the lock has packages of a node: then they can be had without apt.
+    fn is_locked(&self, node: &NodeName) -> bool {
+        let locked = self.lock.as_ref().and_then(|lock| lock.lock.nodes.get(node.as_str()));
+        locked.is_some_and(|entry| entry.step == TOOLBOX)
     }
 
     /// Returns what the lock says of a node, which it must where there is one and the node takes something from outside.

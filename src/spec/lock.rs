@@ -82,7 +82,7 @@ impl InUse {
         asked: Option<&[String]>,
     ) -> Result<&Locked, Box<SpecError>> {
         let start = || crate::config::Origin { source: Arc::clone(&self.source), span: 0..0 };
-        let update = format!("bring it up to date: stagegraph lock {} --update {node}", self.spec);
+        let update = format!("bring it up to date: stagegraph lock {}", self.spec);
         let Some(entry) = self.lock.nodes.get(node.as_str()) else {
             let error = SpecError::at(&start(), format!("{} has no entry for the node {node}", self.name));
             return Err(error

@@ -94,7 +94,7 @@ pub(super) fn locate(
     architecture: &str,
     packages: &[&Package],
 ) -> Result<BTreeMap<Sha256, String>, StepError> {
-    if !Path::new(APT_GET).exists() {
+    if !Path::new(APT_GET).is_file() {
         return Ok(BTreeMap::new());
     }
     let words: Vec<String> = packages.iter().map(|package| exactly(package)).collect();
