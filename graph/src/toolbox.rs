@@ -27,12 +27,14 @@ const OF_SANDBOX: [&[u8]; 5] = [b"build", b"dev", b"proc", b"sys", b"tmp"];
 pub struct Toolbox {
     digest: TreeDigest,
     root: RootTree,
+    /// Where it is laid out, once it is.
+    folder: Mutex<Option<PathBuf>>,
 }
 
 impl Toolbox {
     /// Opens a tree.
     fn open(objects: &Objects, digest: TreeDigest, output: &Output) -> Result<Self, StoreError> {
-        Ok(Self { digest, root: objects.open_tree(&digest, &output.bytes)? })
+        Ok(Self { digest, root: objects.open_tree(&digest, &output.bytes)?, folder: Mutex::default() })
     }
 
     /// Returns where a path leads in the tree, links followed, and what is there.
@@ -69,6 +71,15 @@ impl Toolbox {
         places.into_iter().find(is_program)
     }
 
+    /// Returns the folder it is laid out in.
+    fn folder(&self, objects: &Objects) -> Result<PathBuf, StoreError> {
+        let mut folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = &*folder {
+            return Ok(known.clone());
+        }
+        Ok(folder.insert(objects.checkout(&self.root, &self.digest)?).clone())
+    }
+
     /// Returns a program that runs with all of the toolbox in sight, and nothing else.
     pub(crate) fn tool(&self, objects: &Objects, wanted: &Wanted) -> Result<Tool, ToolError> {
         let missing =
@@ -80,7 +91,7 @@ impl Toolbox {
         if let Some(path) = wanted.data().find(|path| self.find(Path::new(path)).is_none()) {
             return Err(missing(path));
         }
-        let folder = objects.checkout(&self.root, &self.digest)?;
+        let folder = self.folder(objects)?;
         let (mut files, mut links) = (BTreeMap::new(), BTreeMap::new());
         for (path, _) in self.root.tree.entries().filter(|(path, _)| path.is_in(None)) {
             let inside = path.below(Path::new("/"));
