@@ -180,7 +180,7 @@ mod tests {
                 inputs: BTreeMap::new(),
                 mounts: BTreeMap::new(),
                 work: work.path(),
-                privileged: false,
+                privileged: self.0.contains("mount"),
             })?;
             Ok(BTreeMap::new())
         }
@@ -189,7 +189,7 @@ mod tests {
     /// Makes a toolbox of this machine's shell and a file of its own.
     fn toolbox(bench: &Bench) -> Output {
         let top = bench.folder().join("toolbox");
-        let spec = ToolSpec { data: &[], programs: &["ls", "cat"], ..SH };
+        let spec = ToolSpec { data: &[], programs: &["ls", "cat", "mount", "unshare"], ..SH };
         let tool = Tools::new(std::env::split_paths(PATH).collect()).find(&bench.store, &spec).unwrap();
         fs::create_dir_all(top.join("etc")).unwrap();
         fs::write(top.join("etc/marker"), "of the toolbox\n").unwrap();
@@ -215,6 +215,20 @@ mod tests {
         let ran = bench.run(&Shell(script, SH), &[(INPUT, toolbox(&bench))]).unwrap();
         assert_eq!(ran.log, "of the toolbox\nabsolute\nmarker\nread-only\n");
         assert!(ran.action.tools.is_empty() && ran.action.inputs.contains_key(INPUT));
+    }
+
+    #[test]
+    fn nobody_writes_to_a_toolbox_whatever_powers_he_has_inside() {
+        let bench = Bench::sandboxed();
+        let toolbox = toolbox(&bench);
+        let script = "try() { (echo x > /etc/marker) 2>/dev/null && echo written; }; try; \
+                      mount -o remount,bind,rw /etc 2>/dev/null; mount -o remount,rw /etc 2>/dev/null; try; \
+                      unshare -Urm sh -c 'mount -o remount,bind,rw /etc; echo x > /etc/marker' 2>/dev/null && echo written; \
+                      cat /etc/marker";
+        let ran = bench.run(&Shell(script, SH), &[(INPUT, toolbox.clone())]).unwrap();
+        assert_eq!(ran.log, "of the toolbox\n");
+        let again = bench.run(&Shell("cat /etc/marker", SH), &[(INPUT, toolbox)]).unwrap();
+        assert_eq!(again.log, "of the toolbox\n");
     }
 
     #[test]
