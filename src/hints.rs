@@ -53,7 +53,9 @@ fn of_tool(error: &ToolError) -> Option<String> {
                 .to_owned(),
         ),
         ToolError::NeedsSandbox => Some(
-            "build without --sandbox=off, or with this machine's own programs: --set tools.step=host".to_owned(),
+            "build without --sandbox=off; or with this machine's own programs: --set NODE.step=host, of the node whose root is the \
+             input \"tools\""
+                .to_owned(),
         ),
         ToolError::Changed { .. } => {
             Some("nothing it gave was recorded; build again when nobody is installing anything".to_owned())

@@ -14,7 +14,7 @@ use crate::config::{Lock, Locked, Package, Source, SpecError, SpecErrors};
 use crate::image::Timestamp;
 use crate::machine::Machine;
 use crate::report::Reporter;
-use crate::spec::{Finder, Locking, Overrides, Spec};
+use crate::spec::{Finder, Locking, Overrides, Spec, read_lock};
 use crate::steps;
 
 /// What is to be renewed.
@@ -53,6 +53,8 @@ pub struct Renewed {
     pub summary: String,
     /// Nodes that run this machine's own programs, which no lock pins.
     pub unpinned: Vec<NodeName>,
+    /// Nodes of which the lock has something else than there is now, and keeps it.
+    pub stale: Vec<NodeName>,
 }
 
 /// Makes the lock of a spec, or renews it, and writes it down.
@@ -73,8 +75,12 @@ pub fn renew(
     let spec = maker.load(&Lock { date: today.clone(), ..Lock::default() }, BTreeSet::new())?;
     let path = path.unwrap_or_else(|| spec.lock.0.clone());
     let old = if *renewal == Renewal::All { read_any(&path)? } else { read(&path)? };
-    if *renewal == Renewal::Missing && maker.fits(&path) {
-        return Ok(renewed(path, &spec, &old, &old));
+    let has_date = old.date.is_some() || old.nodes.values().all(|node| node.packages.is_empty());
+    if *renewal == Renewal::Missing && has_date && maker.fits(&path) {
+        // As this program writes it, whoever edited it.
+        write(&path, &old.render())?;
+        let stale = maker.stale(&old)?;
+        return Ok(Renewed { stale, ..renewed(path, &spec, &old, &old) });
     }
     let moves = Moves::of(renewal, &old, &spec)?;
     let mut kept = old.clone();
@@ -105,7 +111,7 @@ fn renewed(path: PathBuf, spec: &Spec, old: &Lock, new: &Lock) -> Renewed {
         steps::runs_tools(derivation.step.kind()) && derivation.inputs().all(|(name, _)| name != steps::TOOLS)
     };
     let unpinned = spec.dag.nodes().keys().filter(is_unpinned).cloned().collect();
-    Renewed { path, changes: changes(old, new), summary: summary(new), unpinned }
+    Renewed { path, changes: changes(old, new), summary: summary(new), unpinned, stale: Vec::new() }
 }
 
 /// What a lock is made with.
@@ -131,6 +137,20 @@ impl Maker<'_> {
         Spec::load(self.finder, self.name, &Overrides { lock, ..self.overrides.clone() }).is_ok()
     }
 
+    /// Returns the nodes without packages that are not what the lock says.
+    fn stale(&self, lock: &Lock) -> Result<Vec<NodeName>, LockError> {
+        let spec = self.load(lock, BTreeSet::new())?;
+        let is_meant = |kind: &str| steps::is_source(kind) && !steps::has_packages(kind);
+        let nodes = spec.dag.nodes().iter().filter(|(_, node)| is_meant(node.step.kind()));
+        let nodes: Vec<NodeName> = nodes.map(|(node, _)| node.clone()).collect();
+        let found =
+            self.machine.sources(self.store, &spec, &nodes, self.reporter).map_err(LockError::Source)?;
+        let is_stale = |(node, resolved): &(NodeName, Resolved)| {
+            lock.nodes.get(node.as_str()).is_some_and(|entry| entry.sources != resolved.sources)
+        };
+        Ok(found.into_iter().filter(is_stale).map(|(node, _)| node).collect())
+    }
+
     /// Returns the entries of the nodes of some kinds: those of `kept` that fit, and what else there is today.
     fn look(&self, kept: &Lock, moves: &Moves, is_meant: fn(&str) -> bool) -> Result<Lock, LockError> {
         let spec = self.load(kept, moves.packages.clone())?;
@@ -144,7 +164,8 @@ impl Maker<'_> {
             let new = entry(kind(&node), &resolved);
             let stays = |old: &&Locked| {
                 let is_moved = old.packages.iter().any(|package| moves.packages.contains(&package.name));
-                !is_moved && old.step == new.step && old.asked == new.asked
+                let is_whole = old.packages.is_empty() == new.packages.is_empty();
+                !is_moved && is_whole && old.step == new.step && old.asked == new.asked
             };
             let old = kept.nodes.get(node.as_str()).filter(stays).cloned();
             lock.nodes.insert(node.to_string(), old.unwrap_or(new));
@@ -192,10 +213,14 @@ impl Moves {
 /// Reads the lock that is there; an empty one where there is none.
 fn read(path: &Path) -> Result<Lock, LockError> {
     let name = path.display().to_string();
-    match std::fs::read_to_string(path) {
-        Ok(text) => Ok(Lock::read(&Arc::new(Source { name, text }))?),
+    match read_lock(path) {
+        Ok(text) => Ok(Lock::read(&Arc::new(Source { name, text }))
+            .map_err(|errors| errors.with_hint("write it anew, with --update; or correct it"))?),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Lock::default()),
-        Err(error) => Err(error).on_file("read", path).map_err(LockError::from),
+        Err(error) => {
+            let error = SpecError::nowhere(format!("cannot read the lock {name}: {error}"));
+            Err(SpecErrors::from(error.hint("name another file with --lock")).into())
+        }
     }
 }
 
@@ -203,7 +228,7 @@ fn read(path: &Path) -> Result<Lock, LockError> {
 fn read_any(path: &Path) -> Result<Lock, LockError> {
     match read(path) {
         Err(LockError::Spec(errors)) => {
-            let text = std::fs::read_to_string(path).on_file("read", path)?;
+            let text = read_lock(path).unwrap_or_default();
             let is_lock = text.lines().any(|line| line.trim_start().starts_with("lock = "));
             if is_lock { Ok(Lock::default()) } else { Err(errors.into()) }
         }
@@ -229,6 +254,9 @@ fn write(path: &Path, text: &str) -> Result<(), FileError> {
     if std::fs::read_to_string(path).is_ok_and(|known| known == text) {
         return Ok(());
     }
+    // What a link leads to is written anew, and not the link.
+    let real = path.canonicalize();
+    let path = real.as_deref().unwrap_or(path);
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),

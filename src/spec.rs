@@ -9,7 +9,7 @@ mod settings;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use cache::name::RelPath;
 use graph::dag::{Dag, DagError, Derivation};
@@ -19,12 +19,12 @@ use graph::{NodeName, OutputRef};
 use self::load::Loaded;
 pub use self::load::{Finder, Overrides};
 use self::lock::InUse;
-pub use self::lock::Locking;
+pub use self::lock::{Locking, read_file as read_lock};
 use self::settings::{
     Origins, check_inputs, packing, parse_output, point_at, published_places, read_input, step_settings,
     without_other_steps,
 };
-use crate::config::{Fields, Item, Locked, Packing, SpecError, SpecErrors};
+use crate::config::{Archive, Fields, Item, Locked, Packing, SpecError, SpecErrors};
 use crate::image::{Image, Timestamp};
 use crate::steps::{self, AUTO, HOST, Made, Mirror, TOOLBOX, TOOLS};
 
@@ -55,7 +55,8 @@ impl Spec {
     /// [`SpecErrors`]: all that is wrong with it, each with its place in the file.
     pub fn load(finder: &Finder, spec: &str, overrides: &Overrides) -> Result<Spec, SpecErrors> {
         let Loaded { name, file, item, refused, errors } = finder.load(spec, overrides)?;
-        let in_use = InUse::read(&overrides.lock, spec, &file)?;
+        let command = lock::command(spec, &overrides.set, &overrides.lock);
+        let in_use = InUse::read(&overrides.lock, &command, &file)?;
         let path = in_use.as_ref().map_or_else(|| lock::path_of(&file), |lock| lock.name.clone().into());
         let lock = (path, in_use.is_some());
         let reader = Reader {
@@ -68,7 +69,8 @@ impl Spec {
             origins: Origins::new(),
             locking: &overrides.lock,
             lock: in_use,
-            mirrors: overrides.mirrors.clone(),
+            mirrors: overrides.mirrors.iter().map(|text| (text.clone(), PathBuf::new())).collect(),
+            command,
         };
         Ok(Spec { refused, lock, ..reader.read(name, &item)? })
     }
@@ -93,8 +95,10 @@ struct Reader<'a> {
     origins: Origins,
     locking: &'a Locking,
     lock: Option<InUse>,
-    /// Addresses and folders of archives.
-    mirrors: Vec<String>,
+    /// Addresses and folders of archives, with the folder that each path begins in.
+    mirrors: Vec<(String, PathBuf)>,
+    /// The command that makes the lock.
+    command: String,
 }
 
 /// What other nodes and `[publish]` say of a node.
@@ -291,7 +295,12 @@ impl<'a> Reader<'a> {
             .filter_map(|(name, output)| Some((name.clone(), around.places.get(output)?.clone())));
         let packing = around.packings.get(node).cloned().unwrap_or_default();
         let entry = self.locked(node, kind, &fields);
-        let archive = lock::archive(entry.as_ref(), self.locking.kept(node), &self.mirrors);
+        let archive = Archive {
+            locked: entry.as_ref().map(|entry| entry.packages.clone()),
+            kept: self.locking.kept(node),
+            mirrors: self.mirrors.clone(),
+            command: self.command.clone(),
+        };
         let fields = fields.with_published(published.collect()).with_packing(packing).with_archive(archive);
         let made = (kind.make)(&fields, image);
         self.errors.check(fields.finish())?;
@@ -332,11 +341,12 @@ impl<'a> Reader<'a> {
     fn read_mirrors(&mut self, item: &Item) {
         let Some(fields) = self.errors.check(Fields::of(item, "[packages]")) else { return };
         for (text, item) in fields.texts("mirrors") {
-            if Mirror::parse(text).is_none() {
+            let folder = Path::new(&item.origin.source.name).parent().unwrap_or(Path::new(""));
+            if Mirror::parse(text, folder).is_none() {
                 let error = SpecError::at(&item.origin, format!("{text:?} is no archive"));
                 fields.wrong(error.label("expected an http or https address, or the path of a folder"));
             }
-            self.mirrors.push(text.to_owned());
+            self.mirrors.push((text.to_owned(), folder.to_owned()));
         }
         self.errors.check(fields.finish());
     }

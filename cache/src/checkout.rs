@@ -22,7 +22,7 @@ use rusqlite::{OptionalExtension, params};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 
 use crate::digest::{BlobDigest, BlobHasher, TreeDigest};
-use crate::file::{self, OnFile};
+use crate::file::{self, FileError, OnFile};
 use crate::look::Look;
 use crate::name::RelPath;
 use crate::objects::{Objects, StoreError, remove_all};
@@ -49,6 +49,9 @@ impl Objects {
         self.touch(&digest.encoding())?;
         let top = self.dir.join(FOLDER);
         DirBuilder::new().recursive(true).mode(0o755).create(&top).on_file("make", &top)?;
+        if !is_folder(&top) {
+            return Err(not_a_folder(top));
+        }
         let path = top.join(digest.to_string());
         let lock_path = path.with_extension("lock");
         let lock = file::lock_file(&lock_path)?;
@@ -58,7 +61,12 @@ impl Objects {
         // A folder that belongs to another start of the machine was perhaps not written to the end.
         let stamp = |look: &Look| format!("{} {}", boot_id(), look.digest);
         let key = digest.to_string();
-        if let Ok(look) = Look::at(&[&path]) {
+        if !is_folder(&path) {
+            // Nothing, or what somebody put there.
+            if path.symlink_metadata().is_ok() {
+                self.discard(&path)?;
+            }
+        } else if let Ok(look) = Look::at(&[&path]) {
             if self.memo(FOLDER, &key)?.is_some_and(|known| known == stamp(&look)) {
                 return Ok(path);
             }
@@ -80,7 +88,8 @@ impl Objects {
         let work = self.work_dir()?;
         let away = work.path().join("checkout");
         fs::rename(path, &away).on_file("move away", path)?;
-        Ok(remove_all(&away).on_file("remove", away)?)
+        let removed = if is_folder(&away) { remove_all(&away) } else { fs::remove_file(&away) };
+        Ok(removed.on_file("remove", away)?)
     }
 }
 
@@ -88,10 +97,14 @@ impl Store {
     /// Returns every checkout and its folder.
     fn checkouts(&self) -> Result<Vec<(TreeDigest, PathBuf)>, StoreError> {
         let top = self.dir.join(FOLDER);
-        let entries = match fs::read_dir(&top) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries.on_file("list", &top)?,
-        };
+        if top.symlink_metadata().is_err() {
+            return Ok(Vec::new());
+        }
+        // What a link leads to is not the store's.
+        if !is_folder(&top) {
+            return Err(not_a_folder(top));
+        }
+        let entries = fs::read_dir(&top).on_file("list", &top)?;
         let mut found = Vec::new();
         for entry in entries {
             let path = entry.on_file("list", &top)?.path();
@@ -146,7 +159,7 @@ impl Store {
             let tree = RootTree::of_store(tree);
             let lock = file::lock_file(&path.with_extension("lock"))?;
             lock.lock().on_file("lock", path.with_extension("lock"))?;
-            if !is_laid_out(self, &tree, &path)? {
+            if !is_folder(&path) || !is_laid_out(self, &tree, &path)? {
                 damaged.push(digest);
                 if repair {
                     self.discard(&path)?;
@@ -155,6 +168,16 @@ impl Store {
         }
         Ok(damaged)
     }
+}
+
+/// Tells whether there is a folder, and not a link to one.
+fn is_folder(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|found| found.is_dir())
+}
+
+fn not_a_folder(path: PathBuf) -> StoreError {
+    let source = io::Error::other("it is not a folder of the store's; move it away");
+    FileError { what: "use", path, source }.into()
 }
 
 /// Returns what tells this start of the machine from others.
@@ -330,7 +353,16 @@ mod tests {
         let store = dir.store();
         let (digest, tree) = stored(&store, &dir);
         let path = store.checkout(&tree, &digest).unwrap();
-        let changes: [&dyn Fn(); 5] = [
+        let elsewhere = dir.path().join("elsewhere");
+        let changes: [&dyn Fn(); 7] = [
+            &|| {
+                fs::rename(&path, &elsewhere).unwrap();
+                symlink(&elsewhere, &path).unwrap();
+            },
+            &|| {
+                fs::remove_dir_all(&path).unwrap();
+                fs::write(&path, "a file").unwrap();
+            },
             &|| fs::write(path.join("usr/data"), "DATA").unwrap(),
             &|| fs::write(path.join("usr/more"), "").unwrap(),
             &|| fs::remove_file(path.join("bin")).unwrap(),
@@ -339,12 +371,20 @@ mod tests {
         ];
         for (number, change) in changes.iter().enumerate() {
             change();
-            if number != 3 {
+            if number != 5 {
                 assert_eq!(store.verify_checkouts(false).unwrap(), [digest], "change {number}");
             }
             store.checkout(&tree, &digest).unwrap();
             assert!(is_laid_out(&store, &tree, &path).unwrap(), "change {number}");
             assert!(store.verify_checkouts(false).unwrap().is_empty());
+        }
+        assert!(elsewhere.join("usr/data").exists(), "what a link led to stays");
+        fs::remove_dir_all(store.dir().join(FOLDER)).unwrap();
+        symlink(&elsewhere, store.dir().join(FOLDER)).unwrap();
+        for error in
+            [store.checkout(&tree, &digest).unwrap_err(), store.collect(&Limits::default()).unwrap_err()]
+        {
+            assert!(error.to_string().contains("checkouts"), "{error}");
         }
     }
 

@@ -96,7 +96,9 @@ impl From<StoreError> for StepError {
 
 impl From<ToolError> for StepError {
     fn from(error: ToolError) -> Self {
-        Self::environment(error)
+        // A toolbox has what the spec says.
+        let is_spec = matches!(error, ToolError::NotInToolbox { .. } | ToolError::NeedsSandbox);
+        Self::new(if is_spec { Fault::Spec } else { Fault::Environment }, error)
     }
 }
 

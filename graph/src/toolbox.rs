@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use cache::file::OnFile;
 use cache::name::{RelPath, follow};
 use cache::{Node, Object, Objects, Output, RootTree, StoreError, TreeDigest};
 
@@ -71,6 +72,15 @@ impl Toolbox {
         places.into_iter().find(is_program)
     }
 
+    /// Returns the path of what a program runs in: the interpreter of a script, or the dynamic linker.
+    fn interpreter(&self, objects: &Objects, path: &Path) -> Result<Option<String>, StoreError> {
+        let Some((at, Node::File { digest, size })) = self.find(path) else { return Ok(None) };
+        let mut start = Vec::new();
+        let file = self.root.open_file(objects, &at, digest, *size)?;
+        file.take(START).read_to_end(&mut start).on_file("read", path)?;
+        Ok(interpreter_of(&start))
+    }
+
     /// Returns the folder it is laid out in.
     fn folder(&self, objects: &Objects) -> Result<PathBuf, StoreError> {
         let mut folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
@@ -85,8 +95,14 @@ impl Toolbox {
         let missing =
             |what: &str| ToolError::NotInToolbox { what: what.to_owned(), package: wanted.package.clone() };
         let program = self.locate(&wanted.name).ok_or_else(|| missing(&wanted.name))?;
-        if let Some(other) = wanted.programs().find(|name| self.locate(name).is_none()) {
-            return Err(missing(other));
+        for name in [wanted.name.as_str()].into_iter().chain(wanted.programs()) {
+            let place = self.locate(name).ok_or_else(|| missing(name))?;
+            // Without it the kernel says that there is no such program.
+            if let Some(interpreter) = self.interpreter(objects, &place)?
+                && self.find(Path::new(&interpreter)).is_none()
+            {
+                return Err(missing(&format!("{interpreter}, which {name} runs in")));
+            }
         }
         if let Some(path) = wanted.data().find(|path| self.find(Path::new(path)).is_none()) {
             return Err(missing(path));
@@ -106,6 +122,30 @@ impl Toolbox {
         }
         Ok(Tool { program, files, links, identity: self.digest.encoding(), wanted: wanted.clone() })
     }
+}
+
+/// Bytes at the start of a program that are looked at: the dynamic linker's path is in the first page.
+const START: u64 = 4096;
+
+/// Finds what a program runs in, by how it begins: a script's first line, or the program header `PT_INTERP` of a 64-bit little-endian
+/// ELF file (System V ABI, "Program Header").
+fn interpreter_of(start: &[u8]) -> Option<String> {
+    if let Some(line) = start.strip_prefix(b"#!") {
+        let words = line.split(|byte| *byte == b'\n').next()?.split(|byte| byte.is_ascii_whitespace());
+        return words.map(|word| String::from_utf8_lossy(word).into_owned()).find(|word| !word.is_empty());
+    }
+    let is_known = start.starts_with(b"\x7fELF\x02\x01");
+    let number = |at: usize, bytes: usize| {
+        let mut value = [0; 8];
+        value[..bytes].copy_from_slice(start.get(at..at.checked_add(bytes)?)?);
+        usize::try_from(u64::from_le_bytes(value)).ok()
+    };
+    let (table, size, count) = (number(0x20, 8)?, number(0x36, 2)?, number(0x38, 2)?);
+    let headers = (0..count).filter_map(|header| table.checked_add(header.checked_mul(size)?));
+    let header = headers.filter(|_| is_known).find(|at| number(*at, 4) == Some(3))?;
+    let (from, length) = (number(header.checked_add(8)?, 8)?, number(header.checked_add(32)?, 8)?);
+    let path = start.get(from..from.checked_add(length)?)?;
+    Some(String::from_utf8_lossy(path.split(|byte| *byte == 0).next()?).into_owned())
 }
 
 /// The toolboxes that the nodes of a build have opened.
@@ -241,6 +281,19 @@ mod tests {
         assert_eq!(run(ToolSpec { name: "xorriso", ..SH }), "the toolbox has no xorriso");
         assert_eq!(run(ToolSpec { programs: &["/usr/bin/awk"], ..SH }), "the toolbox has no /usr/bin/awk");
         assert_eq!(run(ToolSpec { data: &["/usr/lib/grub"], ..SH }), "the toolbox has no /usr/lib/grub");
+    }
+
+    #[test]
+    fn what_a_program_runs_in_is_found_by_its_start() {
+        let shell = fs::read("/bin/sh").unwrap();
+        assert!(interpreter_of(&shell[..4096]).unwrap().contains("/ld"));
+        assert_eq!(interpreter_of(b"#! /usr/bin/env python3\nx").unwrap(), "/usr/bin/env");
+        for other in [&b""[..], b"#!", b"\x7fELF\x02\x01", b"text", &[0xff; 4096]] {
+            assert_eq!(interpreter_of(other), None);
+        }
+        let mut odd = shell[..4096].to_vec();
+        odd[0x20..0x28].fill(0xff);
+        assert_eq!(interpreter_of(&odd), None);
     }
 
     #[test]

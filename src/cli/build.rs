@@ -68,11 +68,13 @@ enum SandboxMode {
 }
 
 /// Says of a spec without a lock that its packages are those of today.
-fn unpinned(spec: &Spec, name: &str) -> Option<(NodeName, String)> {
+fn unpinned(spec: &Spec, wanted: &[NodeName], name: &str) -> Option<(NodeName, String)> {
     if spec.lock.1 {
         return None;
     }
-    let (node, _) = spec.dag.nodes().iter().find(|(_, node)| steps::has_packages(node.step.kind()))?;
+    let closure = spec.dag.closure(wanted);
+    let mut nodes = spec.dag.nodes().iter().filter(|(node, _)| closure.contains(*node));
+    let (node, _) = nodes.find(|(_, node)| steps::has_packages(node.step.kind()))?;
     Some((node.clone(), format!("packages are those of today; `stagegraph lock {name}` pins them")))
 }
 
@@ -120,7 +122,7 @@ impl Build {
         let mut code = DONE;
         for ((spec, name), wanted) in specs.iter().zip(&self.specs).zip(wanted) {
             let reporter = Reporter::new(Style { json: self.json, verbose: self.verbose });
-            for (node, text) in spec.remarks.iter().chain(&unpinned(spec, name)) {
+            for (node, text) in spec.remarks.iter().chain(&unpinned(spec, &wanted, name)) {
                 reporter.event(graph::Event::Remark { node: node.clone(), text: text.clone() });
             }
             let options = Options {
@@ -154,7 +156,7 @@ impl Build {
         if self.lock.is_some() && self.specs.len() > 1 {
             return Err(Failure::wrong("--lock names one lock, and there are several specs"));
         }
-        if let Some(text) = self.mirror.iter().find(|text| Mirror::parse(text).is_none()) {
+        if let Some(text) = self.mirror.iter().find(|text| Mirror::parse(text, Path::new("")).is_none()) {
             let message = format!("--mirror {text}: this is no archive");
             return Err(
                 Failure::wrong(message).with_hint("give an http or https address, or the path of a folder")

@@ -6,7 +6,7 @@ use clap::Args;
 use graph::sandbox::Mode;
 
 use super::args::{self, SpecArgs, StoreArgs, finder};
-use super::failure::{DONE, Failure, code_of, complain, print};
+use super::failure::{DONE, Failure, code_of, complain, print, stopped};
 use crate::lock::{self, LockError, Renewal, Renewed};
 use crate::report::{Reporter, Style};
 
@@ -40,8 +40,17 @@ impl LockArgs {
         let reporter = Reporter::new(Style { json: false, verbose: false });
         let overrides = self.spec.overrides();
         let all = (&machine, &store, &reporter);
-        match lock::renew(all, &finder(), &self.name, &overrides, self.lock, &renewal) {
-            Ok(Renewed { path, changes, summary, unpinned }) => {
+        let renewed = lock::renew(all, &finder(), &self.name, &overrides, self.lock, &renewal);
+        if let Some(signal) = machine.signal() {
+            return Ok(stopped(signal, "what was finished is kept"));
+        }
+        match renewed {
+            Ok(Renewed { path, changes, summary, unpinned, stale }) => {
+                for node in stale {
+                    complain(&format!(
+                        "note: {node} is not what the lock has, and a build will refuse it; `--update {node}` goes on to what is there"
+                    ));
+                }
                 if !unpinned.is_empty() {
                     let names: Vec<_> = unpinned.iter().map(|node| node.as_str()).collect();
                     complain(&format!(

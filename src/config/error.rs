@@ -93,6 +93,14 @@ impl SpecErrors {
         }
     }
 
+    /// Says what to do next about those that do not say it themselves.
+    pub fn with_hint(mut self, hint: &str) -> Self {
+        for error in &mut self.0 {
+            error.hint.get_or_insert_with(|| hint.to_owned());
+        }
+        self
+    }
+
     /// Tells whether nothing is wrong.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 
 use super::error::{SpecError, SpecErrors};
 use super::package::Package;
@@ -30,8 +31,11 @@ pub struct Archive {
     pub locked: Option<Vec<Package>>,
     /// Packages of the node that stay as they are where they can.
     pub kept: Vec<Package>,
-    /// Addresses and folders of archives, where packages are looked for that apt does not have.
-    pub mirrors: Vec<String>,
+    /// Addresses and folders of archives, where packages are looked for that apt does not have, each with the folder that its path
+    /// begins in.
+    pub mirrors: Vec<(String, PathBuf)>,
+    /// The command that makes a lock of the spec.
+    pub command: String,
 }
 
 /// What all nodes that take a node's root do with it.

@@ -69,7 +69,7 @@ impl Lock {
     /// # Errors
     /// [`SpecErrors`]: all that is wrong with it, each with its place.
     pub fn read(source: &Arc<Source>) -> Result<Self, SpecErrors> {
-        if let Some(error) = conflict(source) {
+        if let Some(error) = conflict(source).or_else(|| control(source)) {
             return Err(error.into());
         }
         let item = Item::parse(source)?;
@@ -78,16 +78,25 @@ impl Lock {
         let version = fields.required("lock").and_then(|item| {
             let error = |label: &str| {
                 let message = "this lock is of another version than this program reads";
-                SpecError::at(&item.origin, message)
-                    .label(label)
-                    .hint("write it anew: stagegraph lock SPEC --update")
+                SpecError::at(&item.origin, message).label(label)
             };
             match fields.check(item.as_integer())? {
                 VERSION => Some(()),
                 _ => fields.check(Err(error("expected lock = 1"))),
             }
         });
-        let date = fields.text("date").map(str::to_owned);
+        let date = fields.read("date", |item| {
+            let text = item.as_text()?;
+            let is_date = text.len() == 16
+                && text.bytes().enumerate().all(|(at, byte)| match at {
+                    8 => byte == b'T',
+                    15 => byte == b'Z',
+                    _ => byte.is_ascii_digit(),
+                });
+            let wrong =
+                || SpecError::at(&item.origin, "this is not a date").label("expected YYYYMMDDTHHMMSSZ");
+            if is_date { Ok(text.to_owned()) } else { Err(wrong()) }
+        });
         let mut nodes = BTreeMap::new();
         // Of another version nothing else need be right.
         if version.is_some() {
@@ -161,6 +170,14 @@ fn conflict(source: &Arc<Source>) -> Option<Box<SpecError>> {
     None
 }
 
+/// Finds a byte that no text has: a terminal is not to be shown it.
+fn control(source: &Arc<Source>) -> Option<Box<SpecError>> {
+    let is_control = |c: char| c.is_control() && !['\n', '\r', '\t'].contains(&c);
+    let at = source.text.find(is_control)?;
+    let line = source.text[..at].matches('\n').count() + 1;
+    Some(SpecError::nowhere(format!("{} is not a lock: line {line} has a control character", source.name)))
+}
+
 fn node(name: &str, item: &Item) -> Result<Locked, SpecErrors> {
     let fields = Fields::of(item, &format!("[node.{name}]"))?;
     let texts = |key| fields.texts(key).into_iter().map(|(text, _)| text.to_owned()).collect();
@@ -190,12 +207,13 @@ fn node(name: &str, item: &Item) -> Result<Locked, SpecErrors> {
 fn package(item: &Item) -> Result<Package, SpecErrors> {
     let fields = Fields::of(item, "a package of a lock")?;
     let text = |key: &'static str, is_right: fn(&str) -> bool, expected: &'static str| {
-        let text = fields.required_text(key).unwrap_or_default().to_owned();
-        if !text.is_empty() && !is_right(&text) {
-            let error = SpecError::at(&item.origin, format!("{text:?} is not the {key} of a package"));
-            fields.wrong(error.label(expected));
-        }
-        text
+        fields.required(key);
+        let text = fields.read(key, |item| {
+            let text = item.as_text()?;
+            let wrong = || SpecError::at(&item.origin, format!("{text:?} is not the {key} of a package"));
+            if is_right(text) { Ok(text.to_owned()) } else { Err(wrong().label(expected)) }
+        });
+        text.unwrap_or_default()
     };
     // As Debian's policy has them (5.6.1, 5.6.12): they become words of a command line and names of files.
     let is_word = |text: &str| {
@@ -215,15 +233,16 @@ fn package(item: &Item) -> Result<Package, SpecErrors> {
                 })
             })
             .unwrap_or_else(unread),
-        file: text(
-            "file",
-            |file| RelPath::new(file.as_bytes()).is_ok(),
-            "a path below the archive's address",
-        ),
+        file: text("file", is_file, "a path below the archive's address, of printable ASCII"),
     };
     fields.required("size");
     fields.required("sha256");
     fields.finish().map(|()| package)
+}
+
+/// Tells whether a text can be where an archive has a package.
+fn is_file(text: &str) -> bool {
+    RelPath::new(text.as_bytes()).is_ok() && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// Stands for a hash that could not be read, which is noted.

@@ -8,7 +8,7 @@ use cache::{Output, Sha256};
 use graph::{Job, NodeName, Resolved, Resolving, Step, StepError};
 use sha2::Digest;
 
-use crate::config::{Archive, Lock, Locked, Package, Source, SpecError, SpecErrors};
+use crate::config::{Lock, Locked, Package, Source, SpecError, SpecErrors};
 
 /// What becomes of a spec's lock.
 #[derive(Debug, Clone, Default)]
@@ -34,8 +34,42 @@ pub(super) struct InUse {
     pub(super) lock: Lock,
     /// Where it begins.
     source: Arc<Source>,
-    /// The spec, as the caller names it.
-    spec: String,
+    /// The command that makes the lock.
+    command: String,
+}
+
+/// Returns the command that makes the lock of a spec, for whoever reads a hint; `spec` is what the caller calls the spec.
+pub(super) fn command(spec: &str, set: &[String], locking: &Locking) -> String {
+    let mut words = vec!["stagegraph".to_owned(), "lock".to_owned(), quoted(spec)];
+    words.extend(set.iter().flat_map(|set| ["--set".to_owned(), quoted(set)]));
+    if let Locking::IfThere(Some(path)) | Locking::Required(Some(path)) = locking {
+        words.extend(["--lock".to_owned(), quoted(&path.display().to_string())]);
+    }
+    words.join(" ")
+}
+
+/// Returns a word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-+/=@:,%".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
+/// Reads a lock file.
+///
+/// # Errors
+/// There is none, or none that can be read.
+pub fn read_file(path: &Path) -> std::io::Result<String> {
+    const MOST: u64 = 64 << 20;
+    let found = std::fs::metadata(path)?;
+    if !found.is_file() || found.len() > MOST {
+        return Err(std::io::Error::other("expected a plain file of 64 MiB at most"));
+    }
+    // Editors on Windows put a byte order mark in front.
+    let text = std::fs::read_to_string(path)?;
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 
 /// Returns where the lock of a spec is; `spec` is the path of its file, or its name among the built-in ones.
@@ -49,8 +83,8 @@ pub(super) fn path_of(spec: &str) -> PathBuf {
 impl InUse {
     /// Reads the lock that is to count, if there is one.
     ///
-    /// `spec` is what the caller calls the spec, and `file` the path of its file.
-    pub(super) fn read(locking: &Locking, spec: &str, file: &str) -> Result<Option<Self>, SpecErrors> {
+    /// `command` makes it, and `file` is the path of the spec's file.
+    pub(super) fn read(locking: &Locking, command: &str, file: &str) -> Result<Option<Self>, SpecErrors> {
         let (path, is_required) = match locking {
             Locking::Ignored | Locking::Kept(..) => return Ok(None),
             Locking::IfThere(path) => (path, path.is_some()),
@@ -58,17 +92,19 @@ impl InUse {
         };
         let path = path.clone().unwrap_or_else(|| path_of(file));
         let name = path.display().to_string();
-        let text = match std::fs::read_to_string(&path) {
+        let text = match read_file(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && !is_required => return Ok(None),
             Err(error) => {
                 let error = SpecError::nowhere(format!("cannot read the lock {name}: {error}"));
-                return Err(error.hint(format!("write one: stagegraph lock {spec}")).into());
+                return Err(error.hint(format!("write one: {command}")).into());
             }
         };
         let sha256 = Sha256::from(sha2::Sha256::new_with_prefix(&text));
         let source = Arc::new(Source { name: name.clone(), text });
-        Ok(Some(Self { name, sha256, lock: Lock::read(&source)?, source, spec: spec.to_owned() }))
+        let anew = format!("write it anew: {command} --update");
+        let lock = Lock::read(&source).map_err(|errors| errors.with_hint(&anew))?;
+        Ok(Some(Self { name, sha256, lock, source, command: command.to_owned() }))
     }
 
     /// Returns what the lock says of a node.
@@ -82,12 +118,10 @@ impl InUse {
         asked: Option<&[String]>,
     ) -> Result<&Locked, Box<SpecError>> {
         let start = || crate::config::Origin { source: Arc::clone(&self.source), span: 0..0 };
-        let update = format!("bring it up to date: stagegraph lock {}", self.spec);
+        let update = format!("bring it up to date: {}", self.command);
         let Some(entry) = self.lock.nodes.get(node.as_str()) else {
             let error = SpecError::at(&start(), format!("{} has no entry for the node {node}", self.name));
-            return Err(error
-                .label("not in this file")
-                .hint(format!("add it: stagegraph lock {}", self.spec)));
+            return Err(error.label("not in this file").hint(format!("add it: {}", self.command)));
         };
         let origin = entry.origin.clone().unwrap_or_else(start);
         if entry.step != step {
@@ -119,17 +153,16 @@ impl InUse {
         for (name, entry) in self.lock.nodes.iter().filter(|(name, _)| !nodes.contains(name.as_str())) {
             if let Some(origin) = &entry.origin {
                 let error = SpecError::at(origin, format!("the spec has no node {name}"));
-                errors.push(
-                    error.label("locked, and not there").hint("bring it up to date: stagegraph lock SPEC"),
-                );
+                let hint = format!("bring it up to date: {}", self.command);
+                errors.push(error.label("locked, and not there").hint(hint));
             }
         }
     }
 
     /// Has a step that takes something from outside compare it with the lock.
     pub(super) fn holding(&self, node: &NodeName, step: Arc<dyn Step>, entry: &Locked) -> Arc<dyn Step> {
-        let (lock, spec, expected) = (self.name.clone(), self.spec.clone(), entry.sources.clone());
-        Arc::new(Held { step, expected, lock, spec, node: node.clone() })
+        let (lock, command, expected) = (self.name.clone(), self.command.clone(), entry.sources.clone());
+        Arc::new(Held { step, expected, lock, command, node: node.clone() })
     }
 }
 
@@ -151,18 +184,12 @@ impl Locking {
     }
 }
 
-/// Says which packages a node is to have, and where they may be.
-pub(super) fn archive(locked: Option<&Locked>, kept: Vec<Package>, mirrors: &[String]) -> Archive {
-    let locked = locked.map(|entry| entry.packages.clone());
-    Archive { locked, kept, mirrors: mirrors.to_vec() }
-}
-
 /// A step whose sources are to be those of a lock.
 struct Held {
     step: Arc<dyn Step>,
     expected: BTreeMap<String, String>,
     lock: String,
-    spec: String,
+    command: String,
     node: NodeName,
 }
 
@@ -185,7 +212,7 @@ impl Step for Held {
 
     fn resolve(&self, resolving: &Resolving<'_>) -> Result<Resolved, StepError> {
         let resolved = self.step.resolve(resolving)?;
-        let Self { expected, lock, spec, node, .. } = self;
+        let Self { expected, lock, command, node, .. } = self;
         let found = &resolved.sources;
         let names: BTreeSet<&String> = expected.keys().chain(found.keys()).collect();
         let value = |of: &BTreeMap<String, String>, name| {
@@ -198,9 +225,7 @@ impl Step for Held {
             Some((name, here, there)) => Err(StepError::spec(format!(
                 "{name} is {here} here; the lock {lock} has {there}"
             ))
-            .with_hint(format!(
-                "put back what was there; or go on with this: stagegraph lock {spec} --update {node}"
-            ))),
+            .with_hint(format!("put back what was there; or go on with this: {command} --update {node}"))),
         }
     }
 

@@ -221,7 +221,7 @@ impl Step for Grub {
         self.efi_partition(job, work.path())?;
         let mbr = match job.toolbox() {
             Some(toolbox) => toolbox.read(job.objects, Path::new(MBR))?.ok_or_else(|| {
-                StepError::environment(format!("the toolbox has no {MBR}, which is in grub-pc-bin on Debian"))
+                StepError::spec(format!("the toolbox has no {MBR}, which is in grub-pc-bin on Debian"))
             })?,
             None => fs::read(MBR).on_file("read", MBR)?,
         };

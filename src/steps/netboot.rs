@@ -164,10 +164,11 @@ impl Netboot {
             let bytes = found.transpose()?.ok_or_else(|| {
                 let Loader { name, places, package } = loader;
                 let places = places.join(" nor at ");
-                StepError::environment(format!("the toolbox has no boot loader {name} at {places}"))
-                    .with_hint(format!(
+                StepError::spec(format!("the toolbox has no boot loader {name} at {places}")).with_hint(
+                    format!(
                         "add {package} to its packages; or set netboot.loaders = false to go without loaders"
-                    ))
+                    ),
+                )
             })?;
             Ok((loader.name.to_owned(), job.objects.put(&bytes)?))
         };

@@ -9,15 +9,16 @@ mod mirror;
 mod stored;
 
 pub use self::mirror::Mirror;
+use self::mirror::Mirrors;
 
 use std::sync::Arc;
 
 use cache::BlobDigest;
+use cache::file::OnFile;
 use graph::{Job, Resolved, Resolving, StepError};
 use serde::Serialize;
 
 use crate::config::{Archive, Fields, Item, Package, SpecError};
-use crate::http::{Client, Patience};
 use crate::image::Timestamp;
 
 /// apt's pattern for the packages that are nobody's dependency, because every system has them.
@@ -105,6 +106,15 @@ impl Wanted {
     /// Returns the packages, in order of name; the network is not used.
     fn packages(&self, resolving: &Resolving<'_>) -> Result<Vec<Package>, StepError> {
         if let Some(locked) = &self.archive.locked {
+            let own = [self.architecture.as_str(), "all"];
+            if let Some(other) = locked.iter().find(|package| !own.contains(&package.architecture.as_str())) {
+                let Package { name, version, architecture, .. } = other;
+                let message = format!(
+                    "the lock has {name} {version} for {architecture}; expected {}",
+                    own.join(" or ")
+                );
+                return Err(StepError::spec(message));
+            }
             return Ok(locked.clone());
         }
         let names: Vec<&str> = self.names.iter().map(String::as_str).collect();
@@ -132,20 +142,13 @@ impl Wanted {
                 missing.push(package);
             }
         }
-        if let (true, Some(first)) = (job.offline, missing.first()) {
-            let (some, all) = (missing.len(), packages.len());
-            let error = StepError::environment(format!(
-                "{some} of {all} packages are not in the store, {} for one, and the build is offline",
-                first.name
-            ));
-            return Err(error.with_hint("build once without --offline"));
-        }
         self.get(job, &missing)?;
         let mut fetched = Vec::new();
         for package in packages {
             let blob = stored::find(job.objects, package)?
                 .ok_or_else(|| StepError::environment(format!("{} was not fetched", package.name)))?;
-            job.objects.verified(&blob)?;
+            let path = job.objects.verified(&blob)?;
+            stored::check(package, &std::fs::read(&path).on_file("read", &path)?)?;
             fetched.push(Fetched { package: package.clone(), blob });
         }
         Ok(fetched)
@@ -157,11 +160,14 @@ impl Wanted {
             return Ok(());
         }
         let total = missing.iter().map(|package| package.size).sum();
-        let known = apt::locate(job.objects, &self.architecture, missing)?;
+        let known = match job.offline {
+            true => Default::default(),
+            false => apt::locate(job.objects, &self.architecture, missing)?,
+        };
         let (of_apt, others): (Vec<&Package>, Vec<&Package>) =
             missing.iter().partition(|package| known.contains_key(&package.sha256));
         let mut done = 0;
-        // A few at a time, so that progress can be told and a stop is heard.
+        // A few at a time, so that progress can be told.
         for some in of_apt.chunks(16) {
             job.check_cancelled()?;
             job.progress("fetching packages", done, Some(total));
@@ -171,24 +177,14 @@ impl Wanted {
         if others.is_empty() {
             return Ok(());
         }
-        // One for all: it keeps connections open.
-        let client = Client::new(Patience::default());
-        for some in others.chunks(8) {
-            job.check_cancelled()?;
+        job.progress("fetching packages", done, Some(total));
+        let Archive { mirrors, command, .. } = &self.archive;
+        let mirrors = mirrors.iter().filter_map(|(text, folder)| Mirror::parse(text, folder));
+        let mirrors = Mirrors::new(&mirrors.collect::<Vec<_>>(), job.offline, command);
+        mirror::fetch(job, &others, mirrors, |package| {
+            done += package.size;
             job.progress("fetching packages", done, Some(total));
-            // Side by side: most of the time is waiting for servers.
-            let fetch = |package: &Package| mirror::fetch(job, &client, package, &self.archive.mirrors);
-            let fetched = std::thread::scope(|scope| {
-                let each: Vec<_> = some.iter().map(|package| scope.spawn(|| fetch(package))).collect();
-                let joined = each.into_iter().map(|one| one.join());
-                let ended = joined.map(|one| one.unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-                // All of them, also after one that failed.
-                ended.collect::<Vec<_>>()
-            });
-            fetched.into_iter().collect::<Result<(), StepError>>()?;
-            done += some.iter().map(|package| package.size).sum::<u64>();
-        }
-        Ok(())
+        })
     }
 }
 
@@ -218,13 +214,15 @@ pub(super) fn asked(fields: &Fields<'_>, always: &[&str]) -> Vec<String> {
 
 /// Reads the setting `packages`: names, with `=VERSION` where a version is meant.
 fn names<'a>(fields: &Fields<'a>) -> Vec<&'a str> {
-    let is_word = |text: &str| {
-        !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.:=~".contains(&byte))
-    };
-    fields.required("packages");
+    if let Some(item) = fields.required("packages")
+        && item.as_list().is_ok_and(<[Item]>::is_empty)
+    {
+        let error = SpecError::at(&item.origin, format!("{} needs a package at least", fields.what()));
+        fields.wrong(error.label("none"));
+    }
     let packages: Vec<(&str, &Item)> = fields.texts("packages");
     for (name, item) in &packages {
-        if *name != ESSENTIAL && (!is_word(name) || name.starts_with('-')) {
+        if *name != ESSENTIAL && !is_asked(name) {
             fields.wrong(
                 SpecError::at(&item.origin, format!("{name:?} is not the name of a package"))
                     .label("expected NAME or NAME=VERSION"),
@@ -232,6 +230,17 @@ fn names<'a>(fields: &Fields<'a>) -> Vec<&'a str> {
         }
     }
     packages.into_iter().map(|(name, _)| name).collect()
+}
+
+/// Tells whether a text names a package, and perhaps its version (Debian's policy, 5.6.1 and 5.6.12). With a dash at its end it would
+/// have apt leave the package out.
+fn is_asked(text: &str) -> bool {
+    let is_of = |text: &str, more: &[u8]| {
+        text.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || more.contains(&byte))
+    };
+    let (name, version) = text.split_once('=').map_or((text, None), |(name, version)| (name, Some(version)));
+    is_of(name, b"+-.:") && !name.ends_with('-') && version.is_none_or(|version| is_of(version, b"+-.:~"))
 }
 
 /// Reads the setting `architecture`.

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use cache::file::OnFile;
 use cache::name::RelPath;
@@ -18,6 +19,9 @@ use crate::config::Package;
 use crate::image::Timestamp;
 
 const APT_GET: &str = "/usr/bin/apt-get";
+
+/// How often it is looked whether a program has ended.
+const TICK: Duration = Duration::from_millis(20);
 
 /// apt's package lists.
 const LISTS: &str = "/var/lib/apt/lists";
@@ -268,16 +272,40 @@ pub(super) fn download(
         }
     }
     if is_asked {
-        let output =
-            command.output().map_err(|error| StepError::environment(format!("run apt-helper: {error}")))?;
+        let output = run(command, job)?;
         if !output.status.success() {
-            return Err(StepError::environment(format!("fetch packages: {}", problems(&output).join("; ")))
-                .with_hint(
-                    "look at the network and at apt's sources; `apt-get update` gets lists that fit the archive",
-                ));
+            let problems = problems(&output).join("; ");
+            let hint = match problems.contains("No space left") {
+                true => "make room: `stagegraph store gc` removes what no published folder needs",
+                false => {
+                    "look at the network and at apt's sources; `apt-get update` gets lists that fit the archive"
+                }
+            };
+            return Err(StepError::environment(format!("fetch packages: {problems}")).with_hint(hint));
         }
     }
-    packages.iter().try_for_each(|package| take(job, package, &place(package), &known[&package.sha256]))
+    packages.iter().try_for_each(|package| take(job, package, &place(package)))
+}
+
+/// Runs a program of apt's to its end, or until everything should stop.
+fn run(mut command: Command, job: &Job<'_>) -> Result<Output, StepError> {
+    let failed = |error: io::Error| StepError::environment(format!("run apt: {error}"));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().map_err(failed)?;
+    let pid = rustix::process::Pid::from_child(&child);
+    std::thread::scope(|scope| {
+        let waiter = scope.spawn(|| child.wait_with_output());
+        while !waiter.is_finished() {
+            if job.cancel.is_cancelled() {
+                // It may have ended by itself just now.
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+            }
+            std::thread::sleep(TICK);
+        }
+        let output =
+            waiter.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map_err(failed)?;
+        job.check_cancelled().map(|()| output)
+    })
 }
 
 #[cfg(test)]

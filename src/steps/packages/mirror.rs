@@ -1,19 +1,33 @@
 //! Archives that the spec or the command line names: an address, or a folder. They have packages that apt's own sources dropped.
 
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
 
-use cache::file::OnFile;
+use cache::Sha256;
 use graph::{Job, StepError};
+use sha2::Digest;
 use url::Url;
 
-use super::stored::take;
+use super::stored;
 use crate::config::Package;
-use crate::http::{Client, HttpError};
+use crate::http::{Client, Patience};
+
+/// Packages that are fetched side by side: most of the time is waiting for servers.
+const AT_ONCE: usize = 8;
+
+/// How often it is asked whether everything should stop.
+const TICK: Duration = Duration::from_millis(50);
+
+/// A transfer that gives less than this many bytes in that time is given up.
+const LEAST: u64 = 30 << 10;
+const WINDOW: Duration = Duration::from_secs(30);
 
 /// An archive.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mirror {
     /// On a server.
     Http(Url),
@@ -22,84 +36,163 @@ pub enum Mirror {
 }
 
 impl Mirror {
-    /// Reads an address or the path of a folder; `None` for anything else.
-    pub fn parse(text: &str) -> Option<Self> {
-        if text.starts_with("http://") || text.starts_with("https://") {
-            return Url::parse(text).ok().filter(|url| !url.cannot_be_a_base()).map(Mirror::Http);
+    /// Reads an address or the path of a folder, which is relative to `folder`; `None` for anything else.
+    pub fn parse(text: &str, folder: &Path) -> Option<Self> {
+        match Url::parse(text) {
+            Ok(url) if ["http", "https"].contains(&url.scheme()) && url.has_host() => Some(Mirror::Http(url)),
+            Ok(url) if url.scheme() == "file" => url.to_file_path().ok().map(Mirror::Folder),
+            _ if text.is_empty() || text.contains("://") => None,
+            _ => Some(Mirror::Folder(folder.join(text))),
         }
-        let path = text.strip_prefix("file://").unwrap_or(text);
-        (!path.is_empty() && !path.contains("://")).then(|| Mirror::Folder(path.into()))
     }
 
-    /// Opens a file that the archive may have; `None` where it has none.
-    fn open(&self, client: &Client, file: &str) -> Result<Option<Box<dyn Read>>, StepError> {
+    /// Opens a file that the archive may have.
+    ///
+    /// # Errors
+    /// Why it cannot, in words.
+    fn open(&self, client: &Client, file: &str) -> Result<Box<dyn Read>, String> {
         match self {
-            Mirror::Folder(folder) => {
-                let path = folder.join(file);
-                match File::open(&path) {
-                    Ok(file) => Ok(Some(Box::new(file))),
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-                    Err(error) => Err(error).on_file("open", path).map_err(StepError::from),
-                }
-            }
+            Mirror::Folder(folder) => match File::open(folder.join(file)) {
+                Ok(file) => Ok(Box::new(file)),
+                Err(_) if !folder.is_dir() => Err("there is no such folder".to_owned()),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Err(format!("has no {file}")),
+                Err(error) => Err(format!("{file}: {error}")),
+            },
             Mirror::Http(base) => {
                 let mut url = base.clone();
                 if let Ok(mut segments) = url.path_segments_mut() {
                     segments.pop_if_empty().extend(file.split('/'));
                 }
-                match client.find(&url) {
-                    Ok(found) => Ok(Some(Box::new(found.reader()))),
-                    Err(error) if error.is_missing() => Ok(None),
-                    Err(error @ HttpError::Transport { .. }) => {
-                        Err(StepError::environment(error)
-                            .with_hint("look at the network, and at the address"))
-                    }
-                    Err(error) => Err(StepError::environment(error)),
-                }
+                let found = client.find(&url).map_err(|error| error.to_string())?;
+                Ok(Box::new(found.reader()))
             }
+        }
+    }
+
+    /// Copies a package to `place`, if it is the one that is meant.
+    ///
+    /// # Errors
+    /// Why it does not, in words.
+    fn copy(&self, client: &Client, package: &Package, place: &Path) -> Result<(), String> {
+        let mut from = self.open(client, &package.file)?;
+        let mut file = File::create(place).map_err(|error| format!("{}: {error}", place.display()))?;
+        let mut hasher = sha2::Sha256::new();
+        let mut buffer = vec![0; 256 << 10];
+        let (mut size, mut seen, mut since) = (0, 0, Instant::now());
+        loop {
+            let read = from.read(&mut buffer).map_err(|error| error.to_string())?;
+            size += read as u64;
+            if read == 0 || size > package.size {
+                break;
+            }
+            hasher.update(&buffer[..read]);
+            file.write_all(&buffer[..read]).map_err(|error| format!("{}: {error}", place.display()))?;
+            if since.elapsed() > WINDOW {
+                if size - seen < LEAST {
+                    return Err(format!("gives less than {} KiB in {} s", LEAST >> 10, WINDOW.as_secs()));
+                }
+                (seen, since) = (size, Instant::now());
+            }
+        }
+        if size != package.size {
+            let found = if size > package.size { "more".to_owned() } else { size.to_string() };
+            return Err(format!("{} has {found} bytes there; it should have {}", package.file, package.size));
+        }
+        match Sha256::from(hasher) {
+            sha256 if sha256 == package.sha256 => Ok(()),
+            sha256 => Err(format!("{} is another file there, with the SHA-256 {sha256}", package.file)),
         }
     }
 }
 
-/// Fetches a package from the first archive that has it.
+/// Archives, and what to do where none has a package.
+pub(super) struct Mirrors {
+    archives: Vec<Mirror>,
+    client: Client,
+    /// What apt's sources have instead.
+    of_apt: &'static str,
+    hint: String,
+}
+
+impl Mirrors {
+    /// Takes those of a spec and a command line; without the network only folders count. `command` makes a lock of the spec.
+    pub(super) fn new(archives: &[Mirror], is_offline: bool, command: &str) -> Self {
+        let is_folder = |mirror: &&Mirror| matches!(mirror, Mirror::Folder(_));
+        let archives = archives.iter().filter(|mirror| !is_offline || is_folder(mirror)).cloned().collect();
+        let of_apt = match is_offline {
+            true => "it is not in the store, and the build is offline",
+            false => "apt's sources have no package of that version and hash",
+        };
+        let offline = if is_offline { "build once without --offline; or " } else { "" };
+        let hint = format!(
+            "{offline}name an archive that has it: --mirror ARCHIVE, or mirrors under [packages] in the spec \
+             (https://snapshot.debian.org/archive/debian/YYYYMMDDTHHMMSSZ/ has what Debian had then); or go on to newer \
+             packages: {command} --update"
+        );
+        Self { archives, client: Client::new(Patience::default()), of_apt, hint }
+    }
+
+    /// Copies a package to `place` from the first archive that has it.
+    ///
+    /// # Errors
+    /// Why none gives it.
+    fn copy(&self, package: &Package, place: &Path) -> Result<(), String> {
+        let mut failures = vec![self.of_apt.to_owned()];
+        for mirror in &self.archives {
+            let name = match mirror {
+                Mirror::Http(url) => url.to_string(),
+                Mirror::Folder(folder) => folder.display().to_string(),
+            };
+            match mirror.copy(&self.client, package, place) {
+                Ok(()) => return Ok(()),
+                // Of servers the reason names the address already.
+                Err(why) if why.starts_with("http") => failures.push(why),
+                Err(why) => failures.push(format!("{name}: {why}")),
+            }
+        }
+        Err(failures.join("; "))
+    }
+}
+
+/// Fetches packages into the store; stops soon when everything should. `each` is told of every package that is there.
 ///
 /// # Errors
-/// None has it, or it is another one there.
+/// No archive has one of them.
 pub(super) fn fetch(
     job: &Job<'_>,
-    client: &Client,
-    package: &Package,
-    mirrors: &[String],
+    packages: &[&Package],
+    mirrors: Mirrors,
+    mut each: impl FnMut(&Package),
 ) -> Result<(), StepError> {
-    for text in mirrors {
-        let Some(mirror) = Mirror::parse(text) else { continue };
-        let Some(found) = mirror.open(client, &package.file)? else { continue };
+    let mirrors = std::sync::Arc::new(mirrors);
+    for some in packages.chunks(AT_ONCE) {
         let work = job.objects.work_dir()?;
-        let place = work.path().join("package");
-        let mut file = File::create_new(&place).on_file("make", &place)?;
-        // One byte more than it should have tells that it is another one, however long.
-        io::copy(&mut found.take(package.size + 1), &mut file)
-            .on_file("fetch", Path::new(text).join(&package.file))?;
-        let size = fs::metadata(&place).on_file("look at", &place)?.len();
-        if size != package.size {
-            let Package { name, version, size: wanted, .. } = package;
-            let found = if size > *wanted { "more".to_owned() } else { size.to_string() };
-            return Err(StepError::environment(format!(
-                "{name} {version} from {text} has {found} bytes; it should have {wanted}"
-            )));
+        let (tells, told) = channel();
+        let mut waiting: HashMap<usize, &Package> = some.iter().copied().enumerate().collect();
+        for (number, package) in some.iter().enumerate() {
+            let (tells, mirrors) = (tells.clone(), std::sync::Arc::clone(&mirrors));
+            let (package, place) = ((*package).clone(), work.path().join(number.to_string()));
+            // A server may be silent for long: nobody waits for the thread if everything should stop.
+            std::thread::spawn(move || drop(tells.send((number, mirrors.copy(&package, &place)))));
         }
-        return take(job, package, &place, text);
+        while !waiting.is_empty() {
+            job.check_cancelled()?;
+            let (number, copied) = match told.recv_timeout(TICK) {
+                Ok(news) => news,
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
+            let Some(package) = waiting.remove(&number) else { continue };
+            copied.map_err(|why| {
+                let Package { name, version, .. } = package;
+                StepError::environment(format!("{name} {version} is not to be had: {why}"))
+                    .with_hint(&mirrors.hint)
+            })?;
+            stored::take(job, package, &work.path().join(number.to_string()))?;
+            each(package);
+        }
     }
-    let Package { name, version, file, .. } = package;
-    let looked = match mirrors {
-        [] => "apt's sources have it no longer, and no other archive is named".to_owned(),
-        _ => format!("looked in apt's sources and for {file} in {}", mirrors.join(", ")),
-    };
-    Err(StepError::environment(format!("{name} {version} is not to be had: {looked}")).with_hint(
-        "name an archive that has it: --mirror ADDRESS, or mirrors under [packages] in the spec \
-         (https://snapshot.debian.org/archive/debian/YYYYMMDDTHHMMSSZ/ has what Debian had then); or go on to newer packages: \
-         stagegraph lock SPEC --update",
-    ))
+    Ok(())
 }
 
 #[cfg(test)]
@@ -108,13 +201,14 @@ mod tests {
 
     #[test]
     fn an_archive_is_an_address_or_a_folder() {
+        let parse = |text: &str| Mirror::parse(text, Path::new("/specs"));
         let folder = |path: &str| Some(Mirror::Folder(path.into()));
-        assert_eq!(Mirror::parse("/srv/debian"), folder("/srv/debian"));
-        assert_eq!(Mirror::parse("file:///srv/debian"), folder("/srv/debian"));
-        assert!(matches!(Mirror::parse("https://host/debian/"), Some(Mirror::Http(_))));
-        assert_eq!(
-            (Mirror::parse(""), Mirror::parse("ftp://host/"), Mirror::parse("http://")),
-            (None, None, None)
-        );
+        assert_eq!(parse("/srv/debian"), folder("/srv/debian"));
+        assert_eq!(parse("old"), folder("/specs/old"));
+        assert_eq!(parse("file:///srv/debian%20old"), folder("/srv/debian old"));
+        for address in ["https://host/debian/", "HTTP://host"] {
+            assert!(matches!(parse(address), Some(Mirror::Http(_))), "{address}");
+        }
+        assert_eq!((parse(""), parse("ftp://host/"), parse("http://")), (None, None, None));
     }
 }

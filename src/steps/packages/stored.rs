@@ -5,6 +5,7 @@ use std::path::Path;
 use cache::{BlobDigest, Objects};
 use graph::{Job, StepError};
 
+use super::deb;
 use crate::config::Package;
 
 /// Under this name the store remembers which object has a SHA-256.
@@ -18,16 +19,42 @@ pub(super) fn find(objects: &Objects, package: &Package) -> Result<Option<BlobDi
 }
 
 /// Takes a file into the store that should be a package.
-pub(super) fn take(job: &Job<'_>, package: &Package, path: &Path, from: &str) -> Result<(), StepError> {
+pub(super) fn take(job: &Job<'_>, package: &Package, path: &Path) -> Result<(), StepError> {
     let blob = job.objects.adopt(path)?;
     let sha256 = job.objects.sha256(&blob.digest)?;
     if sha256 != package.sha256 {
         let Package { name, version, sha256: wanted, .. } = package;
         return Err(StepError::environment(format!(
-            "{name} {version} from {from} has the SHA-256 {sha256}; it should have {wanted}"
+            "{name} {version} was fetched with the SHA-256 {sha256}; it should have {wanted}"
         ))
         .with_hint("nothing of it was used; the archive is damaged, or is not what it says it is"));
     }
     job.objects.set_memo(BY_SHA256, &sha256.to_string(), &blob.digest.to_string())?;
     Ok(())
+}
+
+/// Compares a package with what is said of it: whoever writes a lock may write anything beside a hash.
+pub(super) fn check(package: &Package, bytes: &[u8]) -> Result<(), StepError> {
+    let Package { name, version, architecture, size, .. } = package;
+    let control =
+        deb::control(bytes).map_err(|error| StepError::action(format!("{name} {version}: {error}")))?;
+    let field = |key: &str| {
+        let value = control.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+        value.map(str::trim).unwrap_or_default()
+    };
+    let said = format!("{name} {version} for {architecture}, of {size} bytes");
+    let is = format!(
+        "{} {} for {}, of {} bytes",
+        field("Package"),
+        field("Version"),
+        field("Architecture"),
+        bytes.len()
+    );
+    if said == is {
+        return Ok(());
+    }
+    Err(StepError::spec(format!(
+        "the package with the SHA-256 {} is {is}; it should be {said}",
+        package.sha256
+    )))
 }
