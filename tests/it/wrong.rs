@@ -279,7 +279,7 @@ fn an_offline_build_that_needs_packages_says_which() {
     }
     let live = Live::new();
     let output = live.stagegraph(&["build", "amd64-minimal", "--to", "stage2", "--offline"]);
-    check(&output, 3, &["packages are not in the store", "build once without --offline"]);
+    check(&output, 3, &["it is not in the store, and the build is offline", "build once without --offline"]);
     let packages = "stage2.debian.packages=[\"no-such-package\"]";
     let output = live.stagegraph(&["build", "amd64-minimal", "--to", "stage2", "--set", packages]);
     check(&output, 3, &["Unable to locate package no-such-package", "apt-get update"]);
