@@ -5,7 +5,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use cache::file::OnFile;
 use cache::name::RelPath;
@@ -166,8 +167,25 @@ pub(in crate::steps) fn date() -> Option<Timestamp> {
     texts.filter_map(date).max()
 }
 
+/// How long a stamp holds: the nodes of a build begin together, and are to see the same lists.
+const HOLDS: Duration = Duration::from_secs(1);
+
 /// Returns what changes when apt's lists or sources change.
 fn stamp() -> io::Result<String> {
+    static LAST: Mutex<Option<(Instant, String)>> = Mutex::new(None);
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((since, stamp)) = &*last
+        && since.elapsed() < HOLDS
+    {
+        return Ok(stamp.clone());
+    }
+    let stamp = look()?;
+    *last = Some((Instant::now(), stamp.clone()));
+    Ok(stamp)
+}
+
+/// Looks at apt's lists and sources.
+fn look() -> io::Result<String> {
     let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
     let mut add = |path: &Path| {
         if let Ok(found) = fs::metadata(path)
