@@ -168,11 +168,18 @@ class Store:
         words = self.place.isolated([str(self.place.program), *map(str, arguments)], {})
         return subprocess.run(words, cwd=self.path, capture_output=True, text=True, check=False)
 
+    def sets(self):
+        """Where catalyst is, for a node that runs it."""
+        where = {"conf": self.conf, "python": self.place.python, "dir": self.place.python_path()}
+        return [word for name, value in where.items() for word in ("--set", f"stage2.{name}={value}")]
+
     def build_from_here(self, *more):
         """Runs stagegraph on the spec: it runs catalyst."""
-        where = {"conf": self.conf, "python": self.place.python, "dir": self.place.python_path()}
-        sets = [word for name, value in where.items() for word in ("--set", f"stage2.{name}={value}")]
-        return self.stagegraph("build", self.spec, "--store", self.path / "stagegraph", "--out", self.path / "out", *sets, *more)
+        return self.stagegraph("build", self.spec, "--store", self.path / "stagegraph", "--out", self.path / "out", *self.sets(), *more)
+
+    def lock(self, *more):
+        """Makes the lock of the spec, or renews it."""
+        return self.stagegraph("lock", self.spec, "--store", self.path / "stagegraph", *self.sets(), *more)
 
     def published(self, folder=None):
         folder = folder or self.builds
@@ -244,7 +251,15 @@ def publishes_iso_and_netboot_set_with_lists_of_every_file(place):
     keys = {"target": "livecd-stage2", "livecd/root_overlay": overlay}
     from_here.write_spec(keys, "dracut")
     check(from_here.build_from_here().returncode == 0, "with an overlay it runs")
+    done = from_here.lock()
+    check(done.returncode == 0 and done.stdout.endswith("test.lock: 1 other source\n"), f"what catalyst reads is locked {done.stderr}")
+    done = from_here.build_from_here("--locked")
+    check(done.returncode == 0 and "stage2           cached" in done.stdout, "the lock fits what is there")
     seeds.write(overlay / "etc/added", "two\n")
+    done = from_here.build_from_here("--locked")
+    check(done.returncode == 2 and "stage2: " in done.stderr and "--update stage2" in done.stderr,
+          "a file the spec names has changed: the lock notices it")
+    check(from_here.lock("--update", "stage2").returncode == 0, "the lock goes on to it")
     done = from_here.build_from_here("--json")
     ran = [json.loads(line) for line in done.stdout.splitlines()]
     ran = {event["node"] for event in ran if event["event"] == "finished" and event["milliseconds"] is not None}
