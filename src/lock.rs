@@ -57,53 +57,6 @@ pub struct Renewed {
     pub stale: Vec<NodeName>,
 }
 
-/// Makes the lock of a spec, or renews it, and writes it down.
-///
-/// # Errors
-/// [`LockError`]; the lock that was there stays as it was.
-pub fn renew(
-    (machine, store, reporter): (&Machine, &Store, &Reporter),
-    finder: &Finder,
-    name: &str,
-    overrides: &Overrides,
-    path: Option<PathBuf>,
-    renewal: &Renewal,
-) -> Result<Renewed, LockError> {
-    let maker = Maker { machine, store, reporter, finder, name, overrides };
-    let today = steps::date_of_lists().map(Timestamp::text);
-    // Of the spec without a lock only the nodes count.
-    let spec = maker.load(&Lock { date: today.clone(), ..Lock::default() }, BTreeSet::new())?;
-    let path = path.unwrap_or_else(|| spec.lock.0.clone());
-    let old = if *renewal == Renewal::All { read_any(&path)? } else { read(&path)? };
-    let has_date = old.date.is_some() || old.nodes.values().all(|node| node.packages.is_empty());
-    if *renewal == Renewal::Missing && has_date && maker.fits(&path) {
-        // As this program writes it, whoever edited it.
-        write(&path, &old.render())?;
-        let stale = maker.stale(&old)?;
-        return Ok(Renewed { stale, ..renewed(path, &spec, &old, &old) });
-    }
-    let moves = Moves::of(renewal, &old, &spec)?;
-    let mut kept = old.clone();
-    kept.nodes.retain(|node, _| !moves.nodes.contains(node));
-    // Which packages there are does not depend on the date.
-    kept.date = kept.date.or_else(|| today.clone()).or_else(|| Some(Timestamp::default().text()));
-    let mut lock = maker.look(&kept, &moves, steps::has_packages)?;
-    // What else there is may be dated by the lock.
-    let is_as_before = lock
-        .nodes
-        .iter()
-        .all(|(node, entry)| old.nodes.get(node).is_some_and(|old| old.packages == entry.packages));
-    kept.date = match () {
-        () if lock.nodes.is_empty() => None,
-        () if is_as_before && old.date.is_some() => old.date.clone(),
-        () => today,
-    };
-    lock.nodes.extend(maker.look(&kept, &moves, |kind| !steps::has_packages(kind))?.nodes);
-    lock.date = kept.date;
-    write(&path, &lock.render())?;
-    Ok(renewed(path, &spec, &old, &lock))
-}
-
 /// Says what a new lock is, and what changed since the old one.
 fn renewed(path: PathBuf, spec: &Spec, old: &Lock, new: &Lock) -> Renewed {
     let is_unpinned = |node: &&NodeName| {
@@ -115,26 +68,71 @@ fn renewed(path: PathBuf, spec: &Spec, old: &Lock, new: &Lock) -> Renewed {
 }
 
 /// What a lock is made with.
-struct Maker<'a> {
-    machine: &'a Machine,
-    store: &'a Store,
-    reporter: &'a Reporter,
-    finder: &'a Finder,
-    name: &'a str,
-    overrides: &'a Overrides,
+pub struct Maker<'a> {
+    /// Looks the sources up.
+    pub machine: &'a Machine,
+    /// Where what is known of them is kept.
+    pub store: &'a Store,
+    /// Is told what is missing.
+    pub reporter: &'a Reporter,
+    /// Finds the spec.
+    pub finder: &'a Finder,
+    /// The spec.
+    pub spec: &'a str,
+    /// What is set on top of it.
+    pub overrides: &'a Overrides,
 }
 
 impl Maker<'_> {
+    /// Makes the lock of a spec, or renews it, and writes it down; at `path`, or else beside the spec.
+    ///
+    /// # Errors
+    /// [`LockError`]; the lock that was there stays as it was.
+    pub fn renew(&self, path: Option<PathBuf>, renewal: &Renewal) -> Result<Renewed, LockError> {
+        let today = steps::date_of_lists().map(Timestamp::text);
+        // Of the spec without a lock only the nodes count.
+        let spec = self.load(&Lock { date: today.clone(), ..Lock::default() }, BTreeSet::new())?;
+        let path = path.unwrap_or_else(|| spec.lock.0.clone());
+        let old = if *renewal == Renewal::All { read_any(&path)? } else { read(&path)? };
+        let has_date = old.date.is_some() || old.nodes.values().all(|node| node.packages.is_empty());
+        if *renewal == Renewal::Missing && has_date && self.fits(&path) {
+            // As this program writes it, whoever edited it.
+            write(&path, &old.render())?;
+            let stale = self.stale(&old)?;
+            return Ok(Renewed { stale, ..renewed(path, &spec, &old, &old) });
+        }
+        let moves = Moves::of(renewal, &old, &spec)?;
+        let mut kept = old.clone();
+        kept.nodes.retain(|node, _| !moves.nodes.contains(node));
+        // Which packages there are does not depend on the date.
+        kept.date = kept.date.or_else(|| today.clone()).or_else(|| Some(Timestamp::default().text()));
+        let mut lock = self.look(&kept, &moves, steps::has_packages)?;
+        // What else there is may be dated by the lock.
+        let is_as_before = lock
+            .nodes
+            .iter()
+            .all(|(node, entry)| old.nodes.get(node).is_some_and(|old| old.packages == entry.packages));
+        kept.date = match () {
+            () if lock.nodes.is_empty() => None,
+            () if is_as_before && old.date.is_some() => old.date.clone(),
+            () => today,
+        };
+        lock.nodes.extend(self.look(&kept, &moves, |kind| !steps::has_packages(kind))?.nodes);
+        lock.date = kept.date;
+        write(&path, &lock.render())?;
+        Ok(renewed(path, &spec, &old, &lock))
+    }
+
     /// Reads the spec; the packages of `lock` stay where they can, but those of these names.
     fn load(&self, lock: &Lock, moved: BTreeSet<String>) -> Result<Spec, SpecErrors> {
         let lock = Locking::Kept(lock.clone(), moved);
-        Spec::load(self.finder, self.name, &Overrides { lock, ..self.overrides.clone() })
+        Spec::load(self.finder, self.spec, &Overrides { lock, ..self.overrides.clone() })
     }
 
     /// Tells whether there is a lock that fits the spec.
     fn fits(&self, path: &Path) -> bool {
         let lock = Locking::Required(Some(path.to_owned()));
-        Spec::load(self.finder, self.name, &Overrides { lock, ..self.overrides.clone() }).is_ok()
+        Spec::load(self.finder, self.spec, &Overrides { lock, ..self.overrides.clone() }).is_ok()
     }
 
     /// Returns the nodes without packages that are not what the lock says.

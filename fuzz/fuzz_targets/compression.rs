@@ -4,8 +4,8 @@
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    use std::io::Read;
     use stagegraph::formats::compression::Compression;
+    use std::io::Read;
     if let Some(compression) = Compression::detect(bytes) {
         for decoder in [compression.decoder(bytes), compression.decoder_to_end(bytes)].into_iter().flatten() {
             let _ = std::io::copy(&mut decoder.take(16 << 20), &mut std::io::sink());

@@ -13,7 +13,8 @@ fuzz_target!(|bytes: &[u8]| {
     let iso = PathBuf::from(std::env::var_os("STAGEGRAPH_FUZZ_ISO").expect("set by fuzz/run.sh"));
     let path = std::env::temp_dir().join(format!("stagegraph-fuzz-{}.json", std::process::id()));
     std::fs::write(&path, bytes).expect("a temporary file");
-    let files = BTreeMap::from([("x.iso.manifest.json".to_owned(), path.clone()), ("DIGESTS".to_owned(), path)]);
+    let files =
+        BTreeMap::from([("x.iso.manifest.json".to_owned(), path.clone()), ("DIGESTS".to_owned(), path)]);
     if let Ok(report) = audit("x.iso", &Place::Local(iso), Set::given("fuzzed", files)) {
         let _ = report.text(80);
     }

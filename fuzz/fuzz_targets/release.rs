@@ -9,7 +9,8 @@ use stagegraph::catalyst::{Configuration, read_spec, read_values, render};
 use stagegraph::config::Source;
 
 fuzz_target!(|text: &str| {
-    let fill = ["TIMESTAMP", "TREEISH", "REPO_DIR"].map(|name| (name.to_owned(), "20250101T000000Z".to_owned()));
+    let fill =
+        ["TIMESTAMP", "TREEISH", "REPO_DIR"].map(|name| (name.to_owned(), "20250101T000000Z".to_owned()));
     let fill = BTreeMap::from(fill);
     let read = |text: &str| {
         let source = Arc::new(Source { name: "fuzzed".to_owned(), text: text.to_owned() });

@@ -7,7 +7,7 @@ use graph::sandbox::Mode;
 
 use super::args::{self, SpecArgs, StoreArgs, finder};
 use super::failure::{DONE, Failure, code_of, complain, print, stopped};
-use crate::lock::{self, LockError, Renewal, Renewed};
+use crate::lock::{LockError, Maker, Renewal, Renewed};
 use crate::report::{Reporter, Style};
 
 #[derive(Debug, Args)]
@@ -39,8 +39,10 @@ impl LockArgs {
         let machine = args::machine(Mode::On)?;
         let reporter = Reporter::new(Style { json: false, verbose: false });
         let overrides = self.spec.overrides();
-        let all = (&machine, &store, &reporter);
-        let renewed = lock::renew(all, &finder(), &self.name, &overrides, self.lock, &renewal);
+        let (machine, store, reporter, overrides) = (&machine, &store, &reporter, &overrides);
+        let finder = finder();
+        let maker = Maker { machine, store, reporter, finder: &finder, spec: &self.name, overrides };
+        let renewed = maker.renew(self.lock, &renewal);
         if let Some(signal) = machine.signal() {
             return Ok(stopped(signal, "what was finished is kept"));
         }

@@ -101,6 +101,11 @@ impl Lock {
         // Of another version nothing else need be right.
         if version.is_some() {
             for (name, item) in fields.entries("node") {
+                if graph::NodeName::new(name).is_none() {
+                    let error = SpecError::at(&item.origin, format!("{name:?} is not a node's name"));
+                    errors.push(error.label("lower-case letters, digits and dashes"));
+                    continue;
+                }
                 nodes.extend(errors.check(node(name, item)).map(|node| (name.to_owned(), node)));
             }
             errors.check(fields.finish());
@@ -290,6 +295,19 @@ mod tests {
         assert_eq!(text.lines().filter(|line| line.contains("sha256")).count(), 2, "{text}");
     }
 
+    proptest::proptest! {
+        #[test]
+        fn what_is_read_of_any_edit_is_written_and_read_again(at in 0..1200usize, with in "[ -~\n]{0,9}", gone in 0..40usize) {
+            let mut text = lock().render();
+            let at = at.min(text.len());
+            text.replace_range(at..(at + gone).min(text.len()), &with);
+            if let Ok(read_once) = read(&text) {
+                let written = read_once.render();
+                proptest::prop_assert_eq!(read(&written).unwrap().render(), written);
+            }
+        }
+    }
+
     #[test]
     fn what_is_wrong_with_a_lock_is_told_where_it_stands() {
         let good = lock().render();
@@ -305,6 +323,7 @@ mod tests {
             ("pool/main/x.deb", "../x.deb", "\"../x.deb\" is not the file of a package"),
             (sha256.as_str(), "abc", "this is not a SHA-256"),
             ("size = 7", "size = -7", "size must be from 0"),
+            ("[node.tools]", "[node.\"to ols\"]", "\"to ols\" is not a node's name"),
             ("step = \"toolbox\"", "stpe = \"toolbox\"", "has no key \"stpe\""),
             ("step = ", "step ", "not TOML"),
         ] {
