@@ -226,4 +226,30 @@ mod tests {
         assert_eq!(of(&store, &change("input", lost, new)).unwrap(), Some(Difference::Gone));
         assert_eq!(of(&store, &change("param", "1", "2")).unwrap(), None);
     }
+
+    #[test]
+    fn files_of_a_program_of_this_machine_are_named() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let dir = Folder::new();
+        let store = dir.store();
+        let path = dir.path().join("tool");
+        let identity = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+            let tools = graph::Tools::new(vec![dir.path().to_owned(), "/usr/bin".into()]);
+            let spec = graph::tool::ToolSpec {
+                name: "tool",
+                programs: &[],
+                data: &[],
+                data_places: &[],
+                package: "",
+            };
+            tools.find(&store, &spec).unwrap().identity
+        };
+        let (old, new) = (identity("#!/bin/sh\n"), identity("#!/bin/sh -e\n"));
+        let shown = path.canonicalize().unwrap().display().to_string();
+        let lines = vec![format!("{shown} changed")];
+        assert_eq!(of(&store, &change("tool", old, new)).unwrap(), Some(Difference::Lines(lines, 0)));
+    }
 }
