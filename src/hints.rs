@@ -52,6 +52,11 @@ fn of_tool(error: &ToolError) -> Option<String> {
              with links"
                 .to_owned(),
         ),
+        ToolError::NoExec { .. } => Some(
+            "name a store elsewhere with --store, or take this machine's own programs: --set NODE.step=host, of the node whose \
+             root is the input \"tools\""
+                .to_owned(),
+        ),
         ToolError::NeedsSandbox => Some(
             "build without --sandbox=off; or with this machine's own programs: --set NODE.step=host, of the node whose root is the \
              input \"tools\""

@@ -86,6 +86,14 @@ pub enum ToolError {
         /// The package that usually has it; may be empty.
         package: String,
     },
+    /// A toolbox lies where no program can be run.
+    #[error(
+        "the toolbox is laid out in {path}, on a file system that is mounted noexec: no program runs from there"
+    )]
+    NoExec {
+        /// The folder.
+        path: PathBuf,
+    },
     /// Tools are to run outside of a sandbox, and these cannot.
     #[error("the tools of a toolbox run in a sandbox or not at all")]
     NeedsSandbox,

@@ -12,6 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cache::file::OnFile;
 use cache::name::{RelPath, follow};
+use rustix::fs::StatVfsMountFlags;
+
 use cache::{Node, Object, Objects, Output, RootTree, StoreError, TreeDigest};
 
 use crate::error::StepError;
@@ -82,12 +84,18 @@ impl Toolbox {
     }
 
     /// Returns the folder it is laid out in.
-    fn folder(&self, objects: &Objects) -> Result<PathBuf, StoreError> {
+    fn folder(&self, objects: &Objects) -> Result<PathBuf, ToolError> {
         let mut folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = &*folder {
             return Ok(known.clone());
         }
-        Ok(folder.insert(objects.checkout(&self.root, &self.digest)?).clone())
+        let made = objects.checkout(&self.root, &self.digest)?;
+        let mount = rustix::fs::statvfs(&made).map_err(std::io::Error::from);
+        let mount = mount.map_err(|source| ToolError::Read { path: made.clone(), source })?;
+        if mount.f_flag.contains(StatVfsMountFlags::NOEXEC) {
+            return Err(ToolError::NoExec { path: made });
+        }
+        Ok(folder.insert(made).clone())
     }
 
     /// Returns a program that runs with all of the toolbox in sight, and nothing else.

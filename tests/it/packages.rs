@@ -181,6 +181,10 @@ fn what_a_toolbox_lacks_is_named_with_what_to_do() {
     check(&output, 2, &["report: the toolbox has no awk", "the node whose root is the input \"tools\""]);
     let output = archive.stagegraph(&["build", "./box.toml", "--sandbox=off"]);
     check(&output, 2, &["run in a sandbox or not at all", "--set NODE.step=host"]);
+    let noexec = "mkdir bare; mount -t tmpfs -o noexec none bare; exec \"$@\"";
+    let program = env!("CARGO_BIN_EXE_stagegraph");
+    let output = archive.within(noexec, &[program, "build", "./box.toml", "--store", "bare/store"]);
+    check(&output, 3, &["on a file system that is mounted noexec", "--store", "--set NODE.step=host"]);
     let output =
         archive.stagegraph(&["build", "./box.toml", "--set", "tools.packages=[\"box\", \"nosuch\"]"]);
     check(&output, 3, &["Unable to locate package nosuch", "apt-get update"]);
