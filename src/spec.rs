@@ -246,12 +246,14 @@ impl<'a> Reader<'a> {
         })?;
         let name = match step.as_text()? {
             HOST => return Ok(None),
-            AUTO if item.get(TOOLBOX).is_some() && (self.finder.has_apt || self.is_locked(node)) => TOOLBOX,
-            AUTO if item.get(TOOLBOX).is_some() => {
-                let why = "this machine's own programs make the images: apt is not installed here";
-                self.remarks.push((node.clone(), why.to_owned()));
-                return Ok(None);
-            }
+            AUTO if item.get(TOOLBOX).is_some() => match self.lacks_for_toolbox(node) {
+                None => TOOLBOX,
+                Some(why) => {
+                    let text = format!("this machine's own programs make the images: {why}");
+                    self.remarks.push((node.clone(), text));
+                    return Ok(None);
+                }
+            },
             AUTO if self.finder.has_catalyst => "catalyst",
             AUTO => {
                 let why = "made of Debian's packages: catalyst is not installed here";
@@ -309,6 +311,15 @@ impl<'a> Reader<'a> {
             step = lock.holding(node, step, &entry);
         }
         Some((Derivation::new(step, inputs, outputs), folders))
+    }
+
+    /// Returns why this machine can have no toolbox; nothing where it can.
+    fn lacks_for_toolbox(&self, node: &NodeName) -> Option<&'static str> {
+        match self.finder {
+            Finder { is_unboxed: true, .. } => Some("tools run without a sandbox"),
+            Finder { has_apt: false, .. } if !self.is_locked(node) => Some("apt is not installed here"),
+            _ => None,
+        }
     }
 
     /// Tells whether the lock has packages of a node: then they can be had without apt.

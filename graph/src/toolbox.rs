@@ -12,9 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cache::file::OnFile;
 use cache::name::{RelPath, follow};
-use rustix::fs::StatVfsMountFlags;
-
 use cache::{Node, Object, Objects, Output, RootTree, StoreError, TreeDigest};
+use rustix::fs::StatVfsMountFlags;
 
 use crate::error::StepError;
 use crate::tool::{PATH, Tool, ToolError, Wanted};

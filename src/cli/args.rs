@@ -99,5 +99,6 @@ pub(super) fn finder() -> Finder {
     let prefix = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.parent()?.to_owned()));
     folders.extend(prefix.map(|prefix| prefix.join("share/stagegraph/specs")));
     let tools = Tools::new(search_path());
-    Finder { folders, has_catalyst: tools.has("catalyst"), has_apt: tools.has("apt-get") }
+    let (has_catalyst, has_apt) = (tools.has("catalyst"), tools.has("apt-get"));
+    Finder { folders, has_catalyst, has_apt, is_unboxed: false }
 }

@@ -14,7 +14,7 @@ use crate::machine;
 use crate::manifest::{Manifest, Way};
 use crate::publish;
 use crate::report::{Reporter, Style};
-use crate::spec::{Locking, Overrides, Spec};
+use crate::spec::{Finder, Locking, Overrides, Spec};
 use crate::steps::{self, Mirror};
 
 #[derive(Debug, Args)]
@@ -92,7 +92,8 @@ fn is_inside(path: &Path, folder: &Path) -> bool {
 
 impl Build {
     pub(super) fn run(self) -> Result<u8, Failure> {
-        let finder = finder();
+        let is_unboxed = matches!(self.sandbox, SandboxMode::Off);
+        let finder = Finder { is_unboxed, ..finder() };
         let overrides = self.overrides()?;
         // All specs are read before anything runs: a mistake in the last one costs nothing.
         let mut errors = SpecErrors::default();

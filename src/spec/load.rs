@@ -33,6 +33,8 @@ pub struct Finder {
     pub has_catalyst: bool,
     /// Whether apt is installed.
     pub has_apt: bool,
+    /// Whether tools run without a sandbox: then none comes from a toolbox.
+    pub is_unboxed: bool,
 }
 
 /// What the command line sets on top of a spec.

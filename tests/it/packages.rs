@@ -164,6 +164,14 @@ fn whole_images_are_made_with_tools_from_packages_by_any_user() {
     }
     assert!(manifest["nodes"]["tools"]["sources"]["xorriso"].as_str().unwrap().contains(" sha256:"));
     assert_eq!(live.build(&[]), [""; 0]);
+    // Without a sandbox there is no toolbox: then the programs are this machine's own.
+    let output = live.stagegraph(&["build", &live.spec(), "--sandbox=off"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        text.contains("this machine's own programs make the images: tools run without a sandbox"),
+        "{text}"
+    );
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     // The input may be any tree: that of an import is asked in the same way for what it has.
     let nothing = ["--set", "tools.step=import", "--set", "tools.path=root"];
     let output = live.stagegraph(&[&["build", &live.spec()], &nothing[..]].concat());
