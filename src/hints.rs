@@ -62,6 +62,9 @@ fn of_tool(error: &ToolError) -> Option<String> {
              input \"tools\""
                 .to_owned(),
         ),
+        ToolError::ToolboxChanged { .. } => {
+            Some("nothing it gave was recorded, and it is made again; build again".to_owned())
+        }
         ToolError::Changed { .. } => {
             Some("nothing it gave was recorded; build again when nobody is installing anything".to_owned())
         }

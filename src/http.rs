@@ -28,7 +28,7 @@ const ATTEMPTS: u32 = 4;
 const REDIRECTS: u32 = 8;
 
 /// Bytes that are read at once.
-const PIECE: usize = 1 << 18;
+const PIECE: usize = 1 << 16;
 
 /// How long a server may take. Tests have less patience.
 #[derive(Debug, Clone, Copy)]
@@ -266,14 +266,17 @@ impl Pieces {
                 return;
             }
             loop {
-                let mut piece = Vec::with_capacity(PIECE);
-                let read = body.by_ref().take(PIECE as u64).read_to_end(&mut piece);
-                let last = piece.is_empty() || read.is_err();
-                let sent = match read {
-                    Err(error) if piece.is_empty() => sender.send(Err(error)),
-                    // What came before an error counts; the error comes again.
-                    _ => sender.send(Ok(piece)),
+                // What has come is passed on at once: who waits is to know that something comes.
+                let mut piece = vec![0; PIECE];
+                let read = match body.read(&mut piece) {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    read => read,
                 };
+                let last = read.as_ref().map_or(true, |read| *read == 0);
+                let sent = sender.send(read.map(|read| {
+                    piece.truncate(read);
+                    piece
+                }));
                 if last || sent.is_err() {
                     return;
                 }

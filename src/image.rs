@@ -119,7 +119,7 @@ impl Image {
     pub(crate) fn read(
         item: &Item,
         kinds: &BTreeSet<&str>,
-        of_lock: Result<Timestamp, &str>,
+        of_lock: Result<Timestamp, String>,
         errors: &mut SpecErrors,
     ) -> Option<Self> {
         let mut merged = item.clone();

@@ -14,7 +14,7 @@ use crate::config::{Lock, Locked, Package, Source, SpecError, SpecErrors};
 use crate::image::Timestamp;
 use crate::machine::Machine;
 use crate::report::Reporter;
-use crate::spec::{Finder, Locking, Overrides, Spec, read_lock};
+use crate::spec::{Finder, Locking, Overrides, Spec, read_lock, without_mark};
 use crate::steps;
 
 /// What is to be renewed.
@@ -91,9 +91,12 @@ impl Maker<'_> {
     pub fn renew(&self, path: Option<PathBuf>, renewal: &Renewal) -> Result<Renewed, LockError> {
         let today = steps::date_of_lists().map(Timestamp::text);
         // Of the spec without a lock only the nodes count.
-        let spec = self.load(&Lock { date: today.clone(), ..Lock::default() }, BTreeSet::new())?;
+        let dated = |lock: &Lock| Lock { date: Some(today.clone().unwrap_or_else(start)), ..lock.clone() };
+        let spec = self.load(&dated(&Lock::default()), BTreeSet::new())?;
         let path = path.unwrap_or_else(|| spec.lock.0.clone());
         let old = if *renewal == Renewal::All { read_any(&path)? } else { read(&path)? };
+        // What was a toolbox stays one, also where there is no apt.
+        let spec = self.load(&dated(&old), BTreeSet::new())?;
         let has_date = old.date.is_some() || old.nodes.values().all(|node| node.packages.is_empty());
         if *renewal == Renewal::Missing && has_date && self.fits(&path) {
             // As this program writes it, whoever edited it.
@@ -103,9 +106,11 @@ impl Maker<'_> {
         }
         let moves = Moves::of(renewal, &old, &spec)?;
         let mut kept = old.clone();
-        kept.nodes.retain(|node, _| !moves.nodes.contains(node));
+        for (_, entry) in kept.nodes.iter_mut().filter(|(node, _)| moves.nodes.contains(*node)) {
+            *entry = Locked { step: entry.step.clone(), ..Locked::default() };
+        }
         // Which packages there are does not depend on the date.
-        kept.date = kept.date.or_else(|| today.clone()).or_else(|| Some(Timestamp::default().text()));
+        kept.date = kept.date.or_else(|| today.clone()).or_else(|| Some(start()));
         let mut lock = self.look(&kept, &moves, steps::has_packages)?;
         // What else there is may be dated by the lock.
         let is_as_before = lock
@@ -162,7 +167,8 @@ impl Maker<'_> {
             let new = entry(kind(&node), &resolved);
             let stays = |old: &&Locked| {
                 let is_moved = old.packages.iter().any(|package| moves.packages.contains(&package.name));
-                let is_whole = old.packages.is_empty() == new.packages.is_empty();
+                let is_whole = old.packages.is_empty() == new.packages.is_empty()
+                    && old.sources.is_empty() == new.sources.is_empty();
                 !is_moved && is_whole && old.step == new.step && old.asked == new.asked
             };
             let old = kept.nodes.get(node.as_str()).filter(stays).cloned();
@@ -170,6 +176,11 @@ impl Maker<'_> {
         }
         Ok(lock)
     }
+}
+
+/// Returns a date for what is not to have one.
+fn start() -> String {
+    Timestamp::default().text()
 }
 
 /// What is to move.
@@ -212,7 +223,7 @@ impl Moves {
 fn read(path: &Path) -> Result<Lock, LockError> {
     let name = path.display().to_string();
     match read_lock(path) {
-        Ok(text) => Ok(Lock::read(&Arc::new(Source { name, text }))
+        Ok(text) => Ok(Lock::read(&Arc::new(Source { name, text: without_mark(&text).to_owned() }))
             .map_err(|errors| errors.with_hint("write it anew, with --update; or correct it"))?),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Lock::default()),
         Err(error) => {
@@ -227,7 +238,9 @@ fn read_any(path: &Path) -> Result<Lock, LockError> {
     match read(path) {
         Err(LockError::Spec(errors)) => {
             let text = read_lock(path).unwrap_or_default();
-            let is_lock = text.lines().any(|line| line.trim_start().starts_with("lock = "));
+            let is_comment = |line: &str| line.trim().is_empty() || line.trim_start().starts_with('#');
+            let has = |start: &str| text.lines().any(|line| line.trim_start().starts_with(start));
+            let is_lock = has("lock = ") || has("[node.") || text.lines().all(is_comment);
             if is_lock { Ok(Lock::default()) } else { Err(errors.into()) }
         }
         read => read,

@@ -19,7 +19,7 @@ use graph::{NodeName, OutputRef};
 use self::load::Loaded;
 pub use self::load::{Finder, Overrides};
 use self::lock::InUse;
-pub use self::lock::{Locking, read_file as read_lock};
+pub use self::lock::{Locking, read_file as read_lock, without_mark};
 use self::settings::{
     Origins, check_inputs, packing, parse_output, point_at, published_places, read_input, step_settings,
     without_other_steps,
@@ -230,6 +230,12 @@ impl<'a> Reader<'a> {
             match self.kind(&node, item) {
                 Ok(Some(kind)) => drop(self.kinds.insert(node, kind)),
                 Ok(None) => {
+                    if let Some(lock) =
+                        self.lock.as_ref().filter(|lock| lock.lock.nodes.contains_key(node.as_str()))
+                    {
+                        let other = lock.entry(&node, HOST, None).map(drop);
+                        self.errors.check(other);
+                    }
                     self.items.remove(&node);
                     self.hosts.insert(node);
                 }
@@ -324,8 +330,12 @@ impl<'a> Reader<'a> {
 
     /// Tells whether the lock has packages of a node: then they can be had without apt.
     fn is_locked(&self, node: &NodeName) -> bool {
-        let locked = self.lock.as_ref().and_then(|lock| lock.lock.nodes.get(node.as_str()));
-        locked.is_some_and(|entry| entry.step == TOOLBOX)
+        let lock = match (&self.lock, self.locking) {
+            (Some(in_use), _) => &in_use.lock,
+            (None, Locking::Kept(lock, _)) => lock,
+            (None, _) => return false,
+        };
+        lock.nodes.get(node.as_str()).is_some_and(|entry| entry.step == TOOLBOX)
     }
 
     /// Returns what the lock says of a node, which it must where there is one and the node takes something from outside.
@@ -336,16 +346,17 @@ impl<'a> Reader<'a> {
     }
 
     /// Returns the date that a spec gets which takes the lock's, or why there is none.
-    fn lock_date(&self) -> Result<Timestamp, &'static str> {
+    fn lock_date(&self) -> Result<Timestamp, String> {
         let lock = match (&self.lock, self.locking) {
             (Some(in_use), _) => &in_use.lock,
             (None, Locking::Kept(lock, _)) => lock,
             (None, _) => {
-                return Err("there is no lock that it could be taken from; `stagegraph lock` writes one");
+                return Err(format!("there is no lock to take it from; write one: {}", self.command));
             }
         };
         let date = lock.date.as_ref().ok_or("the lock has no date: only packages have one")?;
-        Timestamp::parse(date).ok_or("the date of the lock is not YYYYMMDDTHHMMSSZ")
+        Timestamp::parse(date)
+            .ok_or_else(|| format!("the date of the lock, {date}, is none from 1970 to 2105"))
     }
 
     /// Reads where packages may be that apt's own sources do not have.

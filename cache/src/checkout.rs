@@ -39,12 +39,28 @@ const BUFFER: usize = 256 << 10;
 /// Changes with each start of the machine.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
+/// A tree laid out as a folder, as it was when it was found to be right.
+#[derive(Debug, Clone)]
+pub struct Checkout {
+    /// The folder.
+    pub path: PathBuf,
+    /// The hash of its stat data.
+    seen: BlobDigest,
+}
+
+impl Checkout {
+    /// Tells whether nobody has changed it since, by its stat data.
+    pub fn is_as_it_was(&self) -> bool {
+        Look::at(&[&self.path]).is_ok_and(|look| look.digest == self.seen)
+    }
+}
+
 impl Objects {
     /// Returns a folder with what a tree has, for reading alone; `digest` is the tree's.
     ///
     /// # Errors
     /// [`StoreError`]: the bytes of the tree are missing or damaged, or the folder cannot be made.
-    pub fn checkout(&self, tree: &RootTree, digest: &TreeDigest) -> Result<PathBuf, StoreError> {
+    pub fn checkout(&self, tree: &RootTree, digest: &TreeDigest) -> Result<Checkout, StoreError> {
         // Before it is looked for: the collector leaves alone what was used since this process began.
         self.touch(&digest.encoding())?;
         let top = self.dir.join(FOLDER);
@@ -68,19 +84,20 @@ impl Objects {
             }
         } else if let Ok(look) = Look::at(&[&path]) {
             if self.memo(FOLDER, &key)?.is_some_and(|known| known == stamp(&look)) {
-                return Ok(path);
+                return Ok(Checkout { path, seen: look.digest });
             }
             if is_laid_out(self, tree, &path)? && Look::at(&[&path]).is_ok_and(|again| again == look) {
                 self.set_memo(FOLDER, &key, &stamp(&look))?;
-                return Ok(path);
+                return Ok(Checkout { path, seen: look.digest });
             }
             self.discard(&path)?;
         }
         let work = self.work_dir()?;
         lay_out(self, tree, work.path())?;
         fs::rename(work.path(), &path).on_file("rename", &path)?;
-        self.set_memo(FOLDER, &key, &stamp(&Look::at(&[&path]).on_file("look at", &path)?))?;
-        Ok(path)
+        let look = Look::at(&[&path]).on_file("look at", &path)?;
+        self.set_memo(FOLDER, &key, &stamp(&look))?;
+        Ok(Checkout { path, seen: look.digest })
     }
 
     /// Removes a checkout; whoever still uses it keeps what he has open.
@@ -328,7 +345,7 @@ mod tests {
         let dir = Folder::new();
         let store = dir.store();
         let (digest, tree) = stored(&store, &dir);
-        let path = store.checkout(&tree, &digest).unwrap();
+        let path = store.checkout(&tree, &digest).unwrap().path;
         assert_eq!(fs::read(path.join("usr/bin/other")).unwrap(), b"#!/bin/sh\n");
         assert_eq!((mode_of(&path.join("usr/bin/tool")), mode_of(&path.join("usr/data"))), (0o755, 0o644));
         assert_eq!(fs::read_link(path.join("bin")).unwrap(), Path::new("usr/bin"));
@@ -339,7 +356,7 @@ mod tests {
         let made = path.metadata().unwrap().modified().unwrap();
         let mark = |path: &Path| std::os::unix::fs::MetadataExt::ino(&path.metadata().unwrap());
         let inode = mark(&path);
-        assert_eq!(store.checkout(&tree, &digest).unwrap(), path);
+        assert_eq!(store.checkout(&tree, &digest).unwrap().path, path);
         assert_eq!(
             (mark(&path), path.metadata().unwrap().modified().unwrap()),
             (inode, made),
@@ -352,7 +369,8 @@ mod tests {
         let dir = Folder::new();
         let store = dir.store();
         let (digest, tree) = stored(&store, &dir);
-        let path = store.checkout(&tree, &digest).unwrap();
+        let path = store.checkout(&tree, &digest).unwrap().path;
+        let mut before = store.checkout(&tree, &digest).unwrap();
         let elsewhere = dir.path().join("elsewhere");
         let changes: [&dyn Fn(); 7] = [
             &|| {
@@ -374,7 +392,9 @@ mod tests {
             if number != 5 {
                 assert_eq!(store.verify_checkouts(false).unwrap(), [digest], "change {number}");
             }
-            store.checkout(&tree, &digest).unwrap();
+            assert!(!before.is_as_it_was(), "change {number}");
+            before = store.checkout(&tree, &digest).unwrap();
+            assert!(before.is_as_it_was());
             assert!(is_laid_out(&store, &tree, &path).unwrap(), "change {number}");
             assert!(store.verify_checkouts(false).unwrap().is_empty());
         }
@@ -394,7 +414,7 @@ mod tests {
         let (digest, path) = {
             let store = dir.store();
             let (digest, tree) = stored(&store, &dir);
-            (digest, store.checkout(&tree, &digest).unwrap())
+            (digest, store.checkout(&tree, &digest).unwrap().path)
         };
         tick();
         let running = dir.store();
@@ -418,7 +438,7 @@ mod tests {
         let tree = Tree::of_files([(RelPath::new(b"a/b").unwrap(), blob.digest, blob.size)]).unwrap();
         let digest = store.put_tree(&tree).unwrap();
         let opened = store.open_tree(&digest, &Bytes::Store).unwrap();
-        let path = store.checkout(&opened, &digest).unwrap();
+        let path = store.checkout(&opened, &digest).unwrap().path;
         assert_eq!(fs::read(path.join("a/b")).unwrap(), b"text");
     }
 }

@@ -22,7 +22,7 @@
 
 pub mod actions;
 pub mod blocks;
-mod checkout;
+pub mod checkout;
 pub mod collect;
 pub mod digest;
 pub mod file;

@@ -160,6 +160,14 @@ impl Kit {
         }
         Ok(Self { toolbox: Some(toolbox), tools })
     }
+
+    /// Looks whether the toolbox is what it was, if its tools are of one.
+    ///
+    /// # Errors
+    /// [`ToolError::ToolboxChanged`].
+    pub(crate) fn check(&self) -> Result<(), ToolError> {
+        self.toolbox.as_ref().map_or(Ok(()), |toolbox| toolbox.check())
+    }
 }
 
 /// An action being run: its inputs, and what it may use.

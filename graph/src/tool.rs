@@ -86,6 +86,12 @@ pub enum ToolError {
         /// The package that usually has it; may be empty.
         package: String,
     },
+    /// A toolbox was changed while a tool of it ran.
+    #[error("the toolbox in {path} was changed while a tool of it ran")]
+    ToolboxChanged {
+        /// The folder.
+        path: PathBuf,
+    },
     /// A toolbox lies where no program can be run.
     #[error(
         "the toolbox is laid out in {path}, on a file system that is mounted noexec: no program runs from there"

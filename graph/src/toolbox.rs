@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use cache::checkout::Checkout;
 use cache::file::OnFile;
 use cache::name::{RelPath, follow};
 use cache::{Node, Object, Objects, Output, RootTree, StoreError, TreeDigest};
@@ -30,7 +31,7 @@ pub struct Toolbox {
     digest: TreeDigest,
     root: RootTree,
     /// Where it is laid out, once it is.
-    folder: Mutex<Option<PathBuf>>,
+    folder: Mutex<Option<Checkout>>,
 }
 
 impl Toolbox {
@@ -86,15 +87,32 @@ impl Toolbox {
     fn folder(&self, objects: &Objects) -> Result<PathBuf, ToolError> {
         let mut folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = &*folder {
-            return Ok(known.clone());
+            return Ok(known.path.clone());
         }
         let made = objects.checkout(&self.root, &self.digest)?;
-        let mount = rustix::fs::statvfs(&made).map_err(std::io::Error::from);
-        let mount = mount.map_err(|source| ToolError::Read { path: made.clone(), source })?;
+        let mount = rustix::fs::statvfs(&made.path).map_err(std::io::Error::from);
+        let mount = mount.map_err(|source| ToolError::Read { path: made.path.clone(), source })?;
         if mount.f_flag.contains(StatVfsMountFlags::NOEXEC) {
-            return Err(ToolError::NoExec { path: made });
+            return Err(ToolError::NoExec { path: made.path });
         }
-        Ok(folder.insert(made).clone())
+        Ok(folder.insert(made).path.clone())
+    }
+
+    /// Looks whether the folder it is laid out in is as it was when its tools were found; where it is not, the next to want it has
+    /// it made again.
+    ///
+    /// # Errors
+    /// [`ToolError::Changed`].
+    pub(crate) fn check(&self) -> Result<(), ToolError> {
+        let mut folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*folder {
+            Some(made) if !made.is_as_it_was() => {
+                let path = made.path.clone();
+                *folder = None;
+                Err(ToolError::ToolboxChanged { path })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Returns a program that runs with all of the toolbox in sight, and nothing else.

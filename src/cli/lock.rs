@@ -11,6 +11,7 @@ use crate::lock::{LockError, Maker, Renewal, Renewed};
 use crate::report::{Reporter, Style};
 
 #[derive(Debug, Args)]
+#[command(override_usage = "stagegraph lock <SPEC> [--update [NODE | PACKAGE]...] [OPTIONS]")]
 pub(super) struct LockArgs {
     /// The spec
     #[arg(value_name = "SPEC")]

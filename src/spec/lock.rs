@@ -40,7 +40,9 @@ pub(super) struct InUse {
 
 /// Returns the command that makes the lock of a spec, for whoever reads a hint; `spec` is what the caller calls the spec.
 pub(super) fn command(spec: &str, set: &[String], locking: &Locking) -> String {
-    let mut words = vec!["stagegraph".to_owned(), "lock".to_owned(), quoted(spec)];
+    // A name that begins with a dash would be taken for an option.
+    let spec = if spec.starts_with('-') { format!("./{spec}") } else { spec.to_owned() };
+    let mut words = vec!["stagegraph".to_owned(), "lock".to_owned(), quoted(&spec)];
     words.extend(set.iter().flat_map(|set| ["--set".to_owned(), quoted(set)]));
     if let Locking::IfThere(Some(path)) | Locking::Required(Some(path)) = locking {
         words.extend(["--lock".to_owned(), quoted(&path.display().to_string())]);
@@ -67,9 +69,12 @@ pub fn read_file(path: &Path) -> std::io::Result<String> {
     if !found.is_file() || found.len() > MOST {
         return Err(std::io::Error::other("expected a plain file of 64 MiB at most"));
     }
-    // Editors on Windows put a byte order mark in front.
-    let text = std::fs::read_to_string(path)?;
-    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+    std::fs::read_to_string(path)
+}
+
+/// Returns a text without the mark that editors on Windows put in front.
+pub fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
 /// Returns where the lock of a spec is; `spec` is the path of its file, or its name among the built-in ones.
@@ -97,11 +102,15 @@ impl InUse {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && !is_required => return Ok(None),
             Err(error) => {
                 let error = SpecError::nowhere(format!("cannot read the lock {name}: {error}"));
-                return Err(error.hint(format!("write one: {command}")).into());
+                let hint = match path.symlink_metadata() {
+                    Ok(_) => "name another file with --lock, or move this away".to_owned(),
+                    Err(_) => format!("write one: {command}"),
+                };
+                return Err(error.hint(hint).into());
             }
         };
         let sha256 = Sha256::from(sha2::Sha256::new_with_prefix(&text));
-        let source = Arc::new(Source { name: name.clone(), text });
+        let source = Arc::new(Source { name: name.clone(), text: without_mark(&text).to_owned() });
         let anew = format!("write it anew: {command} --update");
         let lock = Lock::read(&source).map_err(|errors| errors.with_hint(&anew))?;
         Ok(Some(Self { name, sha256, lock, source, command: command.to_owned() }))

@@ -8,14 +8,15 @@ pub(super) mod deb;
 mod mirror;
 mod stored;
 
+use self::apt::Apt;
 pub use self::mirror::Mirror;
 use self::mirror::Mirrors;
 
 use std::sync::Arc;
 
-use cache::BlobDigest;
 use cache::file::OnFile;
-use graph::{Job, Resolved, Resolving, StepError};
+use cache::{BlobDigest, Objects};
+use graph::{Cancel, Job, Resolved, Resolving, StepError};
 use serde::Serialize;
 
 use crate::config::{Archive, Fields, Item, Package, SpecError};
@@ -103,6 +104,10 @@ impl Wanted {
         asked
     }
 
+    fn apt<'a>(&'a self, objects: &'a Objects, cancel: &'a Cancel) -> Apt<'a> {
+        Apt { objects, architecture: &self.architecture, cancel }
+    }
+
     /// Returns the packages, in order of name; the network is not used.
     fn packages(&self, resolving: &Resolving<'_>) -> Result<Vec<Package>, StepError> {
         if let Some(locked) = &self.archive.locked {
@@ -118,7 +123,7 @@ impl Wanted {
             return Ok(locked.clone());
         }
         let names: Vec<&str> = self.names.iter().map(String::as_str).collect();
-        let candidates = apt::resolve(resolving.objects, &self.architecture, &names, &self.archive.kept)?;
+        let candidates = self.apt(resolving.objects, resolving.cancel).resolve(&names, &self.archive.kept)?;
         Ok(candidates.into_iter().map(|candidate| candidate.package).collect())
     }
 
@@ -162,7 +167,7 @@ impl Wanted {
         let total = missing.iter().map(|package| package.size).sum();
         let known = match job.offline {
             true => Default::default(),
-            false => apt::locate(job.objects, &self.architecture, missing)?,
+            false => self.apt(job.objects, job.cancel).locate(missing)?,
         };
         let (of_apt, others): (Vec<&Package>, Vec<&Package>) =
             missing.iter().partition(|package| known.contains_key(&package.sha256));

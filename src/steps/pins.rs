@@ -27,7 +27,8 @@ fn step(kind: &Kind, words: &str) -> std::sync::Arc<dyn graph::Step> {
          bootargs = ['dokeymap']\nconsoles = ['ttyS0,115200']\n"
     ));
     let mut errors = crate::config::SpecErrors::default();
-    let image = Image::read(&image, &Default::default(), Err("no lock"), &mut errors).expect("an image");
+    let image =
+        Image::read(&image, &Default::default(), Err("no lock".to_owned()), &mut errors).expect("an image");
     let words = parse(words.to_owned());
     let published = BTreeMap::from([("loose".to_owned(), String::new())]);
     let fields = crate::config::Fields::of(&words, "it").expect("a table").with_published(published);

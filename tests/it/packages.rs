@@ -1,7 +1,7 @@
 //! Toolboxes and locks, with a real apt and an archive of the test's own.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use cache::testing::{Need, needs};
@@ -45,7 +45,7 @@ impl Archive {
 
     /// Puts a version of `box` into the archive, in the place of the last one: a shell of this machine and what it runs here.
     fn publish(&self, version: &str) {
-        let top = self.path(&format!("box-{version}"));
+        let top = self.path(&format!("box_{version}"));
         let script = r#"mkdir -p "$0/DEBIAN" "$0/usr/bin" "$0/usr/share/box"
             printf 'Package: box\nVersion: %s\nArchitecture: amd64\nMaintainer: nobody <x@example.org>\nDescription: a box\n' "$1" \
                 > "$0/DEBIAN/control"
@@ -57,28 +57,43 @@ impl Archive {
             done
             find "$0" -exec touch -d @1700000000 {} +"#;
         run("sh", &["-ec", script, top.to_str().unwrap(), version]);
-        let repo = self.path("repo");
-        run("sh", &["-c", "rm -f \"$0\"/*", repo.to_str().unwrap()]);
-        let package = repo.join(format!("box_{version}_amd64.deb"));
-        run(
-            "dpkg-deb",
-            &["--root-owner-group", "-Zgzip", "--build", top.to_str().unwrap(), package.to_str().unwrap()],
+        run("sh", &["-c", "rm -f \"$0\"/*", self.path("repo").to_str().unwrap()]);
+        self.pack(&top);
+        self.index();
+    }
+
+    /// Makes a package of a folder, in the archive.
+    fn pack(&self, top: &Path) {
+        let package =
+            self.path("repo").join(format!("{}_amd64.deb", top.file_name().unwrap().to_str().unwrap()));
+        let (top, package) = (top.to_str().unwrap(), package.to_str().unwrap());
+        run("dpkg-deb", &["--root-owner-group", "-Zgzip", "--build", top, package]);
+    }
+
+    /// Adds an empty package beside what is there.
+    fn add(&self, name: &str, version: &str, depends: &str) {
+        let top = self.path(&format!("{name}_{version}"));
+        fs::create_dir_all(top.join("DEBIAN")).unwrap();
+        let depends = if depends.is_empty() { String::new() } else { format!("Depends: {depends}\n") };
+        let control = format!(
+            "Package: {name}\nVersion: {version}\nArchitecture: amd64\nMaintainer: x <x@example.org>\n{depends}Description: x\n"
         );
-        let index = format!(
-            "{}Filename: ./{}\nSize: {}\nSHA256: {}\n",
-            fs::read_to_string(top.join("DEBIAN/control")).unwrap(),
-            package.file_name().unwrap().to_str().unwrap(),
-            package.metadata().unwrap().len(),
-            run("sha256sum", &[package.to_str().unwrap()]).split(' ').next().unwrap(),
-        );
-        let release = "printf 'Date: Thu, 01 Jan 2026 00:00:00 UTC\\nSHA256:\\n %s %s Packages\\n' \
-            \"$(sha256sum < Packages | cut -d' ' -f1)\" \"$(wc -c < Packages)\" > Release";
-        fs::write(repo.join("Packages"), index).unwrap();
-        run_in(&repo, "sh", &["-ec", release]);
-        run(
-            "sh",
-            &["-c", "cp \"$0\"/*.deb \"$1\"", repo.to_str().unwrap(), self.path("old").to_str().unwrap()],
-        );
+        fs::write(top.join("DEBIAN/control"), control).unwrap();
+        self.pack(&top);
+        self.index();
+    }
+
+    /// Lists what is in the archive, and has apt read that.
+    fn index(&self) {
+        let script = r#"for package in *.deb; do
+                dpkg-deb -f "$package"
+                printf 'Filename: ./%s\nSize: %s\nSHA256: %s\n\n' "$package" "$(stat -c %s "$package")" \
+                    "$(sha256sum < "$package" | cut -d' ' -f1)"
+            done > Packages
+            printf 'Date: Thu, 01 Jan 2026 00:00:00 UTC\nSHA256:\n %s %s Packages\n' \
+                "$(sha256sum < Packages | cut -d' ' -f1)" "$(wc -c < Packages)" > Release
+            cp ./*.deb ../old"#;
+        run_in(&self.path("repo"), "sh", &["-ec", script]);
         self.within("apt-get -qq update", &[]);
     }
 
@@ -146,6 +161,29 @@ fn tools_come_from_packages_and_nothing_of_the_machine_counts() {
     let text = archive.says(&["store", "gc"]);
     assert!(text.contains("2 toolboxes that were laid out"), "{text}");
     assert!(archive.says(&["build", "./box.toml", "--check"]).contains("2 built"));
+}
+
+#[test]
+fn what_is_changed_under_a_running_tool_is_not_recorded() {
+    if !needs(Need::Root) {
+        return;
+    }
+    let archive = Archive::new();
+    archive.publish("1");
+    let slow =
+        SPEC.replace("mkdir out/made", "mkdir out/made; i=0; while [ $i -lt 2000000 ]; do i=$((i+1)); done");
+    fs::write(archive.path("box.toml"), slow).unwrap();
+    let script = "( while [ ! -e \"$(echo store/checkouts/*/usr/share/box/version)\" ]; do sleep 0.02; done; sleep 0.3; \
+        for file in store/checkouts/*/usr/share/box/version; do echo evil > $file; done ) & \"$@\"";
+    let program = env!("CARGO_BIN_EXE_stagegraph");
+    let output = archive.within(script, &[program, "build", "./box.toml"]);
+    check(
+        &output,
+        3,
+        &["report: the toolbox in", "was changed while a tool of it ran", "nothing it gave was recorded"],
+    );
+    assert!(archive.says(&BUILD).contains("1 built"));
+    assert!(archive.made().starts_with("1\n"));
 }
 
 #[test]
@@ -286,11 +324,7 @@ fn archives_of_old_packages_are_asked_one_after_the_other_and_believed_for_their
     let mirrors =
         ["missing", "http://127.0.0.1:1/", "damaged", "old"].map(|archive| ["--mirror", archive]).concat();
     let others = archive.stagegraph(&[&BUILD[..], &mirrors[..6]].concat());
-    check(
-        &others,
-        3,
-        &["missing: there is no such folder; http://127.0.0.1:1/", "damaged: box_1_amd64.deb is"],
-    );
+    check(&others, 3, &["missing: it is not a folder; http://127.0.0.1:1/", "damaged: box_1_amd64.deb is"]);
     assert!(archive.says(&[&BUILD[..], &mirrors].concat()).contains("2 built"));
     assert!(archive.made().starts_with("1\n"));
     archive.forget();
@@ -320,6 +354,77 @@ fn a_spec_names_archives_and_needs_no_apt_then() {
     let output = archive.within(without_apt, &[program, "build", "./box.toml"]);
     assert!(String::from_utf8_lossy(&output.stdout).contains("2 built"), "{output:?}");
     assert!(archive.made().starts_with("1\n"));
+}
+
+#[test]
+fn a_package_moves_with_those_it_needs_and_what_nobody_needs_goes() {
+    if !needs(Need::Root) {
+        return;
+    }
+    let archive = Archive::new();
+    let version = |name: &str| {
+        let lock = fs::read_to_string(archive.path("box.lock")).unwrap();
+        let start = format!("{{ name = \"{name}\", version = \"");
+        let line = lock.lines().find_map(|line| line.trim().strip_prefix(&start))?;
+        line.split_once('"').map(|(version, _)| version.to_owned())
+    };
+    let spec = |packages: &str| {
+        let text = SPEC.replace("packages = [\"box\"]", &format!("packages = [{packages}]"));
+        fs::write(archive.path("box.toml"), text).unwrap();
+    };
+    archive.publish("1");
+    for (name, depends) in [("apart", ""), ("libq", ""), ("needs-q", "libq (= 1)")] {
+        archive.add(name, "1", depends);
+    }
+    spec("\"box\", \"needs-q\", \"apart\"");
+    assert!(archive.says(&["lock", "./box.toml"]).contains("4 packages"));
+    for (name, depends) in [("apart", ""), ("libq", ""), ("needs-q", "libq (= 2)")] {
+        archive.add(name, "2", depends);
+    }
+    let moved = archive.says(&["lock", "./box.toml", "--update", "libq"]);
+    assert_eq!(
+        (version("libq").as_deref(), version("needs-q").as_deref()),
+        (Some("2"), Some("2")),
+        "{moved}"
+    );
+    spec("\"box\", \"apart\"");
+    archive.says(&["lock", "./box.toml"]);
+    assert_eq!((version("libq"), version("box").as_deref()), (None, Some("1")));
+    // Another step than the lock's is another step, whatever it is called.
+    let host = ["--locked", "--set", "tools.step=host"];
+    let output = archive.stagegraph(&[&BUILD[..], &host].concat());
+    check(&output, 2, &["where it ran the step toolbox; here it runs host"]);
+    // Without apt nothing can be looked up, and nothing is lost.
+    let auto = fs::read_to_string(archive.path("box.toml")).unwrap();
+    let auto = auto.replace("step = \"toolbox\"", "step = \"auto\"\n[node.tools.toolbox]");
+    fs::write(archive.path("box.toml"), auto).unwrap();
+    let before = fs::read_to_string(archive.path("box.lock")).unwrap();
+    archive.forget();
+    let without_apt = "mount --bind /dev/null /usr/bin/apt-get; exec \"$@\"";
+    let program = env!("CARGO_BIN_EXE_stagegraph");
+    let output = archive.within(without_apt, &[program, "lock", "./box.toml", "--update"]);
+    check(&output, 3, &["run /usr/bin/apt-get", "without it they come from a lock and an archive"]);
+    assert_eq!(fs::read_to_string(archive.path("box.lock")).unwrap(), before);
+}
+
+#[test]
+fn a_signal_is_heard_while_apt_is_slow() {
+    if !needs(Need::Root) {
+        return;
+    }
+    let archive = Archive::new();
+    archive.publish("1");
+    let script = "printf '#!/bin/sh\\nsleep 60\\n' > slow; chmod +x slow; mount --bind slow /usr/bin/apt-get; \
+        \"$@\" & sleep 1; kill -TERM $!; wait $!";
+    let began = std::time::Instant::now();
+    let program = env!("CARGO_BIN_EXE_stagegraph");
+    for verb in ["lock", "build"] {
+        let output = archive.within(script, &[program, verb, "./box.toml"]);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(143), "{verb}: {text}");
+        assert!(!text.contains("apt names no packages"), "{text}");
+    }
+    assert!(began.elapsed() < std::time::Duration::from_secs(40), "{:?}", began.elapsed());
 }
 
 #[test]
@@ -419,7 +524,11 @@ fn a_lock_that_does_not_fit_says_what_does_not_and_what_to_do() {
         &["./box.lock:", "this is not a date", "YYYYMMDDTHHMMSSZ"],
     );
     fs::remove_file(archive.path("box.lock")).unwrap();
-    check(&archive.stagegraph(&BUILD), 2, &["there is no lock that it could be taken from"]);
+    check(
+        &archive.stagegraph(&BUILD),
+        2,
+        &["there is no lock to take it from; write one: stagegraph lock ./box.toml"],
+    );
     check(
         &archive.stagegraph(&["lock", "./box.toml", "--update", "nosuch"]),
         2,

@@ -237,6 +237,7 @@ fn run(workshop: &Workshop<'_>, task: &RunTask, log: &Mutex<Vec<u8>>) -> Result<
     check_tools()?;
     let outputs = caught(|| derivation.step.run(&job));
     job.check_cancelled()?;
+    kit.check()?;
     let outputs = match (check_tools(), outputs) {
         // That may well be why it failed.
         (Err(error @ ToolError::Changed { .. }), _) => return Err(error.into()),

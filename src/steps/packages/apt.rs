@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,8 @@ use cache::file::OnFile;
 use cache::name::RelPath;
 use cache::stat::Stat;
 use cache::{BlobDigest, Objects, Sha256};
-use graph::{Job, StepError};
+use graph::sandbox::SandboxError;
+use graph::{Cancel, Job, StepError};
 use serde::{Deserialize, Serialize};
 
 use super::stored::take;
@@ -22,7 +24,7 @@ use crate::image::Timestamp;
 const APT_GET: &str = "/usr/bin/apt-get";
 
 /// How often it is looked whether a program has ended.
-const TICK: Duration = Duration::from_millis(20);
+const TICK: Duration = Duration::from_millis(50);
 
 /// apt's package lists.
 const LISTS: &str = "/var/lib/apt/lists";
@@ -44,45 +46,120 @@ pub(super) struct Candidate {
     uri: String,
 }
 
-/// Returns what apt would install into an empty system, sorted by name; the network is not used. Packages that are to be kept have the
-/// version they had, as far as apt knows it.
-pub(super) fn resolve(
-    objects: &Objects,
-    architecture: &str,
-    wanted: &[&str],
-    kept: &[Package],
-) -> Result<Vec<Candidate>, StepError> {
-    let kept: Vec<&Package> = kept.iter().collect();
-    let known = if kept.is_empty() { BTreeMap::new() } else { locate(objects, architecture, &kept)? };
-    let kept = kept.into_iter().filter(|package| known.contains_key(&package.sha256));
-    let words: Vec<String> = wanted.iter().map(ToString::to_string).chain(kept.map(exactly)).collect();
-    // The answer holds as long as apt's lists and sources are untouched.
-    let key = format!("{architecture} {} {}", words.join(" "), stamp().on_file("list", LISTS)?);
-    if let Some(known) = objects.memo(SPACE, &key)?
-        && let Ok(candidates) = serde_json::from_str(&known)
-    {
-        return Ok(candidates);
+/// What apt is asked about, and until when it is waited for.
+#[derive(Clone, Copy)]
+pub(super) struct Apt<'a> {
+    pub(super) objects: &'a Objects,
+    pub(super) architecture: &'a str,
+    pub(super) cancel: &'a Cancel,
+}
+
+impl Apt<'_> {
+    /// Returns what apt would install into an empty system, sorted by name; the network is not used. Packages that are to be kept have
+    /// the version they had, as far as apt knows it, and as the others let them.
+    pub(super) fn resolve(self, wanted: &[&str], kept: &[Package]) -> Result<Vec<Candidate>, StepError> {
+        let newest = self.install(wanted, &[])?;
+        if kept.is_empty() {
+            return Ok(newest);
+        }
+        let known = self.locate(&kept.iter().collect::<Vec<_>>())?;
+        let version = |all: &[Candidate], name: &str| {
+            let found = all.iter().find(|candidate| candidate.package.name == name);
+            found.map(|candidate| candidate.package.version.clone())
+        };
+        // What is needed no longer does not stay for having been there.
+        let pinned = |all: &[Candidate]| -> Vec<&Package> {
+            let stays = |package: &&Package| {
+                known.contains_key(&package.sha256) && version(all, &package.name).is_some()
+            };
+            kept.iter().filter(stays).collect()
+        };
+        let first = match self.install(wanted, &pinned(&newest)) {
+            Ok(found) => found,
+            Err(_) => {
+                // What moves takes along what has its version: mostly packages of the same source, which fit each other alone.
+                let is_kept = |name: &str| kept.iter().any(|package| package.name == name);
+                let moving: Vec<&String> = newest
+                    .iter()
+                    .filter(|candidate| !is_kept(&candidate.package.name))
+                    .map(|candidate| &candidate.package.version)
+                    .collect();
+                let mut pinned = pinned(&newest);
+                pinned.retain(|package| {
+                    version(&newest, &package.name).is_none_or(|version| !moving.contains(&&version))
+                });
+                match self.install(wanted, &pinned) {
+                    Ok(found) => found,
+                    Err(_) => return Ok(newest),
+                }
+            }
+        };
+        // Old versions may need what new ones do not.
+        let all = pinned(&first);
+        Ok(self.install(wanted, &all).unwrap_or(first))
     }
-    let output = ask(objects, architecture, &["-y", "install"], &words)?;
-    if !output.status.success() {
-        return Err(StepError::environment(format!(
-            "apt cannot resolve the packages: {}",
-            problems(&output).join("; ")
-        ))
-        .with_hint(
-            "run `apt-get update` first; if that does not help, correct the packages of the node in the spec",
-        ));
+
+    /// Returns what apt would install, with some packages at just their versions.
+    fn install(self, wanted: &[&str], pinned: &[&Package]) -> Result<Vec<Candidate>, StepError> {
+        let words: Vec<String> = wanted
+            .iter()
+            .map(ToString::to_string)
+            .chain(pinned.iter().map(|package| exactly(package)))
+            .collect();
+        // The answer holds as long as apt's lists and sources are untouched.
+        let key = format!("{} {} {}", self.architecture, words.join(" "), stamp().on_file("list", LISTS)?);
+        if let Some(known) = self.objects.memo(SPACE, &key)?
+            && let Ok(candidates) = serde_json::from_str(&known)
+        {
+            return Ok(candidates);
+        }
+        let output = self.ask(&["-y", "install"], &words)?;
+        if !output.status.success() {
+            return Err(StepError::environment(format!(
+                "apt cannot resolve the packages: {}",
+                problems(&output).join("; ")
+            ))
+            .with_hint(
+                "run `apt-get update` first; if that does not help, correct the packages of the node in the spec",
+            ));
+        }
+        let text = String::from_utf8_lossy(&output.stdout);
+        let mut candidates = text.lines().map(parse).collect::<Result<Vec<_>, StepError>>()?;
+        if candidates.is_empty() {
+            return Err(StepError::environment("apt names no packages at all: its lists are empty")
+                .with_hint("run `apt-get update` first"));
+        }
+        candidates.sort_by(|a, b| a.package.name.cmp(&b.package.name));
+        let text = serde_json::to_string(&candidates).expect("packages are plain values");
+        self.objects.set_memo(SPACE, &key, &text)?;
+        Ok(candidates)
     }
-    let text = String::from_utf8_lossy(&output.stdout);
-    let mut candidates = text.lines().map(parse).collect::<Result<Vec<_>, StepError>>()?;
-    if candidates.is_empty() {
-        return Err(StepError::environment("apt names no packages at all: its lists are empty")
-            .with_hint("run `apt-get update` first"));
+
+    /// Returns where apt's sources have packages of just these versions and hashes; nothing where there is no apt.
+    pub(super) fn locate(self, packages: &[&Package]) -> Result<BTreeMap<Sha256, String>, StepError> {
+        if !Path::new(APT_GET).is_file() {
+            return Ok(BTreeMap::new());
+        }
+        let words: Vec<String> = packages.iter().map(|package| exactly(package)).collect();
+        let output = self.ask(&["download"], &words)?;
+        // What it does not know is an error in the end, and what it knows is printed all the same.
+        let text = String::from_utf8_lossy(&output.stdout);
+        let found = text.lines().filter_map(|line| parse(line).ok());
+        Ok(found.map(|candidate| (candidate.package.sha256, candidate.uri)).collect())
     }
-    candidates.sort_by(|a, b| a.package.name.cmp(&b.package.name));
-    let text = serde_json::to_string(&candidates).expect("packages are plain values");
-    objects.set_memo(SPACE, &key, &text)?;
-    Ok(candidates)
+
+    /// Has apt print where it would fetch packages from.
+    fn ask(self, verb: &[&str], words: &[String]) -> Result<Output, StepError> {
+        let work = self.objects.work_dir()?;
+        for folder in ["state", "cache/archives/partial"] {
+            fs::create_dir_all(work.path().join(folder)).on_file("make", work.path().join(folder))?;
+        }
+        fs::write(work.path().join("status"), "").on_file("write", work.path().join("status"))?;
+        let mut command = Command::new(APT_GET);
+        command.args(apt_args(work.path(), self.architecture)).args(["--print-uris", "-qq"]).args(verb);
+        command.arg("--").args(words).env_clear().envs([("LC_ALL", "C"), ("PATH", graph::tool::PATH)]);
+        run(command, self.cancel)
+    }
 }
 
 /// Where it is remembered what apt answered.
@@ -91,36 +168,6 @@ const SPACE: &str = "apt-candidates";
 /// Returns the word by which apt takes a package of just that version.
 fn exactly(package: &Package) -> String {
     format!("{}={}", package.name, package.version)
-}
-
-/// Returns where apt's sources have packages of just these versions and hashes; nothing where there is no apt.
-pub(super) fn locate(
-    objects: &Objects,
-    architecture: &str,
-    packages: &[&Package],
-) -> Result<BTreeMap<Sha256, String>, StepError> {
-    if !Path::new(APT_GET).is_file() {
-        return Ok(BTreeMap::new());
-    }
-    let words: Vec<String> = packages.iter().map(|package| exactly(package)).collect();
-    let output = ask(objects, architecture, &["download"], &words)?;
-    // What it does not know is an error in the end, and what it knows is printed all the same.
-    let text = String::from_utf8_lossy(&output.stdout);
-    let found = text.lines().filter_map(|line| parse(line).ok());
-    Ok(found.map(|candidate| (candidate.package.sha256, candidate.uri)).collect())
-}
-
-/// Has apt print where it would fetch packages from.
-fn ask(objects: &Objects, architecture: &str, verb: &[&str], words: &[String]) -> Result<Output, StepError> {
-    let work = objects.work_dir()?;
-    for folder in ["state", "cache/archives/partial"] {
-        fs::create_dir_all(work.path().join(folder)).on_file("make", work.path().join(folder))?;
-    }
-    fs::write(work.path().join("status"), "").on_file("write", work.path().join("status"))?;
-    let mut command = Command::new(APT_GET);
-    command.args(apt_args(work.path(), architecture)).args(["--print-uris", "-qq"]).args(verb).arg("--");
-    command.args(words).env_clear().envs([("LC_ALL", "C"), ("PATH", graph::tool::PATH)]);
-    command.output().map_err(|error| StepError::environment(format!("run {APT_GET}: {error}")))
 }
 
 /// Returns what apt says is wrong.
@@ -290,7 +337,7 @@ pub(super) fn download(
         }
     }
     if is_asked {
-        let output = run(command, job)?;
+        let output = run(command, job.cancel)?;
         if !output.status.success() {
             let problems = problems(&output).join("; ");
             let hint = match problems.contains("No space left") {
@@ -306,24 +353,31 @@ pub(super) fn download(
 }
 
 /// Runs a program of apt's to its end, or until everything should stop.
-fn run(mut command: Command, job: &Job<'_>) -> Result<Output, StepError> {
-    let failed = |error: io::Error| StepError::environment(format!("run apt: {error}"));
+fn run(mut command: Command, cancel: &Cancel) -> Result<Output, StepError> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let failed = move |error: io::Error| {
+        let hint = "packages are looked up and fetched by apt; without it they come from a lock and an archive (--mirror), or the \
+                    machine's own programs are used (step = \"host\")";
+        StepError::environment(format!("run {program}: {error}")).with_hint(hint)
+    };
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let child = command.spawn().map_err(failed)?;
+    let child = command.spawn().map_err(&failed)?;
     let pid = rustix::process::Pid::from_child(&child);
-    std::thread::scope(|scope| {
-        let waiter = scope.spawn(|| child.wait_with_output());
-        while !waiter.is_finished() {
-            if job.cancel.is_cancelled() {
+    let (tells, told) = channel();
+    // What it started may hold its pipes open: nobody waits for that if everything should stop.
+    std::thread::spawn(move || drop(tells.send(child.wait_with_output())));
+    loop {
+        match told.recv_timeout(TICK) {
+            Ok(_) | Err(RecvTimeoutError::Timeout) if cancel.is_cancelled() => {
                 // It may have ended by itself just now.
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+                return Err(SandboxError::Cancelled.into());
             }
-            std::thread::sleep(TICK);
+            Ok(output) => return output.map_err(failed),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Err(failed(io::ErrorKind::BrokenPipe.into())),
         }
-        let output =
-            waiter.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map_err(failed)?;
-        job.check_cancelled().map(|()| output)
-    })
+    }
 }
 
 #[cfg(test)]

@@ -54,7 +54,7 @@ impl Mirror {
         match self {
             Mirror::Folder(folder) => match File::open(folder.join(file)) {
                 Ok(file) => Ok(Box::new(file)),
-                Err(_) if !folder.is_dir() => Err("there is no such folder".to_owned()),
+                Err(_) if !folder.is_dir() => Err("it is not a folder".to_owned()),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Err(format!("has no {file}")),
                 Err(error) => Err(format!("{file}: {error}")),
             },
