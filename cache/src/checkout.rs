@@ -18,11 +18,11 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
-use rusqlite::{OptionalExtension, params};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 
 use crate::digest::{BlobDigest, BlobHasher, TreeDigest};
 use crate::file::{self, FileError, OnFile};
+use crate::index::last_use;
 use crate::look::Look;
 use crate::name::RelPath;
 use crate::objects::{Objects, StoreError, remove_all};
@@ -143,12 +143,7 @@ impl Store {
     pub(crate) fn collect_checkouts(&self, cutoff: i64, dry_run: bool) -> Result<(usize, u64), StoreError> {
         let (mut count, mut bytes) = (0, 0);
         for (digest, path) in self.checkouts()? {
-            let used: Option<i64> = self.index(|index| {
-                index
-                    .prepare_cached("SELECT time FROM uses WHERE digest = ?1")?
-                    .query_row(params![digest.encoding().as_bytes()], |row| row.get(0))
-                    .optional()
-            })?;
+            let used = self.index(|index| last_use(index, digest.encoding().as_bytes()))?;
             if used.is_some_and(|used| used >= cutoff) {
                 continue;
             }
@@ -216,8 +211,6 @@ fn set_time(path: &Path, meta: &Meta) -> Result<(), StoreError> {
 
 /// Lays a tree out in the empty folder `top`.
 fn lay_out(objects: &Objects, root: &RootTree, top: &Path) -> Result<(), StoreError> {
-    let open =
-        |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o755)).on_file("chmod", path);
     let (mut folders, mut files, mut links) =
         (vec![(top.to_owned(), root.tree.root())], Vec::new(), Vec::new());
     for (path, entry) in root.tree.entries() {
@@ -259,7 +252,7 @@ fn lay_out(objects: &Objects, root: &RootTree, top: &Path) -> Result<(), StoreEr
         }
     }
     for (place, meta) in folders.iter().rev() {
-        open(place)?;
+        fs::set_permissions(place, fs::Permissions::from_mode(0o755)).on_file("chmod", place)?;
         set_time(place, meta)?;
     }
     Ok(())

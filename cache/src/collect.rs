@@ -5,12 +5,12 @@ use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::params;
 
 use crate::actions::{ActionResult, Object};
 use crate::digest::{ActionDigest, BlobDigest};
 use crate::file::OnFile;
-use crate::index::now;
+use crate::index::{last_use, now};
 use crate::objects::StoreError;
 use crate::objects::files::{hold_reserve, object_files, remove_if_there};
 use crate::rolls;
@@ -217,13 +217,7 @@ impl Store {
                 || self.change(|index| {
                     // Used since it was looked at: then it stays.
                     rolls::note_uses(index)?;
-                    let used: Option<i64> = index
-                        .query_row(
-                            "SELECT time FROM uses WHERE digest = ?1",
-                            params![digest.as_bytes()],
-                            |row| row.get(0),
-                        )
-                        .optional()?;
+                    let used = last_use(index, digest.as_bytes())?;
                     if used.is_some_and(|used| used >= cutoff) {
                         return Ok(false);
                     }
@@ -274,10 +268,7 @@ impl Store {
             rolls::note_uses(index)?;
             for digest in objects {
                 let key = digest.as_bytes();
-                let used: Option<i64> = index
-                    .query_row("SELECT time FROM uses WHERE digest = ?1", params![key], |row| row.get(0))
-                    .optional()?;
-                if used.is_some_and(|used| used >= cutoff) {
+                if last_use(index, key)?.is_some_and(|used| used >= cutoff) {
                     continue;
                 }
                 if let Err(error) = remove_if_there(&self.object_path(digest)) {

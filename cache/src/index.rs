@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 /// How long a process waits for another one's transaction before it gives up.
 const BUSY: Duration = Duration::from_secs(60);
@@ -80,6 +80,14 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(crate) fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Returns when something was last used, in milliseconds since 1970.
+pub(crate) fn last_use(index: &Connection, digest: &[u8; 32]) -> Result<Option<i64>, rusqlite::Error> {
+    index
+        .prepare_cached("SELECT time FROM uses WHERE digest = ?1")?
+        .query_row(params![digest], |row| row.get(0))
+        .optional()
 }
 
 /// Notes a use within a transaction.
