@@ -98,10 +98,9 @@ impl Machine {
         reporter: &Reporter,
     ) -> Result<Option<Fault>, SandboxError> {
         let listener = |event| reporter.event(event);
-        let options = Options { graph: String::new(), jobs: 1, check: false, offline: true };
         let sandbox = self.sandbox.clone().with_limits(spec.limits);
         let backend = self.backend(store, &sandbox, &listener);
-        graph::build::check(&spec.dag, nodes, &backend, &options)
+        graph::build::check(&spec.dag, nodes, &backend, &looking())
     }
 
     /// Has nodes of a spec look outside, without the network; returns what each found. What is missing is reported.
@@ -116,9 +115,9 @@ impl Machine {
         reporter: &Reporter,
     ) -> Result<BTreeMap<NodeName, Resolved>, Fault> {
         let listener = |event| reporter.event(event);
-        let options = Options { graph: String::new(), jobs: 1, check: false, offline: true };
-        let backend = self.backend(store, &self.sandbox, &listener);
-        graph::build::sources(&spec.dag, nodes, &backend, &options)
+        let sandbox = self.sandbox.clone().with_limits(spec.limits);
+        let backend = self.backend(store, &sandbox, &listener);
+        graph::build::sources(&spec.dag, nodes, &backend, &looking())
     }
 
     fn backend<'a>(
@@ -164,6 +163,11 @@ impl Machine {
         let number = u8::try_from(self.signal.load(Ordering::Relaxed)).unwrap_or(0);
         self.cancel.is_cancelled().then_some(number)
     }
+}
+
+/// Returns how nodes look outside where nothing is built.
+fn looking() -> Options {
+    Options { graph: String::new(), jobs: 1, check: false, offline: true }
 }
 
 /// Returns how many nodes run at once, and how many threads each may use, where nobody says.

@@ -24,7 +24,7 @@ pub use self::outcome::{Built, Done, Outcome};
 use self::table::Table;
 use self::worker::{Message, Ran, RunTask, Task, Workshop, look, relocated, work};
 use crate::action::Action;
-use crate::dag::{Dag, Derivation};
+use crate::dag::Dag;
 use crate::error::{Fault, StepError};
 use crate::event::Event;
 use crate::explain::{self, Last, Reason};
@@ -87,12 +87,7 @@ pub fn check(
     options: &Options,
 ) -> Result<Option<Fault>, SandboxError> {
     backend.sandbox.check()?;
-    let wanted = dag.nodes().iter().filter(|(name, _)| nodes.contains(name));
-    let failed = wanted.filter_map(|(name, derivation)| {
-        let error = look(backend, options, name, derivation).err()?;
-        (backend.listener)(failure(backend, name, &error, None));
-        Some(error.fault)
-    });
+    let failed = looks(dag, nodes, backend, options).filter_map(|(_, found)| found.err());
     Ok(failed.fold(None, |first, fault| first.or(Some(fault))))
 }
 
@@ -107,15 +102,25 @@ pub fn sources(
     backend: &Backend<'_>,
     options: &Options,
 ) -> Result<BTreeMap<NodeName, Resolved>, Fault> {
+    let looks = looks(dag, nodes, backend, options);
+    looks.map(|(name, found)| Ok((name.clone(), found?))).collect()
+}
+
+/// Has nodes look outside, one after the other, as the results are taken; tells who failed.
+fn looks<'a>(
+    dag: &'a Dag,
+    nodes: &'a [NodeName],
+    backend: &'a Backend<'_>,
+    options: &'a Options,
+) -> impl Iterator<Item = (&'a NodeName, Result<Resolved, Fault>)> {
     let wanted = dag.nodes().iter().filter(|(name, _)| nodes.contains(name));
-    let look = |(name, derivation): (&NodeName, &Derivation)| {
+    wanted.map(|(name, derivation)| {
         let found = look(backend, options, name, derivation).map_err(|error| {
             (backend.listener)(failure(backend, name, &error, None));
             error.fault
         });
-        Ok((name.clone(), found?))
-    };
-    wanted.map(look).collect()
+        (name, found)
+    })
 }
 
 /// What is told of a node that failed.

@@ -566,3 +566,15 @@ fn the_lock_of_an_import_notices_another_root_and_its_hash_is_in_the_manifest() 
     assert!(text.starts_with("stage2:\n    root  "), "{text}");
     check(&build(), 0, &[]);
 }
+
+#[test]
+fn a_lock_is_made_under_the_limits_of_the_spec() {
+    let live = Live::new();
+    let archive = live.world.path("root.tar.gz");
+    fs::write(live.root().join("etc/zeros"), vec![0; 2 << 20]).unwrap();
+    run_in(&live.root(), "tar", &["-czf", archive.to_str().unwrap(), "."]);
+    live.write_spec("path = \"root.tar.gz\"\n", "[limits]\nunpacked_mib = 1\n");
+    for verb in ["lock", "build"] {
+        check(&live.stagegraph(&[verb, &live.spec()]), 1, &["it unpacks to more than 1 MiB", "unpacked_mib"]);
+    }
+}
