@@ -1,12 +1,14 @@
 //! What differs between two values of a field of an action: the packages or the files of two trees, or of the listings of two tools.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 
 use cache::name::RelPath;
 use cache::{BlobDigest, Bytes, Node, Store, StoreError, Tree, TreeDigest};
 use graph::explain::Change;
 use graph::tool::listing::Listing;
+
+use crate::formats::control::field;
 
 /// Where dpkg lists the packages of a root (`deb-control(5)`), and where Portage has a folder for each.
 const DPKG: &[u8] = b"var/lib/dpkg/status";
@@ -39,67 +41,41 @@ pub fn of(store: &Store, change: &Change) -> Result<Option<Difference>, StoreErr
     };
     let (Some(before), Some(after)) = (before, after) else { return Ok(Some(Difference::Gone)) };
     let by_package = match (before.packages, after.packages) {
-        (Some(before), Some(after)) => lines(&before, &after),
+        (Some(before), Some(after)) => between(&before, &after),
         _ => Vec::new(),
     };
-    let mut lines = if by_package.is_empty() { lines(&before.files, &after.files) } else { by_package };
-    let more = lines.len().saturating_sub(MOST);
-    lines.truncate(MOST);
-    Ok(Some(Difference::Lines(lines, more)))
+    let rows = if by_package.is_empty() { between(&before.files, &after.files) } else { by_package };
+    let more = rows.len().saturating_sub(MOST);
+    let lines = rows.into_iter().take(MOST).map(|(name, what)| format!("{name} {what}"));
+    Ok(Some(Difference::Lines(lines.collect(), more)))
 }
 
-/// The parts of something: by their names, what is to be said of each.
-struct Parts {
-    packages: Option<BTreeMap<String, String>>,
-    /// What stands for a file is not shown.
-    files: BTreeMap<String, Hidden>,
-}
+/// Named parts: of each what is shown of it (of a file nothing), and what tells it from others.
+pub type Parts = BTreeMap<String, (String, String)>;
 
-/// Text that tells two things apart, and tells nobody anything else.
-#[derive(PartialEq, Eq)]
-struct Hidden(String);
-
-/// What a line says of a part that changed.
-trait Shown: PartialEq {
-    fn changed(&self, now: &Self) -> String;
-    fn alone(&self) -> String;
-}
-
-impl Shown for String {
-    fn changed(&self, now: &Self) -> String {
-        format!(" {self} → {now}")
-    }
-
-    fn alone(&self) -> String {
-        format!(" {self}")
-    }
-}
-
-impl Shown for Hidden {
-    fn changed(&self, _: &Self) -> String {
-        " changed".to_owned()
-    }
-
-    fn alone(&self) -> String {
-        String::new()
-    }
-}
-
-/// Returns a line for each part that differs.
-fn lines<T: Shown>(before: &BTreeMap<String, T>, after: &BTreeMap<String, T>) -> Vec<String> {
-    let mut lines: BTreeMap<&str, String> = BTreeMap::new();
-    for (name, was) in before {
-        let line = match after.get(name) {
-            Some(now) if now == was => continue,
-            Some(now) => format!("{name}{}", was.changed(now)),
-            None => format!("{name}{} is gone", was.alone()),
+/// Returns what differs between two sets of parts: of each that does, its name and what became of it, in order of name.
+pub fn between(before: &Parts, after: &Parts) -> Vec<(String, String)> {
+    let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let shown = |text: &str, what: &str| format!("{text} {what}").trim_start().to_owned();
+    let row = |name: &String| {
+        let what = match (before.get(name), after.get(name)) {
+            (Some(old), Some(new)) if old == new => return None,
+            (Some((old, _)), Some((new, _))) if old != new => format!("{old} → {new}"),
+            (Some(_), Some((new, _))) if new.is_empty() => "changed".to_owned(),
+            (Some(_), Some((new, _))) => format!("{new}, another file"),
+            (None, Some((new, _))) => shown(new, "is new"),
+            (Some((old, _)), None) => shown(old, "is gone"),
+            (None, None) => return None,
         };
-        lines.insert(name, line);
-    }
-    for (name, now) in after.iter().filter(|(name, _)| !before.contains_key(*name)) {
-        lines.insert(name, format!("{name}{} is new", now.alone()));
-    }
-    lines.into_values().collect()
+        Some((name.clone(), what))
+    };
+    names.into_iter().filter_map(row).collect()
+}
+
+/// What something consists of.
+struct Whole {
+    packages: Option<Parts>,
+    files: Parts,
 }
 
 /// Returns the result of a read of the store; `None` where it is not there any more.
@@ -111,26 +87,28 @@ fn if_there<T>(read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
     }
 }
 
-fn listing(store: &Store, digest: &str) -> Result<Option<Parts>, StoreError> {
+fn listing(store: &Store, digest: &str) -> Result<Option<Whole>, StoreError> {
     let Ok(digest) = digest.parse::<BlobDigest>() else { return Ok(None) };
     let Some(listing) = if_there(store.read(&digest))?.and_then(|bytes| Listing::decode(&bytes)) else {
         return Ok(None);
     };
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let files = listing.0.iter().map(|(path, what)| (text(path), Hidden(text(what)))).collect();
-    Ok(Some(Parts { packages: None, files }))
+    let files = listing.0.iter().map(|(path, what)| (text(path), (String::new(), text(what)))).collect();
+    Ok(Some(Whole { packages: None, files }))
 }
 
-fn tree(store: &Store, digest: &str) -> Result<Option<Parts>, StoreError> {
+fn tree(store: &Store, digest: &str) -> Result<Option<Whole>, StoreError> {
     let Ok(digest) = digest.parse::<TreeDigest>() else { return Ok(None) };
     let Some(tree) = if_there(store.tree(&digest))? else { return Ok(None) };
-    let files =
-        tree.entries().map(|(path, entry)| (format!("/{path}"), Hidden(format!("{entry:?}")))).collect();
+    let files = tree
+        .entries()
+        .map(|(path, entry)| (format!("/{path}"), (String::new(), format!("{entry:?}"))))
+        .collect();
     let packages = match dpkg_status(store, &digest, &tree)? {
         Some(status) => Some(packages_of_dpkg(&status)),
         None => Some(packages_of_portage(&tree)).filter(|packages| !packages.is_empty()),
     };
-    Ok(Some(Parts { packages, files }))
+    Ok(Some(Whole { packages, files }))
 }
 
 /// Reads dpkg's list in a tree, if there is one and its bytes are where they were.
@@ -146,22 +124,25 @@ fn dpkg_status(store: &Store, digest: &TreeDigest, tree: &Tree) -> Result<Option
     Ok(matches!(read, Ok(Ok(_))).then(|| String::from_utf8_lossy(&text).into_owned()))
 }
 
-fn packages_of_dpkg(status: &str) -> BTreeMap<String, String> {
-    let package = |stanza: &str| {
-        let field = |name| stanza.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-        Some((field("Package:")?.to_owned(), field("Version:")?.to_owned()))
-    };
+/// Returns what is shown of a package, and tells it from others: both are its version.
+fn of_version(version: &str) -> (String, String) {
+    (version.to_owned(), version.to_owned())
+}
+
+fn packages_of_dpkg(status: &str) -> Parts {
+    let package =
+        |stanza: &str| Some((field(stanza, "Package")?.to_owned(), of_version(field(stanza, "Version")?)));
     status.split("\n\n").filter_map(package).collect()
 }
 
 /// Folders are called after category, name and version (PMS, 3.2: a version begins with a digit behind a dash).
-fn packages_of_portage(tree: &Tree) -> BTreeMap<String, String> {
+fn packages_of_portage(tree: &Tree) -> Parts {
     let package = |path: &RelPath| {
         let text = std::str::from_utf8(path.as_bytes()).ok()?.strip_prefix(PORTAGE)?;
         let (category, name) = text.split_once('/').filter(|(_, name)| !name.contains('/'))?;
         let digit = |(at, _): &(usize, &str)| name[at + 1..].starts_with(|c: char| c.is_ascii_digit());
         let (at, _) = name.match_indices('-').find(digit)?;
-        Some((format!("{category}/{}", &name[..at]), name[at + 1..].to_owned()))
+        Some((format!("{category}/{}", &name[..at]), of_version(&name[at + 1..])))
     };
     tree.entries().filter_map(|(path, _)| package(path)).collect()
 }
@@ -190,6 +171,24 @@ mod tests {
         let action = ActionDigest::of_encoding(digest.to_string().as_bytes());
         store.set_action(&action, &ActionResult { outputs, ..ActionResult::default() }).unwrap();
         format!("tree {digest}")
+    }
+
+    #[test]
+    fn of_each_part_it_is_said_what_became_of_it() {
+        let parts = |all: &[(&str, &str, &str)]| -> Parts {
+            let part = |(name, shown, other): &(&str, &str, &str)| {
+                ((*name).to_owned(), ((*shown).to_owned(), (*other).to_owned()))
+            };
+            all.iter().map(part).collect()
+        };
+        let old = parts(&[("a", "1", "x"), ("b", "1", "x"), ("c", "", "x"), ("d", "", "x"), ("e", "1", "x")]);
+        let new =
+            parts(&[("a", "1", "x"), ("b", "1", "y"), ("c", "", "y"), ("e", "2", "x"), ("f", "3", "x")]);
+        let rows = between(&old, &new);
+        let rows: Vec<_> = rows.iter().map(|(name, what)| (name.as_str(), what.as_str())).collect();
+        let expected =
+            [("b", "1, another file"), ("c", "changed"), ("d", "is gone"), ("e", "1 → 2"), ("f", "3 is new")];
+        assert_eq!(rows, expected);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub mod checksums;
 pub mod compression;
+pub mod control;
 pub mod cpio;
 pub mod fat;
 pub mod initramfs;

@@ -1,6 +1,6 @@
 //! Makes and renews the lock of a spec: has its sources looked up, keeps what is to stay, and says what changed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -11,10 +11,11 @@ use cache::{FileError, Store};
 use graph::{Fault, NodeName, Resolved};
 
 use crate::config::{Lock, Locked, Package, Source, SpecError, SpecErrors};
+use crate::difference::{Parts, between};
 use crate::image::Timestamp;
 use crate::machine::Machine;
 use crate::report::Reporter;
-use crate::spec::{Finder, Locking, Overrides, Spec, read_lock, without_mark};
+use crate::spec::{Finder, Locking, Overrides, Spec, read_lock};
 use crate::steps;
 
 /// What is to be renewed.
@@ -93,7 +94,7 @@ impl Maker<'_> {
         // Of the spec without a lock only the nodes count.
         let dated = |lock: &Lock| Lock { date: Some(today.clone().unwrap_or_else(start)), ..lock.clone() };
         let spec = self.load(&dated(&Lock::default()), BTreeSet::new())?;
-        let path = path.unwrap_or_else(|| spec.lock.0.clone());
+        let path = path.unwrap_or_else(|| spec.lock.clone());
         let old = if *renewal == Renewal::All { read_any(&path)? } else { read(&path)? };
         // What was a toolbox stays one, also where there is no apt.
         let spec = self.load(&dated(&old), BTreeSet::new())?;
@@ -117,10 +118,12 @@ impl Maker<'_> {
             .nodes
             .iter()
             .all(|(node, entry)| old.nodes.get(node).is_some_and(|old| old.packages == entry.packages));
-        kept.date = match () {
-            () if lock.nodes.is_empty() => None,
-            () if is_as_before && old.date.is_some() => old.date.clone(),
-            () => today,
+        kept.date = if lock.nodes.is_empty() {
+            None
+        } else if is_as_before && old.date.is_some() {
+            old.date.clone()
+        } else {
+            today
         };
         lock.nodes.extend(self.look(&kept, &moves, |kind| !steps::has_packages(kind))?.nodes);
         lock.date = kept.date;
@@ -142,29 +145,33 @@ impl Maker<'_> {
 
     /// Returns the nodes without packages that are not what the lock says.
     fn stale(&self, lock: &Lock) -> Result<Vec<NodeName>, LockError> {
-        let spec = self.load(lock, BTreeSet::new())?;
-        let is_meant = |kind: &str| steps::is_source(kind) && !steps::has_packages(kind);
-        let nodes = spec.dag.nodes().iter().filter(|(_, node)| is_meant(node.step.kind()));
-        let nodes: Vec<NodeName> = nodes.map(|(node, _)| node.clone()).collect();
-        let found =
-            self.machine.sources(self.store, &spec, &nodes, self.reporter).map_err(LockError::Source)?;
-        let is_stale = |(node, resolved): &(NodeName, Resolved)| {
-            lock.nodes.get(node.as_str()).is_some_and(|entry| entry.sources != resolved.sources)
+        let found = self.found(lock, &Moves::default(), |kind| !steps::has_packages(kind))?;
+        let is_stale = |(node, now): &(NodeName, Locked)| {
+            lock.nodes.get(node.as_str()).is_some_and(|entry| entry.sources != now.sources)
         };
         Ok(found.into_iter().filter(is_stale).map(|(node, _)| node).collect())
     }
 
-    /// Returns the entries of the nodes of some kinds: those of `kept` that fit, and what else there is today.
-    fn look(&self, kept: &Lock, moves: &Moves, is_meant: fn(&str) -> bool) -> Result<Lock, LockError> {
+    /// Returns what a lock would say today of the nodes of some kinds.
+    fn found(
+        &self,
+        kept: &Lock,
+        moves: &Moves,
+        is_meant: fn(&str) -> bool,
+    ) -> Result<Vec<(NodeName, Locked)>, LockError> {
         let spec = self.load(kept, moves.packages.clone())?;
         let kind = |node: &NodeName| spec.dag.nodes()[node].step.kind();
         let meant = |node: &&NodeName| steps::is_source(kind(node)) && is_meant(kind(node));
         let nodes: Vec<NodeName> = spec.dag.nodes().keys().filter(meant).cloned().collect();
         let found =
             self.machine.sources(self.store, &spec, &nodes, self.reporter).map_err(LockError::Source)?;
+        Ok(found.into_iter().map(|(node, resolved)| (node.clone(), entry(kind(&node), &resolved))).collect())
+    }
+
+    /// Returns the entries of the nodes of some kinds: those of `kept` that fit, and what else there is today.
+    fn look(&self, kept: &Lock, moves: &Moves, is_meant: fn(&str) -> bool) -> Result<Lock, LockError> {
         let mut lock = Lock::default();
-        for (node, resolved) in found {
-            let new = entry(kind(&node), &resolved);
+        for (node, new) in self.found(kept, moves, is_meant)? {
             let stays = |old: &&Locked| {
                 let is_moved = old.packages.iter().any(|package| moves.packages.contains(&package.name));
                 let is_whole = old.packages.is_empty() == new.packages.is_empty()
@@ -223,7 +230,7 @@ impl Moves {
 fn read(path: &Path) -> Result<Lock, LockError> {
     let name = path.display().to_string();
     match read_lock(path) {
-        Ok(text) => Ok(Lock::read(&Arc::new(Source { name, text: without_mark(&text).to_owned() }))
+        Ok(text) => Ok(Lock::read(&Arc::new(Source::of_file(name, &text)))
             .map_err(|errors| errors.with_hint("write it anew, with --update; or correct it"))?),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Lock::default()),
         Err(error) => {
@@ -313,7 +320,7 @@ fn changes(old: &Lock, new: &Lock) -> String {
                 let _ = writeln!(text, "{name}: gone");
                 continue;
             }
-            (Some(old), Some(new)) => rows(&values(old), &values(new)),
+            (Some(old), Some(new)) => between(&parts(old), &parts(new)),
             _ => continue,
         };
         if rows.is_empty() {
@@ -329,30 +336,11 @@ fn changes(old: &Lock, new: &Lock) -> String {
 }
 
 /// Returns what a lock says of the parts of a node.
-fn values(node: &Locked) -> BTreeMap<String, (String, String)> {
+fn parts(node: &Locked) -> Parts {
     let version = |Package { name, version, sha256, .. }: &Package| {
         (name.clone(), (version.clone(), sha256.to_string()))
     };
     let short = |text: &String| text.chars().take(16).collect::<String>();
     let sources = node.sources.iter().map(|(name, value)| (name.clone(), (short(value), value.clone())));
     node.packages.iter().map(version).chain(sources).collect()
-}
-
-fn rows(
-    old: &BTreeMap<String, (String, String)>,
-    new: &BTreeMap<String, (String, String)>,
-) -> Vec<(String, String)> {
-    let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
-    let row = |name: &String| {
-        let what = match (old.get(name), new.get(name)) {
-            (Some(old), Some(new)) if old == new => return None,
-            (Some((old, _)), Some((new, _))) if old == new => format!("{new}, another file"),
-            (Some((old, _)), Some((new, _))) => format!("{old} → {new}"),
-            (None, Some((new, _))) => format!("{new} is new"),
-            (Some((old, _)), None) => format!("{old} is gone"),
-            (None, None) => return None,
-        };
-        Some((name.clone(), what))
-    };
-    names.into_iter().filter_map(row).collect()
 }

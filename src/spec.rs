@@ -19,14 +19,14 @@ use graph::{NodeName, OutputRef};
 use self::load::Loaded;
 pub use self::load::{Finder, Overrides};
 use self::lock::InUse;
-pub use self::lock::{Locking, read_file as read_lock, without_mark};
+pub use self::lock::{Locking, read_file as read_lock};
 use self::settings::{
     Origins, check_inputs, packing, parse_output, point_at, published_places, read_input, step_settings,
     without_other_steps,
 };
-use crate::config::{Archive, Fields, Item, Locked, Packing, SpecError, SpecErrors};
+use crate::config::{Archive, Fields, Item, Locked, Mirror, Packing, SpecError, SpecErrors};
 use crate::image::{Image, Timestamp};
-use crate::steps::{self, AUTO, HOST, Made, Mirror, TOOLBOX, TOOLS};
+use crate::steps::{self, AUTO, HOST, Made, TOOLBOX, TOOLS};
 
 /// A spec, read and checked.
 pub struct Spec {
@@ -42,8 +42,10 @@ pub struct Spec {
     pub remarks: Vec<(NodeName, String)>,
     /// What is asked for and cannot be made, where all else can: a build of it fails, with the rest published.
     pub refused: Option<String>,
-    /// Where its lock is, or would be, and whether it counts.
-    pub lock: (PathBuf, bool),
+    /// Where its lock is, or would be. Whether it counts is in the image.
+    pub lock: PathBuf,
+    /// The command that makes the lock.
+    pub lock_command: String,
     /// What tools may use of the machine. It is no part of any key: it changes whether there is a result, not which.
     pub limits: Limits,
 }
@@ -57,8 +59,7 @@ impl Spec {
         let Loaded { name, file, item, refused, errors } = finder.load(spec, overrides)?;
         let command = lock::command(spec, &overrides.set, &overrides.lock);
         let in_use = InUse::read(&overrides.lock, &command, &file)?;
-        let path = in_use.as_ref().map_or_else(|| lock::path_of(&file), |lock| lock.name.clone().into());
-        let lock = (path, in_use.is_some());
+        let lock = in_use.as_ref().map_or_else(|| lock::path_of(&file), |lock| lock.name.clone().into());
         let reader = Reader {
             finder,
             errors,
@@ -69,10 +70,10 @@ impl Spec {
             origins: Origins::new(),
             locking: &overrides.lock,
             lock: in_use,
-            mirrors: overrides.mirrors.iter().map(|text| (text.clone(), PathBuf::new())).collect(),
-            command,
+            mirrors: overrides.mirrors.clone(),
+            command: command.clone(),
         };
-        Ok(Spec { refused, lock, ..reader.read(name, &item)? })
+        Ok(Spec { refused, lock, lock_command: command, ..reader.read(name, &item)? })
     }
 
     /// Returns the nodes whose outputs are published.
@@ -95,8 +96,7 @@ struct Reader<'a> {
     origins: Origins,
     locking: &'a Locking,
     lock: Option<InUse>,
-    /// Addresses and folders of archives, with the folder that each path begins in.
-    mirrors: Vec<(String, PathBuf)>,
+    mirrors: Vec<Mirror>,
     /// The command that makes the lock.
     command: String,
 }
@@ -158,9 +158,9 @@ impl<'a> Reader<'a> {
         let known: BTreeSet<NodeName> = read.derivations.keys().cloned().collect();
         match Dag::new(read.derivations) {
             Ok(dag) if self.errors.is_empty() => {
-                let lock = (PathBuf::new(), false);
-                let remarks = self.remarks;
-                let spec = Spec { name, image, dag, publish, remarks, refused: None, lock, limits };
+                let (lock, lock_command, remarks) = (PathBuf::new(), String::new(), self.remarks);
+                let spec =
+                    Spec { name, image, dag, publish, remarks, refused: None, lock, lock_command, limits };
                 spec.check_unused(nodes)?;
                 Ok(spec)
             }
@@ -364,11 +364,11 @@ impl<'a> Reader<'a> {
         let Some(fields) = self.errors.check(Fields::of(item, "[packages]")) else { return };
         for (text, item) in fields.texts("mirrors") {
             let folder = Path::new(&item.origin.source.name).parent().unwrap_or(Path::new(""));
-            if Mirror::parse(text, folder).is_none() {
-                let error = SpecError::at(&item.origin, format!("{text:?} is no archive"));
-                fields.wrong(error.label("expected an http or https address, or the path of a folder"));
-            }
-            self.mirrors.push((text.to_owned(), folder.to_owned()));
+            let mirror = Mirror::parse(text, folder).ok_or_else(|| {
+                SpecError::at(&item.origin, format!("{text:?} is no archive"))
+                    .label("expected an http or https address, or the path of a folder")
+            });
+            self.mirrors.extend(fields.check(mirror));
         }
         self.errors.check(fields.finish());
     }

@@ -30,7 +30,7 @@ mod watched;
 
 pub use self::audit::NAME as AUDIT;
 pub use self::kind::{Inputs, Kind, Made};
-pub use self::packages::{Found, Mirror, date_of_lists, found};
+pub use self::packages::{Found, date_of_lists, found};
 use crate::config::Fields;
 
 /// All kinds.
@@ -92,10 +92,12 @@ pub fn has_packages(kind: &str) -> bool {
     kind == debian::KIND.name || kind == TOOLBOX
 }
 
-/// Tells whether a kind runs programs, its own or those of its input `tools`.
-pub fn runs_tools(kind: &str) -> bool {
-    let kinds = [debian::KIND.name, grub::KIND.name, medium::KIND.name, netboot::KIND.name, run::KIND.name];
-    kinds.contains(&kind) || ISOS.contains(&kind)
+/// Tells whether a kind runs programs, this machine's or those of its input `tools`.
+pub fn runs_tools(name: &str) -> bool {
+    match kind(name).map(|kind| kind.inputs) {
+        Some(Inputs::Named { optional, .. }) => optional.contains(&TOOLS),
+        _ => name == run::KIND.name,
+    }
 }
 
 /// Returns what the settings of a node of a kind ask apt for; nothing for kinds that ask it for nothing.

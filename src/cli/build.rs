@@ -9,13 +9,13 @@ use graph::sandbox::Mode;
 
 use super::args::{self, SpecArgs, StoreArgs, finder};
 use super::failure::{DONE, ENVIRONMENT, Failure, code_of, complain, refused, stopped};
-use crate::config::SpecErrors;
+use crate::config::{Mirror, SpecErrors};
 use crate::machine;
 use crate::manifest::{Manifest, Way};
 use crate::publish;
 use crate::report::{Reporter, Style};
 use crate::spec::{Finder, Locking, Overrides, Spec};
-use crate::steps::{self, Mirror};
+use crate::steps;
 
 #[derive(Debug, Args)]
 pub(super) struct Build {
@@ -68,14 +68,14 @@ enum SandboxMode {
 }
 
 /// Says of a spec without a lock that its packages are those of today.
-fn unpinned(spec: &Spec, wanted: &[NodeName], name: &str) -> Option<(NodeName, String)> {
-    if spec.lock.1 {
+fn unpinned(spec: &Spec, wanted: &[NodeName]) -> Option<(NodeName, String)> {
+    if spec.image.lock.is_some() {
         return None;
     }
     let closure = spec.dag.closure(wanted);
     let mut nodes = spec.dag.nodes().iter().filter(|(node, _)| closure.contains(*node));
     let (node, _) = nodes.find(|(_, node)| steps::has_packages(node.step.kind()))?;
-    Some((node.clone(), format!("packages are those of today; `stagegraph lock {name}` pins them")))
+    Some((node.clone(), format!("packages are those of today; `{}` pins them", spec.lock_command)))
 }
 
 /// Tells whether a path, of which the end need not be there yet, is a folder or lies in it.
@@ -121,9 +121,9 @@ impl Build {
             SandboxMode::Off => Mode::Off,
         })?;
         let mut code = DONE;
-        for ((spec, name), wanted) in specs.iter().zip(&self.specs).zip(wanted) {
+        for (spec, wanted) in specs.iter().zip(wanted) {
             let reporter = Reporter::new(Style { json: self.json, verbose: self.verbose });
-            for (node, text) in spec.remarks.iter().chain(&unpinned(spec, &wanted, name)) {
+            for (node, text) in spec.remarks.iter().chain(&unpinned(spec, &wanted)) {
                 reporter.event(graph::Event::Remark { node: node.clone(), text: text.clone() });
             }
             let options = Options {
@@ -157,17 +157,18 @@ impl Build {
         if self.lock.is_some() && self.specs.len() > 1 {
             return Err(Failure::wrong("--lock names one lock, and there are several specs"));
         }
-        if let Some(text) = self.mirror.iter().find(|text| Mirror::parse(text, Path::new("")).is_none()) {
-            let message = format!("--mirror {text}: this is no archive");
-            return Err(
-                Failure::wrong(message).with_hint("give an http or https address, or the path of a folder")
-            );
-        }
+        let mirror = |text: &String| {
+            Mirror::parse(text, Path::new("")).ok_or_else(|| {
+                Failure::wrong(format!("--mirror {text}: this is no archive"))
+                    .with_hint("give an http or https address, or the path of a folder")
+            })
+        };
+        let mirrors = self.mirror.iter().map(mirror).collect::<Result<_, Failure>>()?;
         let lock = match self.locked {
             true => Locking::Required(self.lock.clone()),
             false => Locking::IfThere(self.lock.clone()),
         };
-        Ok(Overrides { lock, mirrors: self.mirror.clone(), ..self.spec.overrides() })
+        Ok(Overrides { lock, mirrors, ..self.spec.overrides() })
     }
 
     /// Finds out before anything runs whether something is published, and whether it can be.

@@ -6,9 +6,9 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
 
 use super::error::{SpecError, SpecErrors};
+use super::mirror::Mirror;
 use super::package::Package;
 use super::value::{Item, Table, Value};
 
@@ -31,9 +31,8 @@ pub struct Archive {
     pub locked: Option<Vec<Package>>,
     /// Packages of the node that stay as they are where they can.
     pub kept: Vec<Package>,
-    /// Addresses and folders of archives, where packages are looked for that apt does not have, each with the folder that its path
-    /// begins in.
-    pub mirrors: Vec<(String, PathBuf)>,
+    /// Archives where packages are looked for that apt does not have.
+    pub mirrors: Vec<Mirror>,
     /// The command that makes a lock of the spec.
     pub command: String,
 }

@@ -12,6 +12,13 @@ pub struct Source {
     pub text: String,
 }
 
+impl Source {
+    /// Takes the text of a file, without the byte order mark that editors on Windows put in front.
+    pub fn of_file(name: String, text: &str) -> Self {
+        Self { name, text: text.strip_prefix('\u{feff}').unwrap_or(text).to_owned() }
+    }
+}
+
 /// Where a value came from.
 #[derive(Debug, Clone)]
 pub struct Origin {

@@ -8,7 +8,7 @@ use cache::causes;
 
 use super::lock::Locking;
 use crate::catalyst;
-use crate::config::{Item, Origin, Source, SpecError, SpecErrors, Table, Value};
+use crate::config::{Item, Mirror, Origin, Source, SpecError, SpecErrors, Table, Value};
 use crate::image::Timestamp;
 use crate::steps;
 
@@ -47,7 +47,7 @@ pub struct Overrides {
     /// What becomes of its lock.
     pub lock: Locking,
     /// Archives where packages may be that apt does not have.
-    pub mirrors: Vec<String>,
+    pub mirrors: Vec<Mirror>,
 }
 
 impl Overrides {
@@ -154,9 +154,7 @@ impl Finder {
                 .map_err(|why| error(format!("cannot read the spec {}: {why}", path.display())))?;
             let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
             let name = path.display().to_string();
-            // Editors on Windows put a byte order mark in front.
-            let text = text.strip_prefix('\u{feff}').unwrap_or(&text).to_owned();
-            Ok((stem, Arc::new(Source { name, text })))
+            Ok((stem, Arc::new(Source::of_file(name, &text))))
         };
         if name.contains('/') || name.ends_with(".toml") || is_release_spec(name) {
             // Relative to the spec that names it.

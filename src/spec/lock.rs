@@ -72,11 +72,6 @@ pub fn read_file(path: &Path) -> std::io::Result<String> {
     std::fs::read_to_string(path)
 }
 
-/// Returns a text without the mark that editors on Windows put in front.
-pub fn without_mark(text: &str) -> &str {
-    text.strip_prefix('\u{feff}').unwrap_or(text)
-}
-
 /// Returns where the lock of a spec is; `spec` is the path of its file, or its name among the built-in ones.
 pub(super) fn path_of(spec: &str) -> PathBuf {
     match spec.strip_prefix("<built-in>/") {
@@ -110,7 +105,7 @@ impl InUse {
             }
         };
         let sha256 = Sha256::from(sha2::Sha256::new_with_prefix(&text));
-        let source = Arc::new(Source { name: name.clone(), text: without_mark(&text).to_owned() });
+        let source = Arc::new(Source::of_file(name.clone(), &text));
         let anew = format!("write it anew: {command} --update");
         let lock = Lock::read(&source).map_err(|errors| errors.with_hint(&anew))?;
         Ok(Some(Self { name, sha256, lock, source, command: command.to_owned() }))

@@ -22,7 +22,7 @@ use serde::Serialize;
 
 use super::import::boot_files;
 use super::kind::{Inputs, Kind, Made, folder, identity};
-use super::packages::{self, ESSENTIAL, Fetched, Wanted, deb};
+use super::packages::{self, ESSENTIAL, Fetched, Wanted};
 use crate::config::{Fields, Package, SpecError};
 use crate::image::Image;
 
@@ -219,11 +219,9 @@ impl Debian {
             let place = pool.join(&file);
             // The folder is mounted read-only, so a link to the object does no harm.
             fs::hard_link(&object, &place).or_else(|_| fs::copy(&object, &place).map(drop))?;
-            let control = deb::control(&fs::read(&place)?)
-                .map_err(|error| io::Error::other(format!("{file}: {error}")))?;
             index.push_str(&format!(
                 "{}\nFilename: ./{file}\nSize: {size}\nSHA256: {sha256}\n\n",
-                control.trim_end(),
+                fetched.control.trim_end(),
             ));
         }
         fs::write(pool.join("Packages"), index)?;

@@ -156,8 +156,12 @@ impl Netboot {
         ])?)
     }
 
-    /// Takes the loaders into the store, from the toolbox or from this machine.
-    fn loaders(&self, job: &Job<'_>) -> Result<Vec<(String, Blob)>, StepError> {
+    /// Takes the loaders that are wanted into the store, from the toolbox or from this machine.
+    fn loaders(
+        &self,
+        job: &Job<'_>,
+        is_wanted: impl Fn(&str) -> bool,
+    ) -> Result<Vec<(String, Blob)>, StepError> {
         let of_toolbox = |toolbox: &Toolbox, loader: &Loader| {
             let places = loader.places.map(Path::new);
             let found = places.into_iter().find_map(|path| toolbox.read(job.objects, path).transpose());
@@ -175,7 +179,7 @@ impl Netboot {
         if let Some(toolbox) = job.toolbox() {
             return LOADERS
                 .iter()
-                .filter(|_| self.loaders)
+                .filter(|loader| self.loaders && is_wanted(loader.name))
                 .map(|loader| of_toolbox(toolbox, loader))
                 .collect();
         }
@@ -187,7 +191,7 @@ impl Netboot {
             }
             Ok((name.clone(), blob))
         };
-        job.resolved.paths.iter().map(of_machine).collect()
+        job.resolved.paths.iter().filter(|(name, _)| is_wanted(name)).map(of_machine).collect()
     }
 
     fn pxelinux(&self, kernels: &Kernels, squashfs: Blob) -> Result<String, StepError> {
@@ -307,7 +311,7 @@ impl Step for Netboot {
         // iPXE's scripts have the initramfs fetch what no initrd holds.
         let is_ipxe = |name: &str| LOADERS.iter().any(|own| own.name == name && own.package == IPXE);
         let is_wanted = |name: &str| is_inside || is_ipxe(name);
-        files.extend(self.loaders(job)?.into_iter().filter(|(name, _)| is_wanted(name)));
+        files.extend(self.loaders(job, is_wanted)?);
         if self.loaders && is_inside {
             let text = self.pxelinux(&kernels, squashfs)?;
             files.push(("pxelinux.cfg/default".to_owned(), job.objects.put(text.as_bytes())?));

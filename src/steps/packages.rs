@@ -8,10 +8,6 @@ pub(super) mod deb;
 mod mirror;
 mod stored;
 
-use self::apt::Apt;
-pub use self::mirror::Mirror;
-use self::mirror::Mirrors;
-
 use std::sync::Arc;
 
 use cache::file::OnFile;
@@ -19,6 +15,8 @@ use cache::{BlobDigest, Objects};
 use graph::{Cancel, Job, Resolved, Resolving, StepError};
 use serde::Serialize;
 
+use self::apt::Apt;
+use self::mirror::Mirrors;
 use crate::config::{Archive, Fields, Item, Package, SpecError};
 use crate::image::Timestamp;
 
@@ -38,6 +36,8 @@ pub(super) struct Wanted {
 pub(super) struct Fetched {
     pub(super) package: Package,
     pub(super) blob: BlobDigest,
+    /// The text of its control file.
+    pub(super) control: String,
 }
 
 /// What the manifest says of a package.
@@ -153,8 +153,8 @@ impl Wanted {
             let blob = stored::find(job.objects, package)?
                 .ok_or_else(|| StepError::environment(format!("{} was not fetched", package.name)))?;
             let path = job.objects.verified(&blob)?;
-            stored::check(package, &std::fs::read(&path).on_file("read", &path)?)?;
-            fetched.push(Fetched { package: package.clone(), blob });
+            let control = stored::checked(package, &std::fs::read(&path).on_file("read", &path)?)?;
+            fetched.push(Fetched { package: package.clone(), blob, control });
         }
         Ok(fetched)
     }
@@ -184,8 +184,7 @@ impl Wanted {
         }
         job.progress("fetching packages", done, Some(total));
         let Archive { mirrors, command, .. } = &self.archive;
-        let mirrors = mirrors.iter().filter_map(|(text, folder)| Mirror::parse(text, folder));
-        let mirrors = Mirrors::new(&mirrors.collect::<Vec<_>>(), job.offline, command);
+        let mirrors = Mirrors::new(mirrors, job.offline, command);
         mirror::fetch(job, &others, mirrors, |package| {
             done += package.size;
             job.progress("fetching packages", done, Some(total));

@@ -45,9 +45,9 @@ const FLOORS: [(&str, &[&str]); 3] = [
     (
         "src",
         &[
-            "arch config memory squashfs hints difference",
+            "arch config memory squashfs hints",
             "formats",
-            "cmdline http",
+            "cmdline http difference",
             "image boot",
             "manifest",
             "audit catalyst",

@@ -3,17 +3,16 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use cache::Sha256;
 use graph::{Job, StepError};
 use sha2::Digest;
-use url::Url;
 
 use super::stored;
-use crate::config::Package;
+use crate::config::{Mirror, Package};
 use crate::http::{Client, Patience};
 
 /// Packages that are fetched side by side: most of the time is waiting for servers.
@@ -26,26 +25,7 @@ const TICK: Duration = Duration::from_millis(50);
 const LEAST: u64 = 30 << 10;
 const WINDOW: Duration = Duration::from_secs(30);
 
-/// An archive.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Mirror {
-    /// On a server.
-    Http(Url),
-    /// Below a folder.
-    Folder(PathBuf),
-}
-
 impl Mirror {
-    /// Reads an address or the path of a folder, which is relative to `folder`; `None` for anything else.
-    pub fn parse(text: &str, folder: &Path) -> Option<Self> {
-        match Url::parse(text) {
-            Ok(url) if ["http", "https"].contains(&url.scheme()) && url.has_host() => Some(Mirror::Http(url)),
-            Ok(url) if url.scheme() == "file" => url.to_file_path().ok().map(Mirror::Folder),
-            _ if text.is_empty() || text.contains("://") => None,
-            _ => Some(Mirror::Folder(folder.join(text))),
-        }
-    }
-
     /// Opens a file that the archive may have.
     ///
     /// # Errors
@@ -193,22 +173,4 @@ pub(super) fn fetch(
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_archive_is_an_address_or_a_folder() {
-        let parse = |text: &str| Mirror::parse(text, Path::new("/specs"));
-        let folder = |path: &str| Some(Mirror::Folder(path.into()));
-        assert_eq!(parse("/srv/debian"), folder("/srv/debian"));
-        assert_eq!(parse("old"), folder("/specs/old"));
-        assert_eq!(parse("file:///srv/debian%20old"), folder("/srv/debian old"));
-        for address in ["https://host/debian/", "HTTP://host"] {
-            assert!(matches!(parse(address), Some(Mirror::Http(_))), "{address}");
-        }
-        assert_eq!((parse(""), parse("ftp://host/"), parse("http://")), (None, None, None));
-    }
 }

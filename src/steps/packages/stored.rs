@@ -7,6 +7,7 @@ use graph::{Job, StepError};
 
 use super::deb;
 use crate::config::Package;
+use crate::formats::control::field;
 
 /// Under this name the store remembers which object has a SHA-256.
 const BY_SHA256: &str = "sha256";
@@ -33,25 +34,17 @@ pub(super) fn take(job: &Job<'_>, package: &Package, path: &Path) -> Result<(), 
     Ok(())
 }
 
-/// Compares a package with what is said of it: whoever writes a lock may write anything beside a hash.
-pub(super) fn check(package: &Package, bytes: &[u8]) -> Result<(), StepError> {
+/// Compares a package with what is said of it: whoever writes a lock may write anything beside a hash. Returns its control file.
+pub(super) fn checked(package: &Package, bytes: &[u8]) -> Result<String, StepError> {
     let Package { name, version, architecture, size, .. } = package;
     let control =
         deb::control(bytes).map_err(|error| StepError::action(format!("{name} {version}: {error}")))?;
-    let field = |key: &str| {
-        let value = control.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
-        value.map(str::trim).unwrap_or_default()
-    };
+    let [own_name, own_version, own_architecture] =
+        ["Package", "Version", "Architecture"].map(|name| field(&control, name).unwrap_or_default());
     let said = format!("{name} {version} for {architecture}, of {size} bytes");
-    let is = format!(
-        "{} {} for {}, of {} bytes",
-        field("Package"),
-        field("Version"),
-        field("Architecture"),
-        bytes.len()
-    );
+    let is = format!("{own_name} {own_version} for {own_architecture}, of {} bytes", bytes.len());
     if said == is {
-        return Ok(());
+        return Ok(control);
     }
     Err(StepError::spec(format!(
         "the package with the SHA-256 {} is {is}; it should be {said}",

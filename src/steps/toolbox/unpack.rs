@@ -19,6 +19,7 @@ use graph::{Cancel, StepError};
 use super::super::exclude::Excluded;
 use super::super::packages::deb;
 use super::super::watched::Watched;
+use crate::formats::control::field;
 
 /// Folders at the top that are links into `/usr`.
 const MERGED: [&str; 7] = ["bin", "lib", "lib32", "lib64", "libo32", "libx32", "sbin"];
@@ -82,8 +83,8 @@ impl Unpacked {
 
     /// Tells whether it says that it takes over files of the package of that name.
     fn replaces(&self, name: &str) -> bool {
-        let fields = self.control.lines().filter_map(|line| line.strip_prefix("Replaces:"));
-        let names = fields.flat_map(|field| field.split(',')).filter_map(|one| one.split_whitespace().next());
+        let replaced = field(&self.control, "Replaces").unwrap_or_default();
+        let names = replaced.split(',').filter_map(|one| one.split_whitespace().next());
         names.map(|one| one.split_once(':').map_or(one, |(one, _)| one)).any(|one| one == name)
     }
 }
