@@ -245,11 +245,27 @@ impl Store {
     /// # Errors
     /// [`StoreError::Index`].
     pub fn set_action(&self, digest: &ActionDigest, result: &ActionResult) -> Result<(), StoreError> {
+        self.record(digest, result, |index| {
+            index
+                .prepare_cached("DELETE FROM origins WHERE action = ?1")?
+                .execute(params![digest.as_bytes()])
+                .map(drop)
+        })
+    }
+
+    /// Records what an action yielded, and in the same transaction, where that comes from.
+    pub(crate) fn record(
+        &self,
+        digest: &ActionDigest,
+        result: &ActionResult,
+        origin: impl FnOnce(&rusqlite::Connection) -> Result<(), rusqlite::Error>,
+    ) -> Result<(), StoreError> {
         let text = serde_json::to_string(result).map_err(|_| StoreError::Row(digest.to_string()))?;
         self.change(|index| {
             index
                 .prepare_cached("INSERT OR REPLACE INTO actions(digest, result) VALUES(?1, ?2)")?
                 .execute(params![digest.as_bytes(), text])?;
+            origin(index)?;
             note(index, digest.as_bytes())
         })
     }

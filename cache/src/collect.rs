@@ -135,6 +135,7 @@ impl Store {
             self.remove_strays(cutoff)?;
             self.remove_leavings(&live, cutoff)?;
             self.remove_lost_runs()?;
+            self.remove_lost_chunks(&needed, cutoff)?;
             for root in &collected.lost_roots {
                 let key = std::os::unix::ffi::OsStrExt::as_bytes(root.as_os_str()).to_vec();
                 self.index(|index| {
@@ -311,6 +312,20 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// Removes what is known of objects elsewhere that nothing needs, and as what objects travel that are nowhere.
+    fn remove_lost_chunks(&self, needed: &BTreeSet<BlobDigest>, cutoff: i64) -> Result<(), StoreError> {
+        let seen: Vec<Vec<u8>> = self.index(|index| {
+            let mut query = index.prepare("SELECT digest FROM elsewhere WHERE seen < ?1")?;
+            query.query_map(params![cutoff], |row| row.get(0))?.collect()
+        })?;
+        let of_nobody = |digest: &BlobDigest| !needed.contains(digest);
+        let lost: Vec<_> =
+            seen.iter().filter_map(|row| BlobDigest::from_slice(row)).filter(of_nobody).collect();
+        self.forget_elsewhere(&lost)?;
+        let nowhere = "digest NOT IN (SELECT digest FROM objects UNION SELECT digest FROM elsewhere)";
+        self.change(|index| index.execute(&format!("DELETE FROM chunks WHERE {nowhere}"), []).map(drop))
     }
 
     /// Removes locks and logs of actions that are no more, and what is known of files that are gone.

@@ -35,10 +35,12 @@ pub mod objects;
 pub mod rolls;
 pub mod source;
 pub mod stat;
+pub mod statement;
 pub mod store;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod tree;
+pub mod upstream;
 pub mod usage;
 pub mod verify;
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <store>/
-//!   version                 "stagegraph store 3\n"; a store of a newer version is left alone, one of an older taken over
+//!   version                 "stagegraph store 4\n"; a store of a newer version is left alone, one of an older taken over
 //!   objects/ab/cdef…        one file an object, named by its BLAKE3, mode 0444, never edited
 //!   index.sqlite (-wal)     objects (size, SHA-256), compositions (objects made of pieces of others), actions and their
 //!                           results, memos, file digests, uses, roots, and where in which image a compressed block lies
@@ -20,8 +20,12 @@
 //!
 //! Bytes are hashed again when they are read. An object that does not hold what its name says is
 //! taken out of the store at once, so that the next build makes it again.
+//!
+//! An object may be known, and its bytes be elsewhere: they are fetched when somebody reads them; see [`crate::upstream`].
 
+mod chunks;
 mod compositions;
+mod elsewhere;
 mod error;
 pub(crate) mod files;
 mod pieces;
@@ -45,6 +49,7 @@ use sha2::Digest;
 
 pub use self::compositions::{Held, Part};
 pub use self::error::StoreError;
+pub use self::pieces::Composition;
 pub use self::scratch::WorkDir;
 pub(crate) use self::scratch::remove_all;
 pub use self::write::BlobWriter;
@@ -98,6 +103,8 @@ pub struct Objects {
     waits: Mutex<Option<Waits>>,
     /// Folders that builds write to, beside the store's own.
     outputs: Mutex<Vec<PathBuf>>,
+    /// Where bytes come from that are not here.
+    away: elsewhere::Away,
 }
 
 /// Who is told what is waited for.
@@ -154,6 +161,7 @@ impl Objects {
             stop: Mutex::default(),
             waits: Mutex::default(),
             outputs: Mutex::default(),
+            away: elsewhere::Away::default(),
         })
     }
 
@@ -244,16 +252,22 @@ impl Objects {
     }
 
     /// Tells whether the object is there and has as many bytes as the index says; of a composition, whether all its
-    /// pieces are.
+    /// pieces are. One whose bytes an upstream has is there as well, until somebody reads it in vain.
     ///
     /// # Errors
     /// [`StoreError::Index`].
     pub fn contains(&self, digest: &BlobDigest) -> Result<bool, StoreError> {
-        let Some((size, _)) = self.row(digest)? else { return Ok(false) };
+        let Some((size, _)) = self.row(digest)? else { return self.is_elsewhere(digest) };
         match fs::metadata(self.object_path(digest)) {
             Ok(found) => Ok(found.len() == size),
-            Err(_) => self.is_composed(digest),
+            Err(_) => Ok(self.is_composed(digest)? || self.is_elsewhere(digest)?),
         }
+    }
+
+    /// Tells whether an object is a file of its own, with as many bytes as the index says.
+    fn is_file(&self, digest: &BlobDigest) -> Result<bool, StoreError> {
+        let Some((size, _)) = self.row(digest)? else { return Ok(false) };
+        Ok(fs::metadata(self.object_path(digest)).is_ok_and(|found| found.len() == size))
     }
 
     /// Tells whether a blob of which there is a row is there, with as many bytes as it should have.
@@ -277,6 +291,9 @@ impl Objects {
     /// # Errors
     /// [`StoreError::Missing`], and [`StoreError::Damaged`] where it holds something else; it is then removed.
     pub fn sha256(&self, digest: &BlobDigest) -> Result<Sha256, StoreError> {
+        if self.row(digest)?.is_none() {
+            self.located(digest)?;
+        }
         let (_, kept) = self.row(digest)?.ok_or(StoreError::Missing(*digest))?;
         if !kept.is_empty() {
             return Sha256::from_slice(&kept).ok_or_else(|| StoreError::Row(digest.to_string()));

@@ -143,7 +143,7 @@ impl Objects {
         };
         let at = match bytes {
             Bytes::Store => Place::Store,
-            Bytes::Pack { pack, index } => open(self.object_path(pack), index, Some(*pack))?,
+            Bytes::Pack { pack, index } => open(self.located(pack)?, index, Some(*pack))?,
             Bytes::Tar { path, index } => open(path.clone(), index, None)?,
             Bytes::Directory { path } => Place::Directory(path.clone()),
         };

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::actions::{ActionResult, Output};
@@ -14,6 +15,7 @@ use crate::digest::{ActionDigest, BlobDigest};
 use crate::index::now;
 use crate::objects::{Blob, Objects};
 use crate::store::Store;
+use crate::upstream::{Chunk, Offer, Offered, Signed, Take, Upstream, UpstreamError};
 
 /// A folder that goes away with the test; where the test fails, it stays, and the test says where.
 #[derive(Debug)]
@@ -158,5 +160,84 @@ mod tests {
         fs::remove_dir(&place).unwrap();
         let sound = Folder::new().path().to_owned();
         assert!(!sound.exists());
+    }
+}
+
+/// An upstream in memory, for tests of what a store or an engine does with one.
+#[derive(Default)]
+pub struct Memory {
+    results: Mutex<BTreeMap<ActionDigest, Vec<u8>>>,
+    chunks: Mutex<BTreeMap<BlobDigest, Vec<u8>>>,
+    /// Asked before every call; `true` has it fail.
+    pub fails: Mutex<Option<Box<dyn FnMut() -> bool + Send>>>,
+}
+
+impl Memory {
+    /// Puts a statement under the key of an action.
+    pub fn set_result(&self, action: &ActionDigest, statement: &[u8]) {
+        self.results.lock().unwrap().insert(*action, statement.to_vec());
+    }
+
+    /// Has other bytes in the place of every chunk, or none.
+    pub fn spoil(&self, mut spoil: impl FnMut(&[u8]) -> Option<Vec<u8>>) {
+        let chunks = std::mem::take(&mut *self.chunks.lock().unwrap());
+        let spoilt = chunks.into_iter().filter_map(|(digest, bytes)| Some((digest, spoil(&bytes)?)));
+        *self.chunks.lock().unwrap() = spoilt.collect();
+    }
+
+    /// Forgets everything.
+    pub fn clear(&self) {
+        self.results.lock().unwrap().clear();
+        self.chunks.lock().unwrap().clear();
+    }
+
+    fn check(&self) -> Result<(), UpstreamError> {
+        let fails = self.fails.lock().unwrap().as_mut().is_some_and(|fails| fails());
+        if fails { Err(UpstreamError::Failed("asked to fail".to_owned())) } else { Ok(()) }
+    }
+}
+
+impl Upstream for Memory {
+    fn name(&self) -> &str {
+        "memory"
+    }
+
+    fn result(&self, action: &ActionDigest) -> Result<Option<Signed>, UpstreamError> {
+        self.check()?;
+        let statement = self.results.lock().unwrap().get(action).cloned();
+        Ok(statement.map(|statement| Signed { statement, signer: None }))
+    }
+
+    fn missing(&self, chunks: &[Chunk]) -> Result<Vec<usize>, UpstreamError> {
+        self.check()?;
+        let known = self.chunks.lock().unwrap();
+        Ok((0..chunks.len()).filter(|number| !known.contains_key(&chunks[*number].digest)).collect())
+    }
+
+    fn fetch(&self, chunks: &[Chunk], take: Take<'_>) -> Result<(), UpstreamError> {
+        for (number, chunk) in chunks.iter().enumerate() {
+            self.check()?;
+            let bytes = self.chunks.lock().unwrap().get(&chunk.digest).cloned();
+            let bytes = bytes.ok_or(UpstreamError::Gone(chunk.digest))?;
+            if BlobDigest::of(&bytes) != chunk.digest {
+                return Err(UpstreamError::Altered(chunk.digest));
+            }
+            take(number, bytes)?;
+        }
+        Ok(())
+    }
+
+    fn offer(&self, offer: &Offer<'_>) -> Result<Offered, UpstreamError> {
+        self.check()?;
+        if let Some(there) = self.results.lock().unwrap().get(&offer.action) {
+            return Ok(Offered::There(there.clone()));
+        }
+        let mut sent = 0;
+        for number in self.missing(offer.chunks)? {
+            self.chunks.lock().unwrap().insert(offer.chunks[number].digest, (offer.read)(number)?);
+            sent += offer.chunks[number].size;
+        }
+        self.set_result(&offer.action, offer.statement);
+        Ok(Offered::Taken { sent })
     }
 }

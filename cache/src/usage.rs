@@ -33,6 +33,8 @@ pub struct Usage {
     pub unneeded: Amount,
     /// Folders that trees are laid out in, for programs that run from them. The collector removes those that no build uses.
     pub checkouts: Amount,
+    /// Objects that are known, and whose bytes an upstream has.
+    pub elsewhere: Amount,
     /// Bytes of the index, locks, logs and scratch folders.
     pub overhead: u64,
 }
@@ -99,6 +101,8 @@ impl Store {
                 add(&mut usage.shared);
             }
         }
+        let away = self.all_elsewhere()?;
+        usage.elsewhere = Amount { objects: away.len(), bytes: away.iter().map(|(_, size)| size).sum() };
         let (objects, bytes) = self.checkouts_size()?;
         usage.checkouts = Amount { objects, bytes };
         for name in

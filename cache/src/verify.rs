@@ -100,7 +100,8 @@ impl Store {
         };
         let mut strays = Vec::new();
         let mut damages: Vec<Damage> = rows.par_iter().filter_map(look).collect();
-        let known: BTreeSet<BlobDigest> = rows.iter().map(|(digest, _)| *digest).collect();
+        let away = self.all_elsewhere()?;
+        let known: BTreeSet<BlobDigest> = rows.iter().chain(&away).map(|(digest, _)| *digest).collect();
         let bad: BTreeSet<BlobDigest> = damages
             .iter()
             .filter_map(|damage| match damage {
@@ -135,7 +136,14 @@ impl Store {
             Ok(pieces) => pieces.flatten(),
             Err(error) => return Some(Damage::Unreadable(*digest, causes(&error).join(": "))),
         };
-        let Some(pieces) = pieces else { return Some(Damage::Missing(*digest)) };
+        let Some(pieces) = pieces else {
+            // It was here, and an upstream still has it.
+            return (!self.is_elsewhere(digest).unwrap_or(false)).then_some(Damage::Missing(*digest));
+        };
+        // What has to be fetched first is looked at then.
+        if pieces.iter().any(|piece| !self.object_path(&piece.object).exists()) {
+            return None;
+        }
         match self.composed_digest(&pieces) {
             Ok(hashed) => (hashed != *digest).then_some(Damage::Bytes(*digest)),
             Err(error) => Some(Damage::Unreadable(*digest, causes(&error).join(": "))),

@@ -4,6 +4,10 @@
 //! `docs/design.md` draws the states of a node. Two nodes that resolve to one action run it once; so do two
 //! processes, which take turns at the action's lock. A failure stops the nodes that need the failed
 //! one and no others. What all nodes gave last time is read at once, and written at once in the end.
+//!
+//! Where the store has upstreams, they are asked for what it does not have, by threads that do nothing else: nothing that could run
+//! here waits for a server. A result counts as soon as it is said; if its bytes turn out to be nowhere when somebody reads them,
+//! the nodes are gone through once more, and what named those bytes is made here.
 
 mod backend;
 mod outcome;
@@ -16,13 +20,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cache::statement::{Fetched, Origin};
 use cache::store::Owner;
 use cache::{ActionDigest, ActionResult, RollWriter, StoreError, causes};
 
 pub use self::backend::{Backend, Options};
 pub use self::outcome::{Built, Done, Outcome};
 use self::table::Table;
-use self::worker::{Message, Ran, RunTask, Task, Workshop, look, relocated, work};
+use self::worker::{Message, Ran, RunTask, Task, Workshop, ask, look, relocated, work};
 use crate::action::Action;
 use crate::dag::Dag;
 use crate::error::{Fault, StepError};
@@ -38,6 +43,9 @@ const CANCEL_INTERVAL: Duration = Duration::from_millis(100);
 /// How long messages may gather while there is plenty to do.
 const GATHER_INTERVAL: Duration = Duration::from_millis(1);
 
+/// How many questions to upstreams are under way at once.
+const ASKERS: usize = 8;
+
 /// Builds `wanted` and all they need.
 ///
 /// # Errors
@@ -51,6 +59,38 @@ pub fn build(
     backend.store.stop_by(backend.cancel.flag());
     let closure = dag.closure_of(dag.numbers(wanted));
     (backend.listener)(Event::Planned { nodes: closure.len() });
+    let may_lose = backend.store.has_elsewhere()? || !backend.store.upstreams().is_empty();
+    let mut told = BTreeMap::new();
+    // Each round but the last one finds that something is nowhere, which a node has to make.
+    for left in (0..=closure.len()).rev() {
+        let lost = backend.store.lost();
+        let rounds = Rounds { told: &mut told, lost: (may_lose && left > 0).then_some(lost) };
+        let built = go_through(dag, &closure, backend, options, rounds)?;
+        let is_done = built.fault().is_none() || backend.store.lost() == lost;
+        if left == 0 || is_done || backend.cancel.is_cancelled() {
+            return Ok(built);
+        }
+        tracing::debug!("objects that were said to be elsewhere are not: once more");
+    }
+    unreachable!("the last round returned")
+}
+
+/// What a round knows of those before it.
+struct Rounds<'a> {
+    /// What was told of nodes that are done.
+    told: &'a mut BTreeMap<usize, Done>,
+    /// How many objects were lost when it began, where another round may follow.
+    lost: Option<usize>,
+}
+
+/// Goes through the nodes once.
+fn go_through(
+    dag: &Dag,
+    closure: &[usize],
+    backend: &Backend<'_>,
+    options: &Options,
+    rounds: Rounds<'_>,
+) -> Result<Built, StoreError> {
     let roll = backend.store.roll(&options.graph)?;
     let nodes: Vec<_> = dag.nodes().iter().collect();
     let wants_provenance = |node: usize| nodes[node].1.step.wants_provenance();
@@ -62,16 +102,23 @@ pub fn build(
         roll,
         toolboxes: Default::default(),
         tasks: Default::default(),
+        questions: Default::default(),
         messages: Default::default(),
     };
+    let asks = !options.check && !backend.store.upstreams().is_empty();
     std::thread::scope(|scope| {
         for _ in 0..options.jobs.max(1) {
             scope.spawn(|| work(&workshop));
         }
-        let _closing = workshop.tasks.closing();
-        let table = Table::new(dag, &closure);
+        for _ in 0..if asks { ASKERS } else { 0 } {
+            scope.spawn(|| ask(&workshop));
+        }
+        let _closing = (workshop.tasks.closing(), workshop.questions.closing());
+        let table = Table::new(dag, closure);
         let in_flight = BTreeMap::new();
-        Loop { dag, backend, options, workshop: &workshop, table, in_flight, working: 0, news: false }.run()
+        let workshop = &workshop;
+        Loop { dag, backend, options, workshop, table, in_flight, working: 0, news: false, asks, rounds }
+            .run()
     })
 }
 
@@ -146,6 +193,9 @@ struct Loop<'a> {
     working: usize,
     /// Whether a node gave something else than the roll says.
     news: bool,
+    /// Whether there is somebody to ask for what the store does not have.
+    asks: bool,
+    rounds: Rounds<'a>,
 }
 
 impl Loop<'_> {
@@ -165,6 +215,7 @@ impl Loop<'_> {
                         self.known(node, action, digest, result);
                     }
                     Message::Resolved(task) => self.resolved(task)?,
+                    Message::Answered { task, fetched } => self.answered(task, fetched)?,
                     Message::Failed { node, error } => self.failed(node, &error, None),
                     Message::Broken(error) => return Err(error),
                     Message::Ran { node, digest, result } => self.ran(node, digest, result)?,
@@ -259,12 +310,43 @@ impl Loop<'_> {
             self.remember(task.node, &task.action, &done)?;
             self.finished(task.node, done, None);
         } else {
-            self.tell(Event::Started { node: name, reason: reason.clone(), action: digest });
-            let running = InFlight { action: Arc::clone(&task.action), nodes: vec![(task.node, reason)] };
+            let running =
+                InFlight { action: Arc::clone(&task.action), nodes: vec![(task.node, reason.clone())] };
             self.in_flight.insert(digest, running);
             self.table.runs(task.node);
-            self.working += 1;
-            self.workshop.tasks.push([Task::Run(task)], true);
+            match self.asks {
+                true => {
+                    self.working += 1;
+                    self.workshop.questions.push([task], true);
+                }
+                false => self.start(task, reason),
+            }
+        }
+        Ok(())
+    }
+
+    /// Has a node's action run.
+    fn start(&mut self, task: Box<RunTask>, reason: Reason) {
+        self.tell(Event::Started { node: self.name(task.node), reason, action: task.digest });
+        self.working += 1;
+        self.workshop.tasks.push([Task::Run(task)], true);
+    }
+
+    /// Takes in what upstreams said of a node's action.
+    fn answered(&mut self, task: Box<RunTask>, fetched: Option<Fetched>) -> Result<(), StoreError> {
+        let Some(Fetched { result, origin: Origin { upstream, signer } }) = fetched else {
+            let running = self.in_flight.get(&task.digest).and_then(|running| running.nodes.first());
+            let reason = running.map_or(Reason::First, |(_, reason)| reason.clone());
+            self.start(task, reason);
+            return Ok(());
+        };
+        let Some(InFlight { action, nodes }) = self.in_flight.remove(&task.digest) else { return Ok(()) };
+        let result = Arc::new(relocated(result, &task.resolved.places));
+        for (node, _) in nodes {
+            let reason = Reason::Fetched { from: upstream.clone(), signer: signer.clone() };
+            let done = self.make_done(node, Some(&action), task.digest, Arc::clone(&result), reason);
+            self.remember(node, &action, &done)?;
+            self.finished(node, done, None);
         }
         Ok(())
     }
@@ -362,8 +444,19 @@ impl Loop<'_> {
         Ok(())
     }
 
-    fn finished(&mut self, node: usize, done: Done, milliseconds: Option<u64>) {
+    fn finished(&mut self, node: usize, mut done: Done, milliseconds: Option<u64>) {
         let name = self.name(node);
+        if let Some(before) = self.rounds.told.get(&node).filter(|before| before.digest == done.digest)
+            && milliseconds.is_none()
+        {
+            // It was told of in an earlier round.
+            (done.ran, done.reason) = (before.ran, before.reason.clone());
+            self.table.ends_done(node, done);
+            return;
+        }
+        if self.rounds.lost.is_some() {
+            self.rounds.told.insert(node, done.clone());
+        }
         if milliseconds.is_none() {
             for text in &done.result.remarks {
                 self.tell(Event::Remark { node: name.clone(), text: text.clone() });
@@ -380,8 +473,14 @@ impl Loop<'_> {
 
     fn failed(&mut self, node: usize, error: &StepError, log: Option<PathBuf>) {
         let name = self.name(node);
+        let skipped = self.table.ends_failed(node, error.fault);
+        // What failed because something is nowhere will not fail in the next round.
+        if self.rounds.lost.is_some_and(|before| self.backend.store.lost() > before) {
+            tracing::debug!(node = %name, %error, "failed in this round");
+            return;
+        }
         self.tell(failure(self.backend, &name, error, log));
-        for skipped in self.table.ends_failed(node, error.fault) {
+        for skipped in skipped {
             self.tell(Event::Skipped { node: self.name(skipped), because: name.clone() });
         }
     }

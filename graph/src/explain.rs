@@ -27,6 +27,13 @@ pub enum Reason {
     Cached,
     /// The key is another than last time, but its result was in the store.
     CachedFromBefore(Vec<Change>),
+    /// The result was not in the store, and an upstream had it.
+    Fetched {
+        /// Which upstream.
+        from: String,
+        /// Who signed it, where that was asked for.
+        signer: Option<String>,
+    },
     /// The node was never built under this name in this store.
     First,
     /// The key is another than last time.
@@ -49,6 +56,10 @@ impl std::fmt::Display for Reason {
         match self {
             Reason::Cached => f.write_str("nothing changed"),
             Reason::CachedFromBefore(changes) => write!(f, "{} changed back", list(changes)),
+            Reason::Fetched { from, signer: Some(signer) } => {
+                write!(f, "fetched from {from}, signed {signer}")
+            }
+            Reason::Fetched { from, signer: None } => write!(f, "fetched from {from}, unsigned"),
             Reason::First => f.write_str("first build"),
             Reason::Changed(changes) => write!(f, "{} changed", list(changes)),
             Reason::Gone => f.write_str("its result was no longer in the store"),

@@ -5,7 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-use cache::testing::Folder;
+use cache::statement::Offering;
+use cache::testing::{Folder, Memory};
+use cache::upstream::Upstream;
 use cache::{ActionDigest, BlobDigest, Object, Output, Store};
 use graph::build::{Backend, Built, Options, Outcome, build};
 use graph::dag::{Dag, DagError, Derivation};
@@ -50,13 +52,20 @@ impl Step for Fake {
         let digest = job.action.digest();
         assert!(self.journal.running.lock().unwrap().insert(digest), "two runs of one action at once");
         self.journal.runs.lock().unwrap().push((job.node.clone(), digest));
-        let mut bytes = (self.seed % self.modulus).to_le_bytes().to_vec();
-        for name in job.inputs.keys() {
-            // Fails where the input is not there yet.
-            bytes.extend(job.objects.read(&job.blob(name)?.digest)?);
-        }
-        let output = job.objects.put(BlobDigest::of(&bytes).as_bytes())?;
+        let read = || {
+            let mut bytes = (self.seed % self.modulus).to_le_bytes().to_vec();
+            for name in job.inputs.keys() {
+                // Fails where the input is not there yet.
+                bytes.extend(job.objects.read(&job.blob(name)?.digest)?);
+            }
+            Ok::<_, StepError>(bytes)
+        };
+        let bytes = read();
         assert!(self.journal.running.lock().unwrap().remove(&digest));
+        // Too large to come along with a result: it is fetched when somebody reads it.
+        let mut large = vec![0; 65 << 10];
+        large[..32].copy_from_slice(BlobDigest::of(&bytes?).as_bytes());
+        let output = job.objects.put(&large)?;
         if self.fails {
             return Err(StepError::action("asked to fail"));
         }
@@ -130,6 +139,22 @@ impl World {
         let options = Options { graph: "test".into(), jobs, check, offline: true };
         let built = build(&dag, &wanted, &backend, &options).unwrap();
         (built, self.journal.runs.lock().unwrap().iter().map(|(node, _)| node.clone()).collect())
+    }
+}
+
+impl World {
+    /// A world whose store fetches from an upstream.
+    fn over(upstream: &Arc<Memory>) -> Self {
+        let world = Self::new();
+        world.store.set_upstreams(vec![Arc::clone(upstream) as Arc<dyn Upstream>]);
+        world
+    }
+
+    fn offer(&self, built: &Built, upstream: &Memory) {
+        for action in built.actions() {
+            let offered = self.store.offer(upstream, &action).unwrap();
+            assert!(matches!(offered, Offering::Sent(_) | Offering::There), "{offered:?}");
+        }
     }
 }
 
@@ -403,4 +428,102 @@ fn what_nodes_need_is_looked_for_without_building_them_and_all_that_is_missing_i
     let forbidden = Sandbox::new(Mode::On, None);
     let backend = Backend { sandbox: &forbidden, ..backend };
     assert!(graph::build::check(&dag, &[], &backend, &options).is_err());
+}
+
+/// Numbers that look random, the same for the same seed.
+fn dice(mut seed: u64) -> impl FnMut() -> u64 {
+    move || {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        seed >> 33
+    }
+}
+
+#[test]
+fn a_second_builder_runs_nothing_and_fetches_nothing_that_nobody_reads() {
+    let upstream = Arc::new(Memory::default());
+    let first = World::over(&upstream);
+    let chain = Plan { nodes: vec![(0, false, vec![]), (1, false, vec![0]), (2, false, vec![1])] };
+    let (built, ran) = first.build(&chain, 2, false);
+    assert_eq!(ran.len(), 3);
+    first.offer(&built, &upstream);
+    let second = World::over(&upstream);
+    let (again, ran) = second.build(&chain, 2, false);
+    assert_eq!((ran.len(), objects(&again)), (0, objects(&built)));
+    let fetched = Reason::Fetched { from: "memory".to_owned(), signer: None };
+    assert_eq!(again.done(&name(0)).unwrap().reason, fetched);
+    assert_eq!(second.store.usage().unwrap().elsewhere.objects, 3);
+    // One more step reads what the last one gave, and nothing below it.
+    let longer = Plan { nodes: [&chain.nodes[..], &[(3, false, vec![2])]].concat() };
+    let (_, ran) = second.build(&longer, 2, false);
+    assert_eq!((ran, second.store.usage().unwrap().elsewhere.objects), (vec![name(3)], 2));
+}
+
+#[test]
+fn what_turns_out_to_be_nowhere_is_made_again_in_the_same_build() {
+    let upstream = Arc::new(Memory::default());
+    let first = World::over(&upstream);
+    let chain = Plan { nodes: vec![(0, false, vec![]), (1, false, vec![0]), (2, false, vec![1])] };
+    let (built, _) = first.build(&chain, 2, false);
+    first.offer(&built, &upstream);
+    for lose in ["gone", "altered", "unreachable"] {
+        let second = World::over(&upstream);
+        assert!(second.build(&chain, 2, false).1.is_empty());
+        match lose {
+            "gone" => upstream.spoil(|_| None),
+            "altered" => upstream.spoil(|bytes| Some(bytes[1..].to_vec())),
+            _ => *upstream.fails.lock().unwrap() = Some(Box::new(|| true)),
+        }
+        let longer = Plan { nodes: [&chain.nodes[..], &[(3, false, vec![2])]].concat() };
+        let (again, ran) = second.build(&longer, 2, false);
+        let alone = World::new().build(&longer, 1, false).0;
+        assert_eq!((again.fault(), objects(&again)), (None, objects(&alone)), "{lose}");
+        // The last one was tried once in vain for each object that was not there.
+        let made: BTreeSet<_> = ran.iter().cloned().collect();
+        assert_eq!(made.len(), 4, "{lose}: {ran:?}");
+        *upstream.fails.lock().unwrap() = None;
+        upstream.spoil(|_| None);
+        first.offer_anew(&built, &upstream);
+    }
+}
+
+impl World {
+    /// Sends everything again, as if nothing had been there.
+    fn offer_anew(&self, built: &Built, upstream: &Memory) {
+        upstream.clear();
+        self.offer(built, upstream);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn an_upstream_that_fails_at_random_changes_nothing(plan in plan(), seed in any::<u64>(), odds in 2u64..9) {
+        let (alone, _) = World::new().build(&plan, 2, false);
+        let upstream = Arc::new(Memory::default());
+        let first = World::over(&upstream);
+        let (built, _) = first.build(&plan, 2, false);
+        first.offer(&built, &upstream);
+        let mut roll = dice(seed);
+        upstream.spoil(|bytes| match roll() % odds {
+            0 => None,
+            1 => Some(bytes.iter().rev().copied().collect()),
+            _ => Some(bytes.to_vec()),
+        });
+        *upstream.fails.lock().unwrap() = Some(Box::new(move || roll().is_multiple_of(odds)));
+        let second = World::over(&upstream);
+        for _ in 0..2 {
+            let (again, _) = second.build(&plan, 2, false);
+            prop_assert_eq!(objects(&again), objects(&alone));
+            for (node, outcome) in &alone.nodes {
+                let same = matches!(
+                    (outcome, &again.nodes[node]),
+                    (Outcome::Done(_), Outcome::Done(_))
+                        | (Outcome::Failed(_), Outcome::Failed(_))
+                        | (Outcome::Skipped(_), Outcome::Skipped(_))
+                );
+                prop_assert!(same, "{}: {:?}", node, again.nodes[node]);
+            }
+        }
+    }
 }

@@ -214,16 +214,15 @@ impl Objects {
     pub(crate) fn is_composed(&self, digest: &BlobDigest) -> Result<bool, StoreError> {
         let Some(pieces) = self.pieces(digest)? else { return Ok(false) };
         for piece in &pieces {
-            let is_file = |size| fs::metadata(self.object_path(&piece.object)).is_ok_and(|f| f.len() == size);
-            if !self.row(&piece.object)?.is_some_and(|(size, _)| is_file(size)) {
+            if !self.is_file(&piece.object)? && !self.is_elsewhere(&piece.object)? {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    /// Returns a path at which the bytes of an object can be read, as they are; a composition is written out first.
-    /// For who compares what is read with the digest.
+    /// Returns a path at which the bytes of an object can be read, as they are; a composition is written out first, and
+    /// what is elsewhere fetched. For who compares what is read with the digest.
     ///
     /// # Errors
     /// [`StoreError::Missing`], or the whole could not be written.
@@ -232,12 +231,18 @@ impl Objects {
         if path.exists() {
             return Ok(path);
         }
+        let Some(pieces) = self.pieces(digest)? else {
+            return if self.bring(digest)? { Ok(path) } else { Err(StoreError::Missing(*digest)) };
+        };
+        // Before the lock is taken: meanwhile others may want other wholes.
+        for piece in &pieces {
+            self.bring(&piece.object)?;
+        }
         // Asked for by two at once, it is written once.
         let mut wholes = lock(&self.wholes);
         if let Some(known) = wholes.get(digest).filter(|whole| whole.path.exists()) {
             return Ok(known.path.clone());
         }
-        let pieces = self.pieces(digest)?.ok_or(StoreError::Missing(*digest))?;
         self.touch(digest)?;
         // What was hashed before was another file.
         lock(&self.verified).remove(digest);

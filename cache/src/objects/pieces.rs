@@ -1,7 +1,10 @@
 //! What a composition is made of, as a row of the index has it.
 
 use rusqlite::{Connection, OptionalExtension, params};
+use serde::{Deserialize, Serialize};
 
+use super::write::enter_row;
+use super::{Blob, Objects, StoreError};
 use crate::digest::BlobDigest;
 use crate::index::note;
 
@@ -14,6 +17,44 @@ pub(crate) struct Piece {
     pub(crate) object: BlobDigest,
     pub(super) start: u64,
     pub(super) length: u64,
+}
+
+/// What an object is made of, in order: pieces of other objects.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Composition(Vec<(BlobDigest, u64, u64)>);
+
+impl Composition {
+    /// Returns the objects that it takes pieces of.
+    pub(crate) fn objects(&self) -> impl Iterator<Item = BlobDigest> {
+        self.0.iter().map(|(object, ..)| *object)
+    }
+
+    /// Returns the number of its bytes; `None` where that is no number that a store could keep.
+    pub(crate) fn size(&self) -> Option<u64> {
+        let size = self.0.iter().try_fold(0_u64, |sum, (_, start, length)| {
+            start.checked_add(*length)?;
+            sum.checked_add(*length)
+        });
+        size.filter(|size| i64::try_from(*size).is_ok())
+    }
+
+    /// Enters an object that is made so in the index, within a transaction; one that is known stays as it is.
+    pub(crate) fn enter(&self, index: &Connection, digest: &BlobDigest) -> Result<(), rusqlite::Error> {
+        let piece = |&(object, start, length): &(BlobDigest, u64, u64)| Piece { object, start, length };
+        let pieces: Vec<Piece> = self.0.iter().map(piece).collect();
+        index
+            .prepare_cached("INSERT OR IGNORE INTO compositions(digest, pieces) VALUES(?1, ?2)")?
+            .execute(params![digest.as_bytes(), encode(&pieces)])?;
+        enter_row(index, &Blob { digest: *digest, size: self.size().unwrap_or(0) })
+    }
+}
+
+impl Objects {
+    /// Returns what an object is made of; `None` for one that is kept as it is.
+    pub(crate) fn composition(&self, digest: &BlobDigest) -> Result<Option<Composition>, StoreError> {
+        let row = |piece: Piece| (piece.object, piece.start, piece.length);
+        Ok(self.pieces(digest)?.map(|pieces| Composition(pieces.into_iter().map(row).collect())))
+    }
 }
 
 pub(super) fn encode(pieces: &[Piece]) -> Vec<u8> {

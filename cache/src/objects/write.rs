@@ -148,6 +148,11 @@ pub struct BlobWriter<'a> {
 }
 
 impl BlobWriter<'_> {
+    /// Returns the blob of what was written until now.
+    pub(super) fn blob(&self) -> Blob {
+        Blob::hashed(&self.hasher)
+    }
+
     /// Stores what was written.
     ///
     /// # Errors

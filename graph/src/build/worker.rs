@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use cache::statement::Fetched;
 use cache::{ActionDigest, ActionResult, Bytes, Object, Output, Roll, StoreError};
 
 use super::backend::{Backend, Options};
@@ -32,6 +33,8 @@ pub(super) struct Workshop<'a> {
     pub(super) keeps_actions: bool,
     pub(super) toolboxes: Toolboxes,
     pub(super) tasks: Queue<Task>,
+    /// Actions that upstreams are asked about.
+    pub(super) questions: Queue<Box<RunTask>>,
     pub(super) messages: Queue<Message>,
 }
 
@@ -68,6 +71,8 @@ pub(super) enum Message {
     Known { node: usize, action: Option<Arc<Action>>, digest: ActionDigest, result: Arc<ActionResult> },
     /// The node's action is known.
     Resolved(Box<RunTask>),
+    /// Upstreams were asked for the action's result.
+    Answered { task: Box<RunTask>, fetched: Option<Fetched> },
     /// The node's action could not be found out.
     Failed { node: usize, error: StepError },
     /// The store failed.
@@ -101,6 +106,24 @@ pub(super) fn work(workshop: &Workshop<'_>) {
         };
         // As long as there is plenty to do, nobody need be woken for what is done.
         workshop.messages.push([message], is_run || !workshop.is_busy());
+    }
+}
+
+/// Asks upstreams until there are no more questions.
+pub(super) fn ask(workshop: &Workshop<'_>) {
+    while let Some(task) = workshop.questions.pop() {
+        let (name, derivation) = workshop.nodes[task.node];
+        let backend = workshop.backend;
+        let complain = |text| tell(backend, name, Report::Remark(text), None);
+        let asked = caught(|| Ok(backend.store.ask(&task.digest, derivation.outputs(), &complain)));
+        let message = match asked {
+            Ok(Ok(fetched)) => Message::Answered { task, fetched },
+            Ok(Err(error)) => Message::Broken(error),
+            Err(panic) => {
+                Message::Ran { node: task.node, digest: task.digest, result: Err((panic, Vec::new())) }
+            }
+        };
+        workshop.messages.push([message], true);
     }
 }
 

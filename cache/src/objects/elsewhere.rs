@@ -1,0 +1,189 @@
+//! Objects that are known, and whose bytes only an upstream has.
+//!
+//! Such an object counts as there, whether or not an upstream is set or can be reached: most are never read. Whoever reads one
+//! has it fetched, once, however many ask. If that fails it counts as lost for the rest of this process, so that whatever names
+//! it is made again; only where all upstreams say that they do not have it, it is forgotten for good.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::io::Write;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+use rusqlite::{OptionalExtension, params};
+
+use super::{Objects, StoreError};
+use crate::digest::BlobDigest;
+use crate::file::OnFile;
+use crate::index::{lock, now};
+use crate::upstream::{Chunk, Upstream, UpstreamError};
+
+/// Where bytes come from that are not here, and what is being fetched.
+#[derive(Default)]
+pub(super) struct Away {
+    upstreams: Mutex<Vec<Arc<dyn Upstream>>>,
+    /// What a thread fetches now.
+    fetching: Mutex<HashSet<BlobDigest>>,
+    fetched: Condvar,
+    /// What could not be fetched.
+    lost: Mutex<HashSet<BlobDigest>>,
+}
+
+impl fmt::Debug for Away {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<String> =
+            lock(&self.upstreams).iter().map(|upstream| upstream.name().to_owned()).collect();
+        f.debug_struct("Away").field("upstreams", &names).finish_non_exhaustive()
+    }
+}
+
+/// Says that an object is no longer fetched.
+struct Fetching<'a>(&'a Objects, BlobDigest);
+
+impl Drop for Fetching<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.away.fetching).remove(&self.1);
+        self.0.away.fetched.notify_all();
+    }
+}
+
+impl Objects {
+    /// Has bytes that are not here fetched from these, asked in this order.
+    pub fn set_upstreams(&self, upstreams: Vec<Arc<dyn Upstream>>) {
+        *lock(&self.away.upstreams) = upstreams;
+    }
+
+    /// Returns where bytes and results are fetched from.
+    pub fn upstreams(&self) -> Vec<Arc<dyn Upstream>> {
+        lock(&self.away.upstreams).clone()
+    }
+
+    /// Returns how many objects this process could not fetch. What names one counts as gone.
+    pub fn lost(&self) -> usize {
+        lock(&self.away.lost).len()
+    }
+
+    /// Tells whether an upstream has the bytes of an object, as far as this process knows.
+    pub(crate) fn is_elsewhere(&self, digest: &BlobDigest) -> Result<bool, StoreError> {
+        let is_known = self.index(|index| {
+            index
+                .prepare_cached("SELECT 1 FROM elsewhere WHERE digest = ?1")?
+                .exists(params![digest.as_bytes()])
+        })?;
+        Ok(is_known && !lock(&self.away.lost).contains(digest))
+    }
+
+    /// Fetches an object that is elsewhere and has no file here; tells whether it has one then.
+    pub(super) fn bring(&self, digest: &BlobDigest) -> Result<bool, StoreError> {
+        let path = self.object_path(digest);
+        if path.exists() {
+            return Ok(true);
+        }
+        let mut fetching = lock(&self.away.fetching);
+        while fetching.contains(digest) {
+            self.check_stopped()?;
+            let wait = std::time::Duration::from_millis(100);
+            let waited = self.away.fetched.wait_timeout(fetching, wait);
+            (fetching, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+        if path.exists() {
+            return Ok(true);
+        }
+        if !self.is_elsewhere(digest)? {
+            return Ok(false);
+        }
+        fetching.insert(*digest);
+        drop(fetching);
+        let _fetching = Fetching(self, *digest);
+        self.fetch(digest)
+    }
+
+    /// Asks one upstream after the other for an object.
+    fn fetch(&self, digest: &BlobDigest) -> Result<bool, StoreError> {
+        let upstreams = self.upstreams();
+        // Where nobody was asked, nobody said that it is gone.
+        let mut is_gone = !upstreams.is_empty();
+        let chunks = self.known_chunks(digest)?.unwrap_or_default();
+        for upstream in upstreams {
+            match self.fetch_from(&*upstream, digest, &chunks) {
+                Ok(()) => return Ok(true),
+                Err(UpstreamError::Store(error)) => return Err(error),
+                Err(UpstreamError::Failed(_)) => is_gone = false,
+                Err(UpstreamError::Gone(_) | UpstreamError::Altered(_)) => {}
+            }
+        }
+        lock(&self.away.lost).insert(*digest);
+        if is_gone {
+            self.forget_elsewhere(&[*digest])?;
+        }
+        Ok(false)
+    }
+
+    fn fetch_from(
+        &self,
+        upstream: &dyn Upstream,
+        digest: &BlobDigest,
+        chunks: &[Chunk],
+    ) -> Result<(), UpstreamError> {
+        let mut writer = self.writer()?;
+        upstream.fetch(chunks, &mut |_, bytes| {
+            self.check_stopped()?;
+            Ok(writer.write_all(&bytes).on_file("write", &writer.path)?)
+        })?;
+        // What has other bytes gets another name than the one that is looked for, or none at all.
+        if writer.blob().digest != *digest {
+            return Err(UpstreamError::Altered(*digest));
+        }
+        writer.commit()?;
+        Ok(())
+    }
+
+    /// Forgets that an upstream has these.
+    pub(crate) fn forget_elsewhere(&self, digests: &[BlobDigest]) -> Result<(), StoreError> {
+        self.change(|index| {
+            let mut delete = index.prepare_cached("DELETE FROM elsewhere WHERE digest = ?1")?;
+            digests.iter().try_for_each(|digest| delete.execute(params![digest.as_bytes()]).map(drop))
+        })
+    }
+
+    /// Remembers within a transaction that an upstream has an object, and as what it travels.
+    pub(crate) fn enter_elsewhere(
+        index: &rusqlite::Connection,
+        digest: &BlobDigest,
+        chunks: &[Chunk],
+    ) -> Result<(), rusqlite::Error> {
+        let size: u64 = chunks.iter().map(|chunk| chunk.size).sum();
+        index
+            .prepare_cached("INSERT OR REPLACE INTO elsewhere(digest, size, seen) VALUES(?1, ?2, ?3)")?
+            .execute(params![digest.as_bytes(), size as i64, now()])?;
+        index
+            .prepare_cached("INSERT OR REPLACE INTO chunks(digest, list) VALUES(?1, ?2)")?
+            .execute(params![digest.as_bytes(), super::chunks::encode(chunks)])
+            .map(drop)
+    }
+
+    /// Returns the objects that an upstream has, and no file here, with their sizes.
+    ///
+    /// # Errors
+    /// [`StoreError::Index`].
+    pub fn all_elsewhere(&self) -> Result<Vec<(BlobDigest, u64)>, StoreError> {
+        let rows: Vec<(Vec<u8>, i64)> = self.index(|index| {
+            let mut query = index.prepare(
+                "SELECT digest, size FROM elsewhere WHERE digest NOT IN (SELECT digest FROM objects) ORDER BY digest",
+            )?;
+            query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+        })?;
+        let row = |(digest, size): (Vec<u8>, i64)| Some((BlobDigest::from_slice(&digest)?, size as u64));
+        Ok(rows.into_iter().filter_map(row).collect())
+    }
+
+    /// Tells whether an upstream was ever said to have something.
+    ///
+    /// # Errors
+    /// [`StoreError::Index`].
+    pub fn has_elsewhere(&self) -> Result<bool, StoreError> {
+        let found: Option<i64> = self.index(|index| {
+            index.query_row("SELECT 1 FROM elsewhere LIMIT 1", [], |row| row.get(0)).optional()
+        })?;
+        Ok(found.is_some())
+    }
+}
