@@ -9,6 +9,8 @@ mod failure;
 mod lock;
 mod plan;
 mod store;
+#[cfg_attr(not(feature = "remote"), path = "cli/no_upstreams.rs")]
+mod upstreams;
 mod why;
 
 use std::ffi::OsString;
@@ -27,7 +29,8 @@ use self::failure::{DONE, ENVIRONMENT, Failure, WRONG, complain, print};
 ///
 /// Environment: STAGEGRAPH_STORE is the store; STAGEGRAPH_SPECS are more folders with specs; STAGEGRAPH_TOOLS are
 /// folders with tools that go before the system's; SOURCE_DATE_EPOCH is the date of the image; STAGEGRAPH_LOG
-/// (such as `graph=debug`) prints keys and command lines.
+/// (such as `graph=debug`) prints keys and command lines; STAGEGRAPH_REMOTE are upstreams, and STAGEGRAPH_REMOTE_TRUST, _KEY, _TOKEN, _CA
+/// and _SALT say how they are used, as ~/.config/stagegraph/remote.toml does.
 ///
 /// Exit codes: 0 done; 1 an action failed or an audit found a difference; 2 the spec or the command line is wrong; 3 the store, the sandbox
 /// or the network failed; 130 stopped by ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
@@ -54,6 +57,9 @@ enum Verb {
     Catalyst(catalyst::Catalyst),
     /// Looks after the store: its size, its soundness, what may go
     Store(store::StoreVerb),
+    /// Looks after upstreams: keys, and what a server can
+    #[cfg(feature = "remote")]
+    Remote(upstreams::RemoteVerb),
     /// Says why each node of a spec last ran
     Why(why::Why),
     /// Prints the completions for a shell
@@ -119,6 +125,8 @@ fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Audit(audit) => audit.run(),
         Verb::Catalyst(catalyst) => catalyst.run(),
         Verb::Store(store) => store.run(),
+        #[cfg(feature = "remote")]
+        Verb::Remote(remote) => remote.run(),
         Verb::Extract(extract) => extract.run(),
         Verb::Completions { shell } => {
             let mut text = Vec::new();

@@ -28,3 +28,5 @@ pub mod report;
 pub mod spec;
 pub mod squashfs;
 pub mod steps;
+#[cfg(feature = "remote")]
+pub mod upstreams;

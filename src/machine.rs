@@ -69,21 +69,20 @@ impl Machine {
         Ok(machine)
     }
 
-    /// Builds nodes of a spec.
+    /// Builds nodes of a spec; `listener` is told what happens.
     ///
     /// # Errors
-    /// The store failed; failures of nodes are reported, and in what is returned.
+    /// The store failed; failures of nodes are told, and in what is returned.
     pub fn build(
         &self,
         store: &Store,
         spec: &Spec,
         wanted: &[NodeName],
-        reporter: &Reporter,
+        listener: &(dyn Fn(Event) + Sync),
         options: &Options,
     ) -> Result<Built, StoreError> {
         let sandbox = self.sandbox.clone().with_limits(spec.limits);
-        let listener = |event| reporter.event(event);
-        graph::build::build(&spec.dag, wanted, &self.backend(store, &sandbox, &listener), options)
+        graph::build::build(&spec.dag, wanted, &self.backend(store, &sandbox, listener), options)
     }
 
     /// Finds out whether what nodes of a spec need of this machine is here; builds nothing. What is missing is reported.
@@ -144,7 +143,7 @@ impl Machine {
     ) -> Result<Ended, StoreError> {
         let wanted: Vec<_> = spec.dag.nodes().keys().cloned().collect();
         let options = Options { graph: graph.to_owned(), jobs: cores(), check: false, offline: true };
-        let built = self.build(store, spec, &wanted, reporter, &options)?;
+        let built = self.build(store, spec, &wanted, &|event| reporter.event(event), &options)?;
         reporter.finish(&built);
         Ok(match built.fault() {
             _ if self.signal().is_some() => Ended::Stopped,

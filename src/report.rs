@@ -68,6 +68,14 @@ impl Reporter {
         }
     }
 
+    /// Prints a line for people, or the same for programs.
+    pub fn tell(&self, line: &str, json: &serde_json::Value) {
+        match self.style.json {
+            true => self.print(&json.to_string()),
+            false => self.say(line),
+        }
+    }
+
     /// Takes in an event.
     pub fn event(&self, event: Event) {
         if self.style.json {
@@ -92,6 +100,7 @@ impl Reporter {
                     Some(milliseconds) => {
                         format!("built   {:>7.1} s  {reason}", milliseconds as f64 / 1000.0)
                     }
+                    None if matches!(reason, Reason::Fetched { .. }) => reason.to_string(),
                     None => "cached".to_owned(),
                 };
                 self.say(&format!("  {node:<16} {how}"));
@@ -196,10 +205,16 @@ impl Reporter {
     pub fn finish(&self, built: &Built) {
         let count = |wanted: &dyn Fn(&Outcome) -> bool| built.nodes.values().filter(|o| wanted(o)).count();
         let ran = |outcome: &Outcome| matches!(outcome, Outcome::Done(done) if done.ran);
-        let cached = count(&|outcome| matches!(outcome, Outcome::Done(done) if !done.ran));
+        let is_fetched = |outcome: &Outcome| matches!(outcome, Outcome::Done(done) if !done.ran && matches!(done.reason, Reason::Fetched { .. }));
+        let cached =
+            count(&|outcome| matches!(outcome, Outcome::Done(done) if !done.ran && !is_fetched(outcome)));
+        let fetched = count(&is_fetched);
         let mut parts = Vec::new();
         if cached > 0 {
             parts.push(format!("{cached} cached"));
+        }
+        if fetched > 0 {
+            parts.push(format!("{fetched} fetched"));
         }
         let built_count = count(&ran);
         if built_count > 0 {

@@ -373,6 +373,26 @@ impl Store {
         Ok(true)
     }
 
+    /// Fetches all bytes of a result that are elsewhere; returns the objects that could not be had.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the store itself failed.
+    pub fn bring_all(&self, action: &ActionDigest) -> Result<Vec<BlobDigest>, StoreError> {
+        let Some(result) = self.action(action)? else { return Ok(Vec::new()) };
+        let mut lost = Vec::new();
+        for digest in self.objects_of(&result)? {
+            if self.composition(&digest)?.is_some() {
+                continue;
+            }
+            match self.located(&digest) {
+                Ok(_) => {}
+                Err(StoreError::Missing(digest)) => lost.push(digest),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(lost)
+    }
+
     /// Removes the results that came from elsewhere and were signed by somebody who is no longer trusted, or by nobody: they are
     /// asked for anew. Returns how many.
     ///

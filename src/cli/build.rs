@@ -1,6 +1,7 @@
 //! `stagegraph build`.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use graph::NodeName;
@@ -9,8 +10,9 @@ use graph::sandbox::Mode;
 
 use super::args::{self, SpecArgs, StoreArgs, finder};
 use super::failure::{DONE, ENVIRONMENT, Failure, code_of, complain, refused, stopped};
+use super::upstreams::{self, Remotes};
 use crate::config::{Mirror, SpecErrors};
-use crate::machine;
+use crate::machine::{self, Machine};
 use crate::manifest::{Manifest, Way};
 use crate::publish;
 use crate::report::{Reporter, Style};
@@ -59,6 +61,15 @@ pub(super) struct Build {
     /// Print what tools print
     #[arg(short, long)]
     verbose: bool,
+    #[command(flatten)]
+    remotes: Remotes,
+}
+
+/// What is built with.
+struct With<'a> {
+    store: Arc<cache::Store>,
+    machine: &'a Machine,
+    upstreams: upstreams::Upstreams,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -111,7 +122,7 @@ impl Build {
         if self.to.is_empty() {
             self.check_out(&specs)?;
         }
-        let store = cache::Store::open(&self.store.dir()?)?;
+        let store = Arc::new(cache::Store::open(&self.store.dir()?)?);
         store.say_waits(complain);
         if self.to.is_empty() {
             store.add_output(&self.out)?;
@@ -120,36 +131,83 @@ impl Build {
             SandboxMode::On => Mode::On,
             SandboxMode::Off => Mode::Off,
         })?;
+        let upstreams = self.remotes.open(&store, machine.stop(), self.offline)?;
+        // What is made again is compared with what is here, and what was made without a sandbox is nobody else's business.
+        let upstreams = if self.check || is_unboxed { upstreams.without_uploads() } else { upstreams };
+        let with = With { store, machine: &machine, upstreams };
         let mut code = DONE;
         for (spec, wanted) in specs.iter().zip(wanted) {
             let reporter = Reporter::new(Style { json: self.json, verbose: self.verbose });
             for (node, text) in spec.remarks.iter().chain(&unpinned(spec, &wanted)) {
                 reporter.event(graph::Event::Remark { node: node.clone(), text: text.clone() });
             }
-            let options = Options {
-                graph: spec.name.clone(),
-                jobs: self.jobs.map_or_else(machine::cores, usize::from),
-                check: self.check,
-                offline: self.offline,
-            };
-            let built = machine.build(&store, spec, &wanted, &reporter, &options)?;
-            reporter.finish(&built);
+            code = code.max(self.build(spec, &wanted, &reporter, &with)?);
             if let Some(signal) = machine.signal() {
                 return Ok(stopped(signal, "what was finished is kept"));
             }
-            code = code.max(match built.fault() {
-                None => self.publish(&store, spec, &built, &reporter)?.max(refused(spec.refused.as_deref())),
-                Some(fault) => code_of(fault),
-            });
             if let Some(why) = reporter.lost() {
                 complain(&format!("error: standard output could not be written: {why}"));
                 code = code.max(ENVIRONMENT);
             }
-            // The process ends soon: nobody needs the memory back.
-            std::mem::forget(built);
         }
         std::mem::forget(specs);
-        Ok(code)
+        self.say_upstreams(with.upstreams).map(|upstreams| code.max(upstreams))
+    }
+
+    /// Builds a spec and publishes it.
+    fn build(
+        &self,
+        spec: &Spec,
+        wanted: &[NodeName],
+        reporter: &Reporter,
+        with: &With<'_>,
+    ) -> Result<u8, Failure> {
+        let With { store, machine, upstreams } = with;
+        let options = Options {
+            graph: spec.name.clone(),
+            jobs: self.jobs.map_or_else(machine::cores, usize::from),
+            check: self.check,
+            offline: self.offline,
+        };
+        let listener = |event| {
+            upstreams.event(store, &event);
+            reporter.event(event);
+        };
+        loop {
+            let lost = store.lost();
+            let built = machine.build(store, spec, wanted, &listener, &options)?;
+            reporter.finish(&built);
+            let published = match built.fault() {
+                None => self.publish(store, spec, &built, reporter),
+                Some(fault) => Ok(code_of(fault)),
+            };
+            // The process ends soon: nobody needs the memory back.
+            std::mem::forget(built);
+            match published {
+                // Something that was to be published is nowhere: it is made.
+                Err(_) if store.lost() > lost && machine.signal().is_none() => {}
+                Err(_) if machine.signal().is_some() => return Ok(DONE),
+                Err(failure) => return Err(failure),
+                Ok(code) if code == DONE => return Ok(refused(spec.refused.as_deref())),
+                Ok(code) => return Ok(code),
+            }
+        }
+    }
+
+    /// Waits for what is being offered, and says what was done with upstreams; returns the exit code.
+    fn say_upstreams(&self, upstreams: upstreams::Upstreams) -> Result<u8, Failure> {
+        let (summary, failed) = upstreams.finish();
+        if let Some(summary) = summary {
+            for remark in &summary.sent.remarks {
+                complain(&format!("note: {remark}"));
+            }
+            let reporter = Reporter::new(Style { json: self.json, verbose: self.verbose });
+            reporter.tell(&upstreams::line(&summary), &upstreams::json(&summary));
+        }
+        match failed {
+            None => Ok(DONE),
+            Some(why) => Err(Failure::environment(why)),
+        }
     }
 
     /// Returns what the command line says on top of the specs.

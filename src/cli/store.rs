@@ -50,6 +50,24 @@ enum Verb {
         #[command(flatten)]
         store: StoreArgs,
     },
+    /// Offers an upstream all that specs gave when they were last built
+    #[cfg(feature = "remote")]
+    Push {
+        /// The upstream
+        #[arg(long, value_name = "ADDRESS")]
+        to: String,
+        #[command(flatten)]
+        transfer: super::upstreams::Transfer,
+    },
+    /// Fetches the bytes of all that specs gave when they were last built, so that no upstream is needed any more
+    #[cfg(feature = "remote")]
+    Pull {
+        /// The upstream
+        #[arg(long, value_name = "ADDRESS")]
+        from: String,
+        #[command(flatten)]
+        transfer: super::upstreams::Transfer,
+    },
 }
 
 /// Splits a number from its unit.
@@ -104,6 +122,10 @@ impl StoreVerb {
             Verb::Gc { older_than, max_size, dry_run, store } => {
                 gc(&store.open_existing()?, &Limits { older_than, max_size, dry_run })
             }
+            #[cfg(feature = "remote")]
+            Verb::Push { to, transfer } => transfer.push(&to),
+            #[cfg(feature = "remote")]
+            Verb::Pull { from, transfer } => transfer.pull(&from),
         }
     }
 }
@@ -135,6 +157,7 @@ fn stat(store: &Store) -> Result<u8, Failure> {
         vec![
             ("objects".to_owned(), usage.all),
             ("of them needed by no result".to_owned(), usage.unneeded),
+            ("elsewhere, and not here".to_owned(), usage.elsewhere),
             ("toolboxes laid out".to_owned(), usage.checkouts),
             ("index, logs, scratch".to_owned(), overhead),
         ],

@@ -1,0 +1,57 @@
+//! Upstreams: where results and objects come from that a store does not have, and where they are offered.
+//!
+//! Two kinds implement [`cache::upstream::Upstream`]: servers of the Remote Execution API, version 2
+//! (<https://github.com/bazelbuild/remote-apis>), of which the content store and the action cache are used, and mirrors: plain
+//! folders, and the same files on any web server. Nothing that comes from either counts because of where it comes from: results
+//! count by their signature, bytes by their digest. This crate alone knows that there is a network; callers block.
+
+mod address;
+mod channel;
+mod content;
+mod counts;
+mod function;
+mod gate;
+mod mirror;
+mod offers;
+mod probe;
+mod reapi;
+mod results;
+mod settings;
+mod sign;
+
+use std::sync::Arc;
+
+use cache::upstream::Upstream;
+
+pub use self::address::{Address, AddressError};
+pub use self::counts::{Counts, Total};
+pub use self::offers::{Offers, Sent};
+pub use self::probe::{Probe, Row};
+pub use self::settings::{Settings, Tls};
+pub use self::sign::{Key, KeyError, Trust, TrustError};
+
+/// An upstream, and what is known about its use in this process.
+pub trait Remote: Upstream {
+    /// Returns what was asked of it until now.
+    fn counts(&self) -> &Counts;
+
+    /// Asks it something cheap now, instead of when it is first needed.
+    ///
+    /// # Errors
+    /// Why it cannot be used.
+    fn greet(&self) -> Result<(), String>;
+
+    /// Returns why it was given up, for a while or for good, if it was.
+    fn failure(&self) -> Option<String>;
+}
+
+/// Makes an upstream ready. Nothing is asked of it before somebody needs it.
+///
+/// # Errors
+/// A file that the settings name cannot be used.
+pub fn open(address: &Address, settings: &Settings) -> Result<Arc<dyn Remote>, KeyError> {
+    Ok(match address {
+        Address::Server { .. } => Arc::new(reapi::Reapi::new(address, settings)?),
+        Address::Folder(_) | Address::Web(_) => Arc::new(mirror::Mirror::new(address, settings)),
+    })
+}

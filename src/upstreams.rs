@@ -1,0 +1,267 @@
+//! Where results are fetched from and offered: what is asked for, and what came of it.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use cache::upstream::Upstream;
+use cache::{Store, StoreError};
+use graph::Event;
+use remote::{Address, Key, KeyError, Offers, Remote, Sent, Settings, Tls, Trust};
+
+use crate::config::{Fields, Item, Source, SpecErrors};
+
+/// How long a build waits in the end for what it offers.
+pub const WAIT: Duration = Duration::from_secs(60);
+
+/// What is asked for, by files, the environment and the command line.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wishes {
+    /// The addresses, in the order in which they are asked.
+    pub addresses: Vec<String>,
+    /// A list of trusted keys, or `all`.
+    pub trust: Option<PathBuf>,
+    /// The private key that signs what is offered.
+    pub key: Option<PathBuf>,
+    /// Whether results are offered; where nobody says, if there is a key.
+    pub upload: Option<bool>,
+    /// Authorities for TLS.
+    pub ca: Option<PathBuf>,
+    /// This client's certificate and its private key.
+    pub client: Option<(PathBuf, PathBuf)>,
+    /// A file with a bearer token.
+    pub token: Option<PathBuf>,
+    /// More headers.
+    pub headers: Vec<(String, String)>,
+    /// Another word abandons all results there.
+    pub salt: Option<String>,
+    /// How long to wait in the end, in seconds.
+    pub wait: Option<u64>,
+    /// Whether a build fails without its upstreams.
+    pub is_required: bool,
+}
+
+/// Why upstreams cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum WishError {
+    /// Something that was written is wrong.
+    #[error("{0}")]
+    Wrong(String),
+    /// A settings file is wrong.
+    #[error(transparent)]
+    Settings(#[from] SpecErrors),
+    /// A key, a list or a certificate cannot be used.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An upstream that is required cannot be used.
+    #[error("{name}: {why}")]
+    Unusable {
+        /// The upstream.
+        name: String,
+        /// Why.
+        why: String,
+    },
+}
+
+impl Wishes {
+    /// Reads a settings file.
+    ///
+    /// # Errors
+    /// What is wrong in it.
+    pub fn read(name: &str, text: &str) -> Result<Self, SpecErrors> {
+        let source = Arc::new(Source { name: name.to_owned(), text: text.to_owned() });
+        let item = Item::parse(&source)?;
+        let fields = Fields::of(&item, "the settings of upstreams")?;
+        // A path is meant from where the file is.
+        let folder = Path::new(name).parent().unwrap_or(Path::new("")).to_owned();
+        let path = |key| fields.text(key).map(|path| folder.join(path));
+        let (certificate, key) = (path("cert"), path("cert_key"));
+        let seconds = fields.integer("wait", 0..=86_400).and_then(|seconds| u64::try_from(seconds).ok());
+        let headers = fields.entries("headers").into_iter();
+        let headers = headers
+            .filter_map(|(name, item)| Some((name.to_owned(), fields.check(item.as_text())?.to_owned())));
+        let trust = fields.text("trust").map(|trust| match trust {
+            "all" => PathBuf::from("all"),
+            path => folder.join(path),
+        });
+        let wishes = Self {
+            addresses: fields.texts("remote").into_iter().map(|(text, _)| text.to_owned()).collect(),
+            trust,
+            key: path("key"),
+            upload: fields.read("upload", Item::as_bool),
+            ca: path("ca"),
+            client: certificate.zip(key),
+            token: path("token"),
+            headers: headers.collect(),
+            salt: fields.text("salt").map(str::to_owned),
+            wait: seconds,
+            is_required: fields.bool("required", false),
+        };
+        fields.finish()?;
+        Ok(wishes)
+    }
+
+    /// Returns these, and where they say nothing, what others say.
+    #[must_use]
+    pub fn over(self, below: Self) -> Self {
+        Self {
+            addresses: if self.addresses.is_empty() { below.addresses } else { self.addresses },
+            trust: self.trust.or(below.trust),
+            key: self.key.or(below.key),
+            upload: self.upload.or(below.upload),
+            ca: self.ca.or(below.ca),
+            client: self.client.or(below.client),
+            token: self.token.or(below.token),
+            headers: [below.headers, self.headers].concat(),
+            salt: self.salt.or(below.salt),
+            wait: self.wait.or(below.wait),
+            is_required: self.is_required || below.is_required,
+        }
+    }
+
+    /// Reads the addresses.
+    ///
+    /// # Errors
+    /// One is none.
+    pub fn addresses(&self) -> Result<Vec<Address>, WishError> {
+        let parse = |text: &String| text.parse().map_err(|error| WishError::Wrong(format!("{error}")));
+        self.addresses.iter().map(parse).collect()
+    }
+
+    /// Reads keys and lists.
+    ///
+    /// # Errors
+    /// One cannot be used, or nothing says whose results count.
+    pub fn settings(&self, stop: Arc<AtomicBool>, say: fn(&str)) -> Result<Settings, WishError> {
+        let trust = match &self.trust {
+            None => {
+                let why = "nothing says whose results count; name a list of trusted keys with --remote-trust FILE, or \
+                           `--remote-trust all` for an upstream that nobody else can write to";
+                return Err(WishError::Wrong(why.to_owned()));
+            }
+            Some(all) if all == Path::new("all") => Trust::All,
+            Some(path) => Trust::read(path)?,
+        };
+        let key = self.key.as_deref().map(Key::read).transpose()?.map(Arc::new);
+        if self.upload == Some(true) && key.is_none() && trust != Trust::All {
+            let why = "results that nobody signed count for nobody; sign them with --remote-key FILE, which \
+                       `stagegraph remote keygen` makes";
+            return Err(WishError::Wrong(why.to_owned()));
+        }
+        let mut settings = Settings::new(trust);
+        settings.key = key;
+        settings.tls = Tls { authorities: self.ca.clone(), client: self.client.clone() };
+        settings.token = self.token.clone();
+        settings.headers = self.headers.clone();
+        settings.salt = self.salt.clone().unwrap_or_default();
+        settings.stop = stop;
+        settings.say = Arc::new(say);
+        Ok(settings)
+    }
+}
+
+/// The upstreams of one run of the program.
+pub struct Upstreams {
+    remotes: Vec<Arc<dyn Remote>>,
+    uploads: bool,
+    wait: Duration,
+    is_required: bool,
+    /// Begun when there is something to offer.
+    offers: OnceLock<Offers>,
+    stop: Arc<AtomicBool>,
+}
+
+/// What was done with upstreams, for people.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Results that were found there.
+    pub found: u64,
+    /// Bytes that came.
+    pub fetched: u64,
+    /// For how long somebody waited for them.
+    pub fetching: Duration,
+    /// What was offered.
+    pub sent: Sent,
+    /// Whether all that was to be offered was.
+    pub is_complete: bool,
+}
+
+impl Upstreams {
+    /// Makes them ready and has the store use them. Results of a signer who is no longer trusted go.
+    ///
+    /// # Errors
+    /// [`WishError`].
+    pub fn open(
+        wishes: &Wishes,
+        store: &Store,
+        stop: Arc<AtomicBool>,
+        say: fn(&str),
+    ) -> Result<Self, WishError> {
+        let addresses = wishes.addresses()?;
+        let mut remotes = Vec::new();
+        let mut uploads = false;
+        if !addresses.is_empty() {
+            let settings = wishes.settings(Arc::clone(&stop), say)?;
+            store.distrust(&|signer| settings.trust.has(signer))?;
+            uploads = wishes.upload.unwrap_or(settings.key.is_some());
+            for address in &addresses {
+                remotes.push(remote::open(address, &settings)?);
+            }
+        }
+        if wishes.is_required {
+            for remote in &remotes {
+                let unusable = |why| WishError::Unusable { name: remote.name().to_owned(), why };
+                remote.greet().map_err(unusable)?;
+            }
+        }
+        store.set_upstreams(remotes.iter().map(|remote| Arc::clone(remote) as Arc<dyn Upstream>).collect());
+        let wait = wishes.wait.map_or(WAIT, Duration::from_secs);
+        let is_required = wishes.is_required;
+        Ok(Self { remotes, uploads, wait, is_required, offers: OnceLock::new(), stop })
+    }
+
+    /// Offers what ran here.
+    pub fn event(&self, store: &Arc<Store>, event: &Event) {
+        if let Event::Finished { action, milliseconds: Some(_), .. } = event
+            && self.uploads
+        {
+            self.offers.get_or_init(|| Offers::new(Arc::clone(store), self.remotes.clone())).push(*action);
+        }
+    }
+
+    /// Offers these results.
+    pub fn offer(&self, store: &Arc<Store>, actions: impl IntoIterator<Item = cache::ActionDigest>) {
+        let offers = self.offers.get_or_init(|| Offers::new(Arc::clone(store), self.remotes.clone()));
+        actions.into_iter().for_each(|action| offers.push(action));
+    }
+
+    /// Has nothing offered any more.
+    pub fn without_uploads(mut self) -> Self {
+        self.uploads = false;
+        self
+    }
+
+    /// Waits for what is being offered; `None` where nothing was asked of anybody.
+    pub fn finish(self) -> (Option<Summary>, Option<String>) {
+        let mut summary = Summary { is_complete: true, ..Summary::default() };
+        if let Some(offers) = self.offers.into_inner() {
+            let stop = || self.stop.load(Ordering::Relaxed);
+            (summary.sent, summary.is_complete) = offers.finish(self.wait, &stop);
+        }
+        for remote in &self.remotes {
+            let total = remote.counts().total();
+            summary.found += total.found;
+            summary.fetched += total.fetched;
+            summary.fetching += total.fetching;
+        }
+        let failed = self.remotes.iter().filter(|_| self.is_required).find_map(|remote| {
+            remote.failure().map(|why| format!("{}, which is required: {why}", remote.name()))
+        });
+        let nothing = Summary { is_complete: true, ..Summary::default() };
+        ((summary != nothing).then_some(summary), failed)
+    }
+}
