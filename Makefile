@@ -15,7 +15,7 @@ IMAGE_PACKAGES := bubblewrap
 HOST_PACKAGES := mmdebstrap xorriso grub-common grub-pc-bin grub-efi-amd64-bin mtools dosfstools ipxe pxelinux \
 	syslinux-common
 TEST_PACKAGES  := squashfs-tools squashfs-tools-ng genisoimage cpio zstd xz-utils attr libcap2-bin \
-	qemu-system-x86 ovmf ipxe-qemu nginx-light openssl e2fsprogs procps python3-minimal xfsprogs fdisk
+	qemu-system-x86 ovmf ipxe-qemu nginx-light openssl e2fsprogs procps python3-minimal python3-venv xfsprogs fdisk
 CATALYST_PACKAGES := lbzip2 rsync busybox-static git squashfs-tools-ng squashfs-tools libcap2-bin cpio xfsprogs fdisk \
 	genisoimage procps python3-venv qemu-system-x86 ipxe-qemu
 CHECK_PACKAGES := g++ gcc-aarch64-linux-gnu libc6-dev-arm64-cross
@@ -49,6 +49,7 @@ packages-check:
 
 packages-test:
 	$(call need,$(BUILD_PACKAGES) $(IMAGE_PACKAGES) $(HOST_PACKAGES) $(TEST_PACKAGES))
+	sh packaging/servers.sh $(TARGET)/servers
 
 packages-catalyst:
 	$(call need,$(BUILD_PACKAGES) $(IMAGE_PACKAGES) $(HOST_PACKAGES) $(CATALYST_PACKAGES))

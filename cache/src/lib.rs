@@ -40,7 +40,6 @@ pub mod store;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod tree;
-pub mod upstream;
 pub mod usage;
 pub mod verify;
 
@@ -49,7 +48,7 @@ pub use digest::{ActionDigest, BlobDigest, Sha256, TreeDigest};
 pub use file::{FileError, causes};
 pub use look::Look;
 pub use name::{FileName, RelPath};
-pub use objects::{Blob, Objects, StoreError};
+pub use objects::{Blob, Objects, StoreError, upstream};
 pub use rolls::{Roll, RollWriter};
 pub use source::{Bytes, RootTree};
 pub use store::Store;

@@ -21,8 +21,9 @@
 //! Bytes are hashed again when they are read. An object that does not hold what its name says is
 //! taken out of the store at once, so that the next build makes it again.
 //!
-//! An object may be known, and its bytes be elsewhere: they are fetched when somebody reads them; see [`crate::upstream`].
+//! An object may be known, and its bytes be elsewhere: they are fetched when somebody reads them; see [`upstream`].
 
+mod away;
 mod chunks;
 mod compositions;
 mod elsewhere;
@@ -30,6 +31,7 @@ mod error;
 pub(crate) mod files;
 mod pieces;
 mod scratch;
+pub mod upstream;
 mod uses;
 mod whole;
 mod write;
@@ -104,7 +106,7 @@ pub struct Objects {
     /// Folders that builds write to, beside the store's own.
     outputs: Mutex<Vec<PathBuf>>,
     /// Where bytes come from that are not here.
-    away: elsewhere::Away,
+    away: away::Away,
 }
 
 /// Who is told what is waited for.
@@ -161,7 +163,7 @@ impl Objects {
             stop: Mutex::default(),
             waits: Mutex::default(),
             outputs: Mutex::default(),
-            away: elsewhere::Away::default(),
+            away: away::Away::default(),
         })
     }
 

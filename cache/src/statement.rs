@@ -19,10 +19,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::actions::{ActionResult, Object};
 use crate::digest::{ActionDigest, BlobDigest, Sha256};
+use crate::objects::upstream::{Chunk, Offer, Offered, Signed, Signer, Upstream, UpstreamError};
 use crate::objects::{Blob, Composition, Objects, StoreError};
 use crate::source::Bytes;
 use crate::store::Store;
-use crate::upstream::{Chunk, Offer, Offered, Signed, Signer, Upstream, UpstreamError};
 
 /// The version of the format.
 const VERSION: u32 = 1;

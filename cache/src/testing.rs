@@ -13,9 +13,9 @@ use std::time::{Duration, UNIX_EPOCH};
 use crate::actions::{ActionResult, Output};
 use crate::digest::{ActionDigest, BlobDigest};
 use crate::index::now;
+use crate::objects::upstream::{Chunk, Offer, Offered, Signed, Take, Upstream, UpstreamError};
 use crate::objects::{Blob, Objects};
 use crate::store::Store;
-use crate::upstream::{Chunk, Offer, Offered, Signed, Take, Upstream, UpstreamError};
 
 /// A folder that goes away with the test; where the test fails, it stays, and the test says where.
 #[derive(Debug)]

@@ -51,6 +51,9 @@ pub(crate) enum Failure {
     /// There is no connection.
     #[error("it cannot be reached: {0}")]
     Unreachable(String),
+    /// It failed a moment ago.
+    #[error("{0}")]
+    Before(String),
     /// It answers what no server should.
     #[error("the server answers nonsense: {0}")]
     Nonsense(String),
@@ -158,7 +161,7 @@ impl Link {
     /// Returns the connection.
     pub(crate) async fn channel(&self) -> Result<Channel, Failure> {
         let connect = || async {
-            let unreachable = |error: tonic::transport::Error| Failure::Unreachable(causes(&error));
+            let unreachable = |error: tonic::transport::Error| Failure::Unreachable(told(&error));
             let mut endpoint = Endpoint::from_shared(self.endpoint.clone()).map_err(unreachable)?;
             if self.endpoint.starts_with("https:") {
                 endpoint = endpoint.tls_config(self.tls.clone()).map_err(unreachable)?;
@@ -238,6 +241,6 @@ fn pause(tried: u32) -> Duration {
 }
 
 /// Returns an error with all that caused it, in one line.
-pub(crate) fn causes(error: &dyn std::error::Error) -> String {
+pub(crate) fn told(error: &dyn std::error::Error) -> String {
     cache::causes(error).join(": ")
 }

@@ -17,7 +17,7 @@ use cache::upstream::{Chunk, Take};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tonic::Code;
 
-use crate::channel::{DEADLINE, Failure, Link, STALL, causes, deadline_of};
+use crate::channel::{DEADLINE, Failure, Link, STALL, deadline_of};
 use crate::function::Function;
 
 /// Bytes of blobs in one message, at most; servers may want less.
@@ -284,11 +284,6 @@ impl Content<'_> {
     }
 }
 
-/// Says of a failure what people can use.
-pub(crate) fn told(failure: &Failure) -> String {
-    causes(failure)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -297,7 +292,7 @@ mod tests {
     fn a_list_is_split_so_that_each_part_fits() {
         let split = |sizes: &[u64]| parts(sizes, 1000);
         assert_eq!(split(&[]), []);
-        assert_eq!(split(&[100, 200, 300]), [0..3]);
+        assert_eq!(split(&[100, 200, 300, 1000]), [0..3, 3..4]);
         assert_eq!(split(&[600, 600, 100]), [0..1, 1..3]);
         assert_eq!(split(&[1, 5000, 1]), [0..1, 1..2, 2..3]);
         assert_eq!(parts(&[0; 1200], 1 << 30), [0..500, 500..1000, 1000..1200]);

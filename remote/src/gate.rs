@@ -26,6 +26,8 @@ struct State {
     /// Why it stays closed.
     closed: Option<String>,
     wasted: Duration,
+    /// Until when the waiting of one or more callers is counted.
+    counted: Option<Instant>,
     /// The last failure.
     failure: Option<String>,
     said: Vec<String>,
@@ -73,11 +75,14 @@ impl Gate {
         (state.failures, state.closed_until, state.failure) = (0, None, None);
     }
 
-    /// It did not answer, and somebody waited that long; `is_certain` where it is useless to try once more.
-    pub(crate) fn failed(&self, why: &str, waited: Duration, is_certain: bool) {
+    /// It did not answer somebody who has waited since `began`; `is_certain` where it is useless to try once more.
+    pub(crate) fn failed(&self, why: &str, began: Instant, is_certain: bool) {
         let mut state = self.state();
         state.failures += 1;
-        state.wasted += waited;
+        // Who waits at the same time waits once.
+        let (now, from) = (Instant::now(), state.counted.map_or(began, |counted| counted.max(began)));
+        state.wasted += now.saturating_duration_since(from);
+        state.counted = Some(now);
         state.failure = Some(why.to_owned());
         if is_certain || state.failures >= FAILURES {
             state.closed_until = Some(Instant::now() + REST);
@@ -137,13 +142,13 @@ mod tests {
     #[test]
     fn two_failures_in_a_row_close_it_and_success_opens_it() {
         let (gate, said) = gate();
-        gate.failed("late", Duration::ZERO, false);
+        gate.failed("late", Instant::now(), false);
         gate.worked();
-        gate.failed("late", Duration::ZERO, false);
+        gate.failed("late", Instant::now(), false);
         assert!(gate.enter().is_ok());
-        gate.failed("late", Duration::ZERO, false);
+        gate.failed("late", Instant::now(), false);
         assert_eq!(gate.enter(), Err("late".to_owned()));
-        gate.failed("late", Duration::ZERO, false);
+        gate.failed("late", Instant::now(), false);
         assert_eq!(*said.lock().unwrap(), ["cache: late; without"], "said once");
         gate.state().closed_until = Some(Instant::now());
         assert_eq!((gate.enter(), gate.enter().is_ok()), (Ok(()), false), "one tries again");
@@ -154,10 +159,15 @@ mod tests {
     #[test]
     fn nobody_waits_in_vain_for_long() {
         let (gate, _) = gate();
-        gate.failed("late", Duration::from_secs(6), false);
+        let now = Instant::now();
+        for _ in 0..3 {
+            gate.failed("late", now.checked_sub(Duration::from_secs(6)).unwrap(), false);
+        }
         gate.worked();
-        assert!(gate.enter().is_ok());
-        gate.failed("late", Duration::from_secs(6), false);
+        assert!(gate.enter().is_ok(), "all three waited at once");
+        gate.failed("late", now.checked_sub(Duration::from_secs(6)).unwrap(), false);
+        gate.state().wasted += Duration::from_secs(6);
+        gate.failed("late", now, false);
         gate.worked();
         assert!(gate.enter().is_err(), "12 seconds are enough");
     }

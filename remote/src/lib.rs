@@ -18,10 +18,11 @@ mod reapi;
 mod results;
 mod settings;
 mod sign;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+mod upstream;
 
 use std::sync::Arc;
-
-use cache::upstream::Upstream;
 
 pub use self::address::{Address, AddressError};
 pub use self::counts::{Counts, Total};
@@ -29,21 +30,7 @@ pub use self::offers::{Offers, Sent};
 pub use self::probe::{Probe, Row};
 pub use self::settings::{Settings, Tls};
 pub use self::sign::{Key, KeyError, Trust, TrustError};
-
-/// An upstream, and what is known about its use in this process.
-pub trait Remote: Upstream {
-    /// Returns what was asked of it until now.
-    fn counts(&self) -> &Counts;
-
-    /// Asks it something cheap now, instead of when it is first needed.
-    ///
-    /// # Errors
-    /// Why it cannot be used.
-    fn greet(&self) -> Result<(), String>;
-
-    /// Returns why it was given up, for a while or for good, if it was.
-    fn failure(&self) -> Option<String>;
-}
+pub use self::upstream::Remote;
 
 /// Makes an upstream ready. Nothing is asked of it before somebody needs it.
 ///

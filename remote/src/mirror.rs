@@ -15,18 +15,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use cache::upstream::{Chunk, Offer, Offered, Signed, Take, Upstream, UpstreamError};
-use cache::{ActionDigest, BlobDigest, StoreError};
+use cache::{ActionDigest, BlobDigest, StoreError, causes};
 use ureq::Agent;
 use ureq::tls::{RootCerts, TlsConfig};
 use url::Url;
 
-use crate::Remote;
 use crate::address::Address;
-use crate::channel::causes;
 use crate::counts::Counts;
 use crate::gate::Gate;
-use crate::reapi::distrusted;
 use crate::settings::Settings;
+use crate::sign::distrusted;
+use crate::upstream::Remote;
 
 /// How long a web server may take for one file of the largest size that there is.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -117,7 +116,7 @@ impl Mirror {
                 Ok(bytes)
             }
             Err((why, is_certain)) => {
-                self.gate.failed(&why, began.elapsed(), is_certain);
+                self.gate.failed(&why, began, is_certain);
                 Err(UpstreamError::Failed(why))
             }
         }
@@ -143,7 +142,7 @@ impl Mirror {
         }
         let response = request.call().map_err(|error| {
             let is_certain = !matches!(error, ureq::Error::Timeout(_));
-            (causes(&error), is_certain)
+            (causes(&error).join(": "), is_certain)
         })?;
         let status = response.status();
         // Storage services say "forbidden" of what is not there.
@@ -154,7 +153,7 @@ impl Mirror {
             return Err((format!("{url}: the server says {status}"), false));
         }
         let body = response.into_body().into_with_config().limit(limit + 1).read_to_vec();
-        body.map(Some).map_err(|error| (format!("{url}: {}", causes(&error)), false))
+        body.map(Some).map_err(|error| (format!("{url}: {}", causes(&error).join(": ")), false))
     }
 
     fn chunk(&self, chunk: &Chunk) -> Result<Vec<u8>, UpstreamError> {

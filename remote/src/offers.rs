@@ -9,7 +9,7 @@ use cache::statement::Offering;
 use cache::upstream::UpstreamError;
 use cache::{ActionDigest, Store, causes};
 
-use crate::Remote;
+use crate::upstream::Remote;
 
 /// What came of all offers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

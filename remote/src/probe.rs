@@ -1,19 +1,20 @@
 //! Finds out what an upstream can, and how fast it is.
 
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cache::upstream::{Chunk, Upstream};
 use cache::{ActionDigest, BlobDigest, Sha256};
 use sha2::Digest as _;
 
 use crate::address::Address;
+use crate::channel::told;
 use crate::content::Blob;
 use crate::mirror::Mirror;
-use crate::reapi::{Abilities, Reapi, timed};
+use crate::reapi::{Abilities, Reapi};
 use crate::settings::Settings;
-use crate::sign::KeyError;
-use crate::{Remote, Trust};
+use crate::sign::{KeyError, Trust};
+use crate::upstream::Remote;
 
 /// Bytes that are sent and read again to tell the throughput.
 const SAMPLE: usize = 4 << 20;
@@ -87,7 +88,7 @@ impl Probe {
         let (abilities, took) = timed(|| server.link.wait(server.abilities()));
         let Abilities { function, batch, takes_results, executes } = match abilities {
             Ok(abilities) => abilities,
-            Err(failure) => return self.row("reached", false, crate::channel::causes(&failure)),
+            Err(failure) => return self.row("reached", false, told(&failure)),
         };
         self.row("reached", true, format!("yes, in {}", milliseconds(took)));
         self.row("names blobs by", true, function.name().to_owned());
@@ -137,7 +138,7 @@ impl Probe {
             Ok(()) => self.row("takes blobs", true, rate(took)),
             // One may only read; that is enough for a build.
             Err(failure) => {
-                return self.row("takes blobs", true, format!("no: {}", crate::channel::causes(&failure)));
+                return self.row("takes blobs", true, format!("no: {}", told(&failure)));
             }
         }
         let read = Mutex::new(0);
@@ -152,6 +153,13 @@ impl Probe {
             Err(error) => self.row("gives blobs", false, error.to_string()),
         }
     }
+}
+
+/// Returns what a call gave, and how long it took.
+fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
+    let began = Instant::now();
+    let done = work();
+    (done, began.elapsed())
 }
 
 fn milliseconds(time: Duration) -> String {

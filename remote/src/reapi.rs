@@ -1,5 +1,6 @@
 //! An upstream that is a server of the Remote Execution API.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bazel_remote_apis::build::bazel::remote::execution::v2::capabilities_client::CapabilitiesClient;
@@ -10,18 +11,24 @@ use cache::ActionDigest;
 use cache::upstream::{Chunk, Offer, Offered, Signed, Take, Upstream, UpstreamError};
 use tonic::Code;
 
-use crate::Remote;
 use crate::address::Address;
-use crate::channel::{DEADLINE, Failure, Link};
-use crate::content::{Content, told};
+use crate::channel::{DEADLINE, Failure, Link, told};
+use crate::content::Content;
 use crate::counts::Counts;
 use crate::function::Function;
 use crate::gate::Gate;
 use crate::settings::Settings;
-use crate::sign::KeyError;
+use crate::sign::{KeyError, distrusted};
+use crate::upstream::Remote;
 
 /// Bytes of a message that every server takes (gRPC's default is 4 MiB), where one does not say.
 const USUAL_BATCH: u64 = 3 << 20;
+
+/// How long it counts that a server did not say what it can: until those who wait as well have heard of it.
+const ASKED: Duration = Duration::from_secs(1);
+
+/// When something failed, and why.
+type Failed = Option<(Instant, String)>;
 
 /// What a server can.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +49,8 @@ pub(crate) struct Reapi {
     reading: Gate,
     writing: Gate,
     abilities: tokio::sync::OnceCell<Abilities>,
+    /// When the server did not say what it can, and why.
+    failed: Mutex<Failed>,
     counts: Counts,
     /// Whether it was said that results do not count.
     distrusted: std::sync::Once,
@@ -62,6 +71,7 @@ impl Reapi {
             reading: gate("this build goes on without it"),
             writing: gate("nothing more is sent there"),
             abilities: tokio::sync::OnceCell::new(),
+            failed: Mutex::default(),
             counts: Counts::default(),
             distrusted: std::sync::Once::new(),
             name,
@@ -82,6 +92,21 @@ impl Reapi {
                 said => said?,
             };
             self.abilities_of(said).await
+        };
+        let ask = || async {
+            // Those who waited for the first one do not ask again.
+            let failure =
+                |failed: &Failed| failed.as_ref().filter(|(when, _)| when.elapsed() < ASKED).cloned();
+            let recent = failure(&self.failed.lock().unwrap_or_else(PoisonError::into_inner));
+            if let Some((_, why)) = recent {
+                return Err(Failure::Before(why));
+            }
+            let asked = ask().await;
+            if let Err(failure) = &asked {
+                let failed = (Instant::now(), told(failure));
+                *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(failed);
+            }
+            asked
         };
         self.abilities.get_or_try_init(ask).await.copied()
     }
@@ -153,8 +178,9 @@ impl Reapi {
                         gate.refused(&why);
                     }
                     _ => {
-                        let is_certain = matches!(failure, Failure::Unreachable(_) | Failure::Nonsense(_));
-                        gate.failed(&why, began.elapsed(), is_certain);
+                        let is_certain = matches!(failure, Failure::Unreachable(_) | Failure::Nonsense(_))
+                            || self.abilities.get().is_none();
+                        gate.failed(&why, began, is_certain);
                     }
                 }
                 Err(UpstreamError::Failed(why))
@@ -175,15 +201,6 @@ impl Reapi {
             }
         }
     }
-}
-
-/// Says that results do not count, and whose they are.
-pub(crate) fn distrusted(name: &str, names: &[String]) -> String {
-    let who = match names {
-        [] => "not signed".to_owned(),
-        names => format!("signed by {}, with no key that is trusted", names.join(", ")),
-    };
-    format!("{name}: it has results that do not count: they are {who}")
 }
 
 impl Upstream for Reapi {
@@ -266,11 +283,4 @@ impl Remote for Reapi {
     fn failure(&self) -> Option<String> {
         self.reading.failure().or_else(|| self.writing.failure())
     }
-}
-
-/// How long a call took, and what it gave.
-pub(crate) fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
-    let began = Instant::now();
-    let done = work();
-    (done, began.elapsed())
 }

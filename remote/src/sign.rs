@@ -233,6 +233,15 @@ impl Trust {
     }
 }
 
+/// Says that results do not count, and whose they are.
+pub(crate) fn distrusted(name: &str, names: &[String]) -> String {
+    let who = match names {
+        [] => "not signed".to_owned(),
+        names => format!("signed by {}, with no key that is trusted", names.join(", ")),
+    };
+    format!("{name}: it has results that do not count: they are {who}")
+}
+
 #[cfg(test)]
 mod tests {
     use std::process::Command;

@@ -97,8 +97,10 @@ impl From<WishError> for Failure {
             WishError::Settings(errors) => errors.into(),
             WishError::Key(error) => Self::of(super::failure::WRONG, &error),
             WishError::Store(error) => error.into(),
-            WishError::Unusable { .. } => Self::of(ENVIRONMENT, &error)
-                .with_hint("`stagegraph remote check ADDRESS` says more; without --remote-required the build goes on without it"),
+            WishError::Unusable { ref name, .. } => {
+                let hint = format!("`stagegraph remote check {name}` says more");
+                Self::of(ENVIRONMENT, &error).with_hint(hint)
+            }
         }
     }
 }
@@ -319,6 +321,11 @@ impl Transfer {
             return Err(Failure::wrong("results that nobody signed count for nobody").with_hint(
                 "sign them with --remote-key FILE, which `stagegraph remote keygen` makes; or say `--remote-trust all`",
             ));
+        }
+        if let Some(remote::Address::Folder(folder)) = wishes.addresses()?.first() {
+            std::fs::create_dir_all(folder).map_err(|error| {
+                Failure::environment(format!("make the folder of the mirror, {}: {error}", folder.display()))
+            })?;
         }
         let (store, machine, upstreams) = self.prepared(to)?;
         upstreams.offer(&store, self.actions(&store)?);

@@ -13,7 +13,7 @@ use petgraph::graph::{DiGraph, NodeIndex};
 use syn::visit::{self, Visit};
 
 /// For each crate, its modules from the ground up; those on one floor do not use each other.
-const FLOORS: [(&str, &[&str]); 3] = [
+const FLOORS: [(&str, &[&str]); 4] = [
     (
         "cache/src",
         &[
@@ -23,7 +23,7 @@ const FLOORS: [(&str, &[&str]); 3] = [
             "store",
             "stat source blocks",
             "look ingest actions",
-            "rolls checkout",
+            "rolls checkout statement",
             "collect verify usage",
             "testing",
         ],
@@ -43,10 +43,23 @@ const FLOORS: [(&str, &[&str]); 3] = [
         ],
     ),
     (
+        "remote/src",
+        &[
+            "address counts function gate sign",
+            "settings upstream",
+            "channel",
+            "content",
+            "results",
+            "reapi mirror",
+            "offers probe",
+            "testing",
+        ],
+    ),
+    (
         "src",
         &[
             "arch config memory squashfs hints",
-            "formats",
+            "formats upstreams",
             "cmdline http difference",
             "image boot",
             "manifest",

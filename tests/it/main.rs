@@ -16,6 +16,8 @@ mod live;
 mod packages;
 mod power;
 mod release;
+#[cfg(feature = "remote")]
+mod remote;
 mod roots;
 mod squashfs;
 mod stale;

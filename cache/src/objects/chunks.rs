@@ -11,10 +11,10 @@ use fastcdc::v2020::StreamCDC;
 use rusqlite::{OptionalExtension, params};
 use sha2::Digest as _;
 
+use super::upstream::Chunk;
 use super::{Objects, StoreError};
 use crate::digest::{BlobDigest, BlobHasher, Sha256};
 use crate::file::OnFile;
-use crate::upstream::Chunk;
 
 /// Objects up to this many bytes are one chunk.
 const WHOLE: u64 = 1 << 20;

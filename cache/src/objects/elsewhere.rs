@@ -4,37 +4,16 @@
 //! has it fetched, once, however many ask. If that fails it counts as lost for the rest of this process, so that whatever names
 //! it is made again; only where all upstreams say that they do not have it, it is forgotten for good.
 
-use std::collections::HashSet;
-use std::fmt;
 use std::io::Write;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use rusqlite::{OptionalExtension, params};
 
+use super::upstream::{Chunk, Upstream, UpstreamError};
 use super::{Objects, StoreError};
 use crate::digest::BlobDigest;
 use crate::file::OnFile;
 use crate::index::{lock, now};
-use crate::upstream::{Chunk, Upstream, UpstreamError};
-
-/// Where bytes come from that are not here, and what is being fetched.
-#[derive(Default)]
-pub(super) struct Away {
-    upstreams: Mutex<Vec<Arc<dyn Upstream>>>,
-    /// What a thread fetches now.
-    fetching: Mutex<HashSet<BlobDigest>>,
-    fetched: Condvar,
-    /// What could not be fetched.
-    lost: Mutex<HashSet<BlobDigest>>,
-}
-
-impl fmt::Debug for Away {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<String> =
-            lock(&self.upstreams).iter().map(|upstream| upstream.name().to_owned()).collect();
-        f.debug_struct("Away").field("upstreams", &names).finish_non_exhaustive()
-    }
-}
 
 /// Says that an object is no longer fetched.
 struct Fetching<'a>(&'a Objects, BlobDigest);

@@ -7,8 +7,8 @@
 
 use std::fmt;
 
+use super::error::StoreError;
 use crate::digest::{ActionDigest, BlobDigest, Sha256};
-use crate::objects::StoreError;
 
 /// A piece of an object, as it travels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

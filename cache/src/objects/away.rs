@@ -1,0 +1,28 @@
+//! What a process knows of objects whose bytes are elsewhere; see [`super::elsewhere`].
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::{Arc, Condvar, Mutex};
+
+use super::upstream::Upstream;
+use crate::digest::BlobDigest;
+use crate::index::lock;
+
+/// Where bytes come from that are not here, and what is being fetched.
+#[derive(Default)]
+pub(super) struct Away {
+    pub(super) upstreams: Mutex<Vec<Arc<dyn Upstream>>>,
+    /// What a thread fetches now.
+    pub(super) fetching: Mutex<HashSet<BlobDigest>>,
+    pub(super) fetched: Condvar,
+    /// What could not be fetched.
+    pub(super) lost: Mutex<HashSet<BlobDigest>>,
+}
+
+impl fmt::Debug for Away {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<String> =
+            lock(&self.upstreams).iter().map(|upstream| upstream.name().to_owned()).collect();
+        f.debug_struct("Away").field("upstreams", &names).finish_non_exhaustive()
+    }
+}
