@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use cache::{Store, StoreError};
 use graph::build::{Backend, Built, Options};
-use graph::sandbox::{Mode, Sandbox, SandboxError};
+use graph::dag::Dag;
+use graph::sandbox::{Limits, Mode, Sandbox, SandboxError};
 use graph::tool::Tools;
 use graph::{Cancel, Event, Fault, NodeName, Resolved};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -69,20 +70,20 @@ impl Machine {
         Ok(machine)
     }
 
-    /// Builds nodes of a spec; `listener` is told what happens.
+    /// Builds nodes of a graph under the limits of its spec; `listener` is told what happens.
     ///
     /// # Errors
     /// The store failed; failures of nodes are told, and in what is returned.
     pub fn build(
         &self,
         store: &Store,
-        spec: &Spec,
+        (dag, limits): (&Dag, Limits),
         wanted: &[NodeName],
         listener: &(dyn Fn(Event) + Sync),
         options: &Options,
     ) -> Result<Built, StoreError> {
-        let sandbox = self.sandbox.clone().with_limits(spec.limits);
-        graph::build::build(&spec.dag, wanted, &self.backend(store, &sandbox, listener), options)
+        let sandbox = self.sandbox.clone().with_limits(limits);
+        graph::build::build(dag, wanted, &self.backend(store, &sandbox, listener), options)
     }
 
     /// Finds out whether what nodes of a spec need of this machine is here; builds nothing. What is missing is reported.
@@ -143,7 +144,8 @@ impl Machine {
     ) -> Result<Ended, StoreError> {
         let wanted: Vec<_> = spec.dag.nodes().keys().cloned().collect();
         let options = Options { graph: graph.to_owned(), jobs: cores(), check: false, offline: true };
-        let built = self.build(store, spec, &wanted, &|event| reporter.event(event), &options)?;
+        let built =
+            self.build(store, (&spec.dag, spec.limits), &wanted, &|event| reporter.event(event), &options)?;
         reporter.finish(&built);
         Ok(match built.fault() {
             _ if self.signal().is_some() => Ended::Stopped,

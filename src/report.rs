@@ -17,6 +17,9 @@ use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::publish::Published;
 
+/// Columns for the names of nodes, where none is longer.
+const NAME: usize = 16;
+
 /// What to print.
 #[derive(Debug, Clone, Copy)]
 pub struct Style {
@@ -40,6 +43,8 @@ pub struct Reporter {
     bars: Mutex<BTreeMap<NodeName, Bar>>,
     /// What was told of nodes that failed.
     failures: Mutex<Vec<String>>,
+    /// How wide names of nodes have been.
+    width: std::sync::atomic::AtomicUsize,
     /// Why something could not be printed.
     lost: Mutex<Option<std::io::Error>>,
 }
@@ -53,8 +58,15 @@ impl Reporter {
             progress: terminal.then(MultiProgress::new),
             bars: Mutex::default(),
             failures: Mutex::default(),
+            width: NAME.into(),
             lost: Mutex::default(),
         }
+    }
+
+    /// Returns a name with blanks behind it, so that what follows stands in a column.
+    fn padded(&self, node: &NodeName) -> String {
+        let width = self.width.fetch_max(node.as_str().len(), std::sync::atomic::Ordering::Relaxed);
+        format!("{node:<0$}", width.max(node.as_str().len()))
     }
 
     /// Prints a line for people.
@@ -103,7 +115,7 @@ impl Reporter {
                     None if matches!(reason, Reason::Fetched { .. }) => reason.to_string(),
                     None => "cached".to_owned(),
                 };
-                self.say(&format!("  {node:<16} {how}"));
+                self.say(&format!("  {} {how}", self.padded(&node)));
             }
             Event::Failed { node, causes, hint, log } => {
                 self.end(&node);
@@ -120,7 +132,7 @@ impl Reporter {
                 self.failures.lock().unwrap_or_else(PoisonError::into_inner).push(text);
             }
             Event::Skipped { node, because } => {
-                self.say(&format!("  {node:<16} skipped, because {because} failed"))
+                self.say(&format!("  {} skipped, because {because} failed", self.padded(&node)))
             }
         }
     }
@@ -159,7 +171,7 @@ impl Reporter {
 
     fn started(&self, node: &NodeName, reason: &str) {
         let Some(progress) = &self.progress else {
-            self.print(&format!("  {node:<16} running          {reason}"));
+            self.print(&format!("  {} running          {reason}", self.padded(node)));
             return;
         };
         let bar = progress.add(ProgressBar::new_spinner());

@@ -10,6 +10,7 @@
 //! the nodes are gone through once more, and what named those bytes is made here.
 
 mod backend;
+mod graphs;
 mod outcome;
 mod queue;
 mod table;
@@ -25,6 +26,7 @@ use cache::store::Owner;
 use cache::{ActionDigest, ActionResult, RollWriter, StoreError, causes};
 
 pub use self::backend::{Backend, Options};
+use self::graphs::Graphs;
 pub use self::outcome::{Built, Done, Outcome};
 use self::table::Table;
 use self::worker::{Message, Ran, RunTask, Task, Workshop, ask, look, relocated, work};
@@ -91,7 +93,6 @@ fn go_through(
     options: &Options,
     rounds: Rounds<'_>,
 ) -> Result<Built, StoreError> {
-    let roll = backend.store.roll(&options.graph)?;
     let nodes: Vec<_> = dag.nodes().iter().collect();
     let wants_provenance = |node: usize| nodes[node].1.step.wants_provenance();
     let workshop = Workshop {
@@ -99,7 +100,7 @@ fn go_through(
         nodes,
         backend,
         options,
-        roll,
+        graphs: Graphs::read(backend.store, dag, &options.graph)?,
         toolboxes: Default::default(),
         tasks: Default::default(),
         questions: Default::default(),
@@ -117,8 +118,8 @@ fn go_through(
         let table = Table::new(dag, closure);
         let in_flight = BTreeMap::new();
         let workshop = &workshop;
-        Loop { dag, backend, options, workshop, table, in_flight, working: 0, news: false, asks, rounds }
-            .run()
+        let news = vec![false; workshop.graphs.len()];
+        Loop { dag, backend, options, workshop, table, in_flight, working: 0, news, asks, rounds }.run()
     })
 }
 
@@ -191,8 +192,8 @@ struct Loop<'a> {
     table: Table<'a>,
     in_flight: BTreeMap<ActionDigest, InFlight>,
     working: usize,
-    /// Whether a node gave something else than the roll says.
-    news: bool,
+    /// For each graph, whether a node gave something else than the roll says.
+    news: Vec<bool>,
     /// Whether there is somebody to ask for what the store does not have.
     asks: bool,
     rounds: Rounds<'a>,
@@ -222,8 +223,8 @@ impl Loop<'_> {
                 }
             }
         }
-        if self.news {
-            self.write_roll()?;
+        for graph in (0..self.news.len()).filter(|graph| self.news[*graph]) {
+            self.write_roll(graph)?;
         }
         Ok(Built { nodes: self.table.into_outcomes() })
     }
@@ -242,17 +243,21 @@ impl Loop<'_> {
         self.workshop.tasks.push(tasks, true);
     }
 
-    /// Writes down what every node gave, for the next time.
-    fn write_roll(&self) -> Result<(), StoreError> {
+    /// Writes down what every node of a graph gave, for the next time.
+    fn write_roll(&self, graph: usize) -> Result<(), StoreError> {
         let mut writer = RollWriter::default();
-        for (number, name) in self.dag.nodes().keys().enumerate() {
+        let graphs = &self.workshop.graphs;
+        let (graph_name, roll) = graphs.at(graph);
+        let names = self.dag.nodes().keys().enumerate();
+        for (number, name) in names.filter(|(node, _)| graphs.of(*node) == graph) {
+            let name = name.local();
             match self.table.done(number) {
                 Some(done) => writer.add(name.as_str(), &done.digest, &done.result)?,
                 // What this build did not want is still what it was.
-                None => writer.keep(&self.workshop.roll, name.as_str()),
+                None => writer.keep(roll, name.as_str()),
             }
         }
-        self.backend.store.set_roll(&self.options.graph, &self.workshop.roll, writer)
+        self.backend.store.set_roll(graph_name, roll, writer)
     }
 
     fn tell(&self, event: Event) {
@@ -301,7 +306,7 @@ impl Loop<'_> {
         let hit = known.is_some();
         let name = self.name(task.node);
         tracing::debug!(node = %name, action = %digest, hit, "resolved");
-        let reason = self.reason(&name, &task.action, digest, hit)?;
+        let reason = self.reason(task.node, &task.action, digest, hit)?;
         if let Some(running) = self.in_flight.get_mut(&digest) {
             running.nodes.push((task.node, Reason::Cached));
             self.table.runs(task.node);
@@ -363,14 +368,15 @@ impl Loop<'_> {
                     outputs: outputs.iter().map(|(name, output)| (name.clone(), output.object)).collect(),
                     remarks: done.result.remarks.clone(),
                 };
-                Some((self.name(below), provenance))
+                // What reports on them says the same, whatever else is built.
+                Some((self.name(below).local(), provenance))
             })
             .collect()
     }
 
     fn reason(
         &self,
-        node: &NodeName,
+        node: usize,
         action: &Action,
         digest: ActionDigest,
         hit: bool,
@@ -378,7 +384,8 @@ impl Loop<'_> {
         if hit && self.options.check {
             return Ok(Reason::Check);
         }
-        Ok(match explain::last(self.backend.store, &self.options.graph, node)? {
+        let (graph, name) = (self.workshop.graphs.name(node), self.dag.name(node).local());
+        Ok(match explain::last(self.backend.store, graph, &name)? {
             None if hit => Reason::Cached,
             None => Reason::First,
             Some(last) if last.action == digest => {
@@ -428,8 +435,9 @@ impl Loop<'_> {
 
     /// Remembers why a node ran, and for whom.
     fn remember(&mut self, node: usize, action: &Action, done: &Done) -> Result<(), StoreError> {
-        let (store, graph, node) = (self.backend.store, &self.options.graph, self.name(node));
-        if !std::mem::replace(&mut self.news, true) {
+        let (store, graphs) = (self.backend.store, &self.workshop.graphs);
+        let (place, graph, node) = (graphs.of(node), graphs.name(node), self.dag.name(node).local());
+        if !std::mem::replace(&mut self.news[place], true) {
             // Its nodes are what they were last time; from here on, they may not be.
             store.void_roll(graph)?;
         }
@@ -439,7 +447,8 @@ impl Loop<'_> {
             let last = Last { action: done.digest, fields: action.fields(), reason: done.reason.clone() };
             explain::remember(store, graph, &node, &last)?;
             let kind = action.step.clone();
-            store.note_owner(&done.digest, &Owner { spec: graph.clone(), node: node.to_string(), kind })?;
+            let owner = Owner { spec: graph.to_owned(), node: node.to_string(), kind };
+            store.note_owner(&done.digest, &owner)?;
         }
         Ok(())
     }

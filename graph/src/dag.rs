@@ -138,6 +138,25 @@ impl Dag {
         }
     }
 
+    /// Puts graphs side by side, to be built at once: every node gets the name of its graph before its own.
+    ///
+    /// # Errors
+    /// None, as these are graphs.
+    pub fn together<'a>(graphs: impl IntoIterator<Item = (&'a str, &'a Dag)>) -> Result<Dag, Vec<DagError>> {
+        let mut nodes = BTreeMap::new();
+        for (graph, dag) in graphs {
+            for (name, derivation) in &dag.nodes {
+                let within = |(input, from): &(String, OutputRef)| {
+                    (input.clone(), OutputRef { node: from.node.within(graph), output: from.output.clone() })
+                };
+                let inputs = derivation.inputs.iter().map(within).collect();
+                let derivation = Derivation { inputs, ..derivation.clone() };
+                nodes.insert(name.within(graph), derivation);
+            }
+        }
+        Dag::new(nodes)
+    }
+
     /// Returns every node.
     pub fn nodes(&self) -> &BTreeMap<NodeName, Derivation> {
         &self.nodes

@@ -2,7 +2,11 @@
 
 use std::fmt;
 
-/// A node's name: lower-case letters, digits and dashes.
+/// What stands between the name of a graph and that of a node of it, where several are built at once.
+const OF: char = ':';
+
+/// A node's name: lower-case letters, digits and dashes; where several graphs are built at once, the graph's name and a colon
+/// stand before them.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[serde(transparent)]
 pub struct NodeName(String);
@@ -12,6 +16,21 @@ impl NodeName {
     pub fn new(text: &str) -> Option<Self> {
         let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         (!text.is_empty() && text.len() <= 64 && text.chars().all(good)).then(|| Self(text.to_owned()))
+    }
+
+    /// Returns the name it has where several graphs are built at once.
+    pub fn within(&self, graph: &str) -> Self {
+        Self(format!("{graph}{OF}{}", self.0))
+    }
+
+    /// Returns the graph that it says it is of.
+    pub fn graph(&self) -> Option<&str> {
+        self.0.rsplit_once(OF).map(|(graph, _)| graph)
+    }
+
+    /// Returns the name it has in its graph.
+    pub fn local(&self) -> Self {
+        self.0.rsplit_once(OF).map_or_else(|| self.clone(), |(_, name)| Self(name.to_owned()))
     }
 
     /// Returns the name.

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 use graph::NodeName;
 use graph::build::{Built, Options, Outcome};
+use graph::dag::Dag;
 use graph::sandbox::Mode;
 
 use super::args::{self, SpecArgs, StoreArgs, finder};
-use super::failure::{DONE, ENVIRONMENT, Failure, code_of, complain, refused, stopped};
+use super::failure::{DONE, ENVIRONMENT, Failure, WRONG, code_of, complain, refused, stopped};
 use super::upstreams::{self, Remotes};
 use crate::config::{Mirror, SpecErrors};
 use crate::machine::{self, Machine};
@@ -65,6 +66,12 @@ pub(super) struct Build {
     remotes: Remotes,
 }
 
+/// A spec, and the nodes of it that are to be built.
+struct Wanted<'a> {
+    spec: &'a Spec,
+    nodes: Vec<NodeName>,
+}
+
 /// What is built with.
 struct With<'a> {
     store: Arc<cache::Store>,
@@ -87,6 +94,11 @@ fn unpinned(spec: &Spec, wanted: &[NodeName]) -> Option<(NodeName, String)> {
     let mut nodes = spec.dag.nodes().iter().filter(|(node, _)| closure.contains(*node));
     let (node, _) = nodes.find(|(_, node)| steps::has_packages(node.step.kind()))?;
     Some((node.clone(), format!("packages are those of today; `{}` pins them", spec.lock_command)))
+}
+
+/// Returns the name that a node has in this build.
+fn full_name(spec: &Spec, node: &NodeName, is_one: bool) -> NodeName {
+    if is_one { node.clone() } else { node.within(&spec.name) }
 }
 
 /// Tells whether a path, of which the end need not be there yet, is a folder or lies in it.
@@ -136,12 +148,14 @@ impl Build {
         let upstreams = if self.check || is_unboxed { upstreams.without_uploads() } else { upstreams };
         let with = With { store, machine: &machine, upstreams };
         let mut code = DONE;
-        for (spec, wanted) in specs.iter().zip(wanted) {
+        let mut left: Vec<Wanted<'_>> =
+            specs.iter().zip(wanted).map(|(spec, nodes)| Wanted { spec, nodes }).collect();
+        // All at once, as far as the same may be unpacked for them.
+        while let Some(limits) = left.first().map(|wanted| wanted.spec.limits) {
+            let (now, later) = left.into_iter().partition(|wanted| wanted.spec.limits == limits);
+            left = later;
             let reporter = Reporter::new(Style { json: self.json, verbose: self.verbose });
-            for (node, text) in spec.remarks.iter().chain(&unpinned(spec, &wanted)) {
-                reporter.event(graph::Event::Remark { node: node.clone(), text: text.clone() });
-            }
-            code = code.max(self.build(spec, &wanted, &reporter, &with)?);
+            code = code.max(self.build(now, &reporter, &with)?);
             if let Some(signal) = machine.signal() {
                 return Ok(stopped(signal, "what was finished is kept"));
             }
@@ -154,44 +168,76 @@ impl Build {
         self.say_upstreams(with.upstreams).map(|upstreams| code.max(upstreams))
     }
 
-    /// Builds a spec and publishes it.
-    fn build(
+    /// Builds specs in one graph and publishes each.
+    fn build(&self, mut left: Vec<Wanted<'_>>, reporter: &Reporter, with: &With<'_>) -> Result<u8, Failure> {
+        let is_one = left.len() == 1;
+        for Wanted { spec, nodes } in &left {
+            for (node, text) in spec.remarks.iter().chain(&unpinned(spec, nodes)) {
+                reporter
+                    .event(graph::Event::Remark { node: full_name(spec, node, is_one), text: text.clone() });
+            }
+        }
+        let mut code = DONE;
+        while !left.is_empty() {
+            let (worst, again) = self.build_once(left, is_one, reporter, with)?;
+            code = code.max(worst);
+            left = again;
+        }
+        Ok(code)
+    }
+
+    /// Builds specs in one graph and publishes each; returns the worst exit code, and those of which something that was to be
+    /// published turned out to be nowhere: it is made the next time.
+    fn build_once<'a>(
         &self,
-        spec: &Spec,
-        wanted: &[NodeName],
+        wanted: Vec<Wanted<'a>>,
+        is_one: bool,
         reporter: &Reporter,
         with: &With<'_>,
-    ) -> Result<u8, Failure> {
+    ) -> Result<(u8, Vec<Wanted<'a>>), Failure> {
         let With { store, machine, upstreams } = with;
+        let (mut code, mut again) = (DONE, Vec::new());
+        let Some(first) = wanted.first().map(|wanted| wanted.spec) else { return Ok((code, again)) };
+        let graphs = wanted.iter().map(|wanted| (&*wanted.spec.name, &wanted.spec.dag));
+        let failed = |errors: Vec<graph::dag::DagError>| Failure::of(WRONG, &errors[0]);
+        let together = if is_one { None } else { Some(Dag::together(graphs).map_err(failed)?) };
+        let dag = together.as_ref().unwrap_or(&first.dag);
         let options = Options {
-            graph: spec.name.clone(),
+            graph: first.name.clone(),
             jobs: self.jobs.map_or_else(machine::cores, usize::from),
             check: self.check,
             offline: self.offline,
         };
+        let nodes = wanted
+            .iter()
+            .flat_map(|wanted| wanted.nodes.iter().map(|node| full_name(wanted.spec, node, is_one)));
         let listener = |event| {
             upstreams.event(store, &event);
             reporter.event(event);
         };
-        loop {
-            let lost = store.lost();
-            let built = machine.build(store, spec, wanted, &listener, &options)?;
-            reporter.finish(&built);
+        let lost = store.lost();
+        let all =
+            machine.build(store, (dag, first.limits), &nodes.collect::<Vec<_>>(), &listener, &options)?;
+        reporter.finish(&all);
+        for wanted in wanted {
+            let spec = wanted.spec;
+            let own = (!is_one).then(|| all.of_graph(&spec.name));
+            let built = own.as_ref().unwrap_or(&all);
             let published = match built.fault() {
-                None => self.publish(store, spec, &built, reporter),
+                None => self.publish(store, spec, built, reporter),
                 Some(fault) => Ok(code_of(fault)),
             };
-            // The process ends soon: nobody needs the memory back.
-            std::mem::forget(built);
             match published {
-                // Something that was to be published is nowhere: it is made.
-                Err(_) if store.lost() > lost && machine.signal().is_none() => {}
-                Err(_) if machine.signal().is_some() => return Ok(DONE),
+                Err(_) if machine.signal().is_some() => break,
+                Err(_) if store.lost() > lost => again.push(wanted),
                 Err(failure) => return Err(failure),
-                Ok(code) if code == DONE => return Ok(refused(spec.refused.as_deref())),
-                Ok(code) => return Ok(code),
+                Ok(DONE) => code = code.max(refused(spec.refused.as_deref())),
+                Ok(failed) => code = code.max(failed),
             }
         }
+        // The process ends soon: nobody needs the memory back.
+        std::mem::forget((all, together));
+        Ok((code, again))
     }
 
     /// Waits for what is being offered, and says what was done with upstreams; returns the exit code.

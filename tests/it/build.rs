@@ -5,6 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::Command;
 
 use cache::testing::{Need, needs};
+use serde_json::Value;
 
 use crate::live::{Live, RELEASE, hashes, write_initrd, write_kernel};
 use crate::world::{run, run_in};
@@ -676,4 +677,58 @@ fn a_memory_test_beside_the_kernel_is_no_kernel() {
     write_kernel(&live.root().join("boot/memtest86+x64.bin"), "7");
     live.build(&[]);
     assert!(live.published("netboot/gentoo.vmlinuz").exists());
+}
+
+#[test]
+fn several_specs_are_built_in_one_graph_and_give_what_each_gives_alone() {
+    let live = Live::new();
+    let spec = |title: &str, squashfs: &str| {
+        live.write_spec("path = \"root\"\n", squashfs);
+        let text = fs::read_to_string(live.world.path("tiny.toml"))
+            .unwrap()
+            .replace("Tiny\"\n", &format!("{title}\"\n"));
+        fs::write(live.world.path(&format!("{title}.toml")), text).unwrap();
+        live.world.path(&format!("{title}.toml")).display().to_string()
+    };
+    let specs = [spec("one", ""), spec("two", ""), spec("xz", "[node.squashfs]\ncompressor = \"xz\"\n")];
+    let build = |store: &str, out: &str, specs: &[String]| {
+        let specs: Vec<&str> = specs.iter().map(String::as_str).collect();
+        let output =
+            live.stagegraph(&[&["build", "--json", "--store", store, "--out", out], &specs[..]].concat());
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{text}{}", String::from_utf8_lossy(&output.stderr));
+        let events: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let ran = |event: &&Value| event["event"] == "finished" && !event["milliseconds"].is_null();
+        let ran = events.iter().filter(ran).map(|event| event["node"].as_str().unwrap().to_owned());
+        (ran.collect::<Vec<_>>(), events.iter().filter(|event| event["event"] == "planned").count())
+    };
+    let (ran, planned) = build("store-together", "together", &specs);
+    assert_eq!(planned, 1);
+    // What they share runs once, for the first that comes to it.
+    let times = |node: &str| ran.iter().filter(|name| name.split(':').nth(1) == Some(node)).count();
+    let counts = ["kernel", "initrd", "grub", "squashfs", "iso", "audit"].map(times);
+    assert_eq!(counts, [1, 1, 1, 2, 3, 3], "{ran:?}");
+    assert!(build("store-together", "together", &specs).0.is_empty());
+    for (number, name) in ["one", "two", "xz"].into_iter().enumerate() {
+        // Alone, each is what it was, and in a store of its own as well.
+        assert!(build("store-together", "together", &specs[number..=number]).0.is_empty(), "{name}");
+        build(&format!("store-{name}"), "alone", &specs[number..=number]);
+        let published = |out: &str| hashes(&live.world.path(out).join(name));
+        assert_eq!(published("together"), published("alone"), "{name}");
+    }
+    // One that fails takes nothing from the others.
+    fs::write(live.root().join("etc/motd"), "changed\n").unwrap();
+    let broken = spec(
+        "broken",
+        "[node.squashfs]\nexclude = [\"boot/*\"]\n[node.bad]\nstep = \"run\"\nargv = [\"false\"]\ntools = [\"false\"]\noutputs = { x = \"x/\" }\n[publish]\nx = [\"bad.x\"]\n",
+    );
+    let all = [&specs[..], &[broken]].concat();
+    let args: Vec<&str> = all.iter().map(String::as_str).collect();
+    let output =
+        live.stagegraph(&[&["build", "--store", "store-together", "--out", "together"], &args[..]].concat());
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(errors.contains("error: broken:bad: "), "{errors}");
+    assert_eq!(text.lines().filter(|line| line.starts_with("published: ")).count(), 3, "{text}");
 }

@@ -222,101 +222,85 @@ impl Drop for Web {
     }
 }
 
+/// A way to misbehave, and its name.
+type Row = (&'static str, Box<dyn FnMut(Call) -> Act + Send>);
+
+fn row(name: &'static str, mischief: impl FnMut(Call) -> Act + Send + 'static) -> Row {
+    (name, Box::new(mischief))
+}
+
+fn on(method: &'static str, act: Act) -> impl FnMut(Call) -> Act {
+    move |call| if call.method == method { act } else { Act::Pass }
+}
+
+/// Does something to some of the calls that read blobs.
+fn on_blobs(act: Act, some: fn(usize) -> bool) -> impl FnMut(Call) -> Act {
+    move |call| match call.method {
+        "read" | "read-batch" if some(call.number) => act,
+        _ => Act::Pass,
+    }
+}
+
+/// What a server can say that is no use.
+fn useless_answers() -> Vec<Row> {
+    vec![
+        row("busy at first", |call| match call.number {
+            0 => Act::Say(Code::ResourceExhausted),
+            1 => Act::Say(Code::Unavailable),
+            _ => Act::Pass,
+        }),
+        row("no capabilities", on("capabilities", Act::Say(Code::Unimplemented))),
+        row("capabilities refused", on("capabilities", Act::Say(Code::PermissionDenied))),
+        row("wrong token", |_| Act::Say(Code::Unauthenticated)),
+        row("broken", |_| Act::Say(Code::Internal)),
+        row("BLAKE3 listed and refused", |call| match call.method {
+            "capabilities" => Act::Capabilities(|said| {
+                said.cache_capabilities.get_or_insert_default().digest_functions.push(9);
+            }),
+            "find" => Act::Say(Code::InvalidArgument),
+            _ => Act::Pass,
+        }),
+        row("results lost", on("result", Act::Lose)),
+        row("results altered", on("result", Act::Alter)),
+        row("a failure kept", on("result", Act::Result(|result| result.exit_code = 1))),
+        row("no statement", on("result", Act::Result(|result| result.output_files.clear()))),
+        row(
+            "no signature",
+            on(
+                "result",
+                Act::Result(|result| result.output_files.retain(|file| file.path != "statement.sig")),
+            ),
+        ),
+        row(
+            "contents not inlined",
+            on(
+                "result",
+                Act::Result(|result| result.output_files.iter_mut().for_each(|file| file.contents.clear())),
+            ),
+        ),
+    ]
+}
+
+/// What can be wrong with blobs, and how slowly they can come.
+fn useless_blobs() -> Vec<Row> {
+    vec![
+        row("all blobs gone", on_blobs(Act::Lose, |_| true)),
+        row("all blobs altered", on_blobs(Act::Alter, |_| true)),
+        row("some blobs gone", on_blobs(Act::Lose, |number| number % 3 == 1)),
+        row("some blobs altered", on_blobs(Act::Alter, |number| number % 5 == 4)),
+        row("streams cut off", on("read", Act::Cut)),
+        row("reading fails now and then", on_blobs(Act::Say(Code::Internal), |number| number % 4 == 3)),
+        row("slow", |_| Act::Delay(Duration::from_millis(20))),
+    ]
+}
+
 #[test]
 fn whatever_an_upstream_does_the_same_is_published() {
     let casd = Casd::start();
     let team = Team::new();
     let first = team.first(&casd.address());
     let proxy = Proxy::start(&casd.address());
-    let on = |method: &'static str, act: Act| {
-        move |call: Call| if call.method == method { act } else { Act::Pass }
-    };
-    let rows: Vec<(&str, Box<dyn FnMut(Call) -> Act + Send>)> = vec![
-        (
-            "busy at first",
-            Box::new(|call| match call.number {
-                0 => Act::Say(Code::ResourceExhausted),
-                1 => Act::Say(Code::Unavailable),
-                _ => Act::Pass,
-            }),
-        ),
-        ("no capabilities", Box::new(on("capabilities", Act::Say(Code::Unimplemented)))),
-        ("capabilities refused", Box::new(on("capabilities", Act::Say(Code::PermissionDenied)))),
-        ("wrong token", Box::new(|_| Act::Say(Code::Unauthenticated))),
-        ("broken", Box::new(|_| Act::Say(Code::Internal))),
-        (
-            "BLAKE3 listed and refused",
-            Box::new(|call| match call.method {
-                "capabilities" => Act::Capabilities(|said| {
-                    said.cache_capabilities.get_or_insert_default().digest_functions.push(9);
-                }),
-                "find" => Act::Say(Code::InvalidArgument),
-                _ => Act::Pass,
-            }),
-        ),
-        ("results lost", Box::new(on("result", Act::Lose))),
-        ("results altered", Box::new(on("result", Act::Alter))),
-        ("a failure kept as a result", Box::new(on("result", Act::Result(|result| result.exit_code = 1)))),
-        (
-            "a result without a statement",
-            Box::new(on("result", Act::Result(|result| result.output_files.clear()))),
-        ),
-        (
-            "a statement that is not signed",
-            Box::new(on(
-                "result",
-                Act::Result(|result| {
-                    result.output_files.retain(|file| file.path != "statement.sig");
-                }),
-            )),
-        ),
-        (
-            "contents not inlined",
-            Box::new(on(
-                "result",
-                Act::Result(|result| {
-                    result.output_files.iter_mut().for_each(|file| file.contents.clear());
-                }),
-            )),
-        ),
-        (
-            "all blobs gone",
-            Box::new(|call| match call.method {
-                "read" | "read-batch" => Act::Lose,
-                _ => Act::Pass,
-            }),
-        ),
-        (
-            "all blobs altered",
-            Box::new(|call| match call.method {
-                "read" | "read-batch" => Act::Alter,
-                _ => Act::Pass,
-            }),
-        ),
-        (
-            "some blobs gone",
-            Box::new(|call| match call.method {
-                "read" | "read-batch" if call.number % 3 == 1 => Act::Lose,
-                _ => Act::Pass,
-            }),
-        ),
-        (
-            "some blobs altered",
-            Box::new(|call| match call.method {
-                "read" | "read-batch" if call.number % 5 == 4 => Act::Alter,
-                _ => Act::Pass,
-            }),
-        ),
-        (
-            "reading fails now and then",
-            Box::new(|call| match call.method {
-                "read" | "read-batch" | "result" if call.number % 4 == 3 => Act::Say(Code::Internal),
-                _ => Act::Pass,
-            }),
-        ),
-        ("slow", Box::new(|_| Act::Delay(Duration::from_millis(20)))),
-    ];
-    for (what, mischief) in rows {
+    for (what, mischief) in useless_answers().into_iter().chain(useless_blobs()) {
         proxy.misbehave(mischief);
         let second = team.second(&proxy.address(), &[]);
         second.assert_same(&first, what);

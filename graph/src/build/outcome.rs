@@ -57,6 +57,19 @@ impl Built {
         })
     }
 
+    /// Returns how the nodes of one graph ended, where several were built at once, by their names in it.
+    pub fn of_graph(&self, graph: &str) -> Self {
+        let own = self.nodes.iter().filter(|(node, _)| node.graph() == Some(graph));
+        let local = |(node, outcome): (&NodeName, &Outcome)| {
+            let outcome = match outcome {
+                Outcome::Skipped(because) => Outcome::Skipped(because.local()),
+                outcome => outcome.clone(),
+            };
+            (node.local(), outcome)
+        };
+        Self { nodes: own.map(local).collect() }
+    }
+
     /// Returns the keys of all nodes that are done.
     pub fn actions(&self) -> Vec<ActionDigest> {
         let done = self.nodes.values().filter_map(|outcome| match outcome {

@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use cache::statement::Fetched;
-use cache::{ActionDigest, ActionResult, Bytes, Object, Output, Roll, StoreError};
+use cache::{ActionDigest, ActionResult, Bytes, Object, Output, StoreError};
 
 use super::backend::{Backend, Options};
+use super::graphs::Graphs;
 use super::queue::Queue;
 use crate::action::{Action, Sketch};
 use crate::dag::Derivation;
@@ -27,8 +28,8 @@ pub(super) struct Workshop<'a> {
     pub(super) nodes: Vec<(&'a NodeName, &'a Derivation)>,
     pub(super) backend: &'a Backend<'a>,
     pub(super) options: &'a Options,
-    /// What the nodes gave last time.
-    pub(super) roll: Roll,
+    /// The graphs it is of, and what their nodes gave last time.
+    pub(super) graphs: Graphs,
     /// Whether a node reports on the actions of others.
     pub(super) keeps_actions: bool,
     pub(super) toolboxes: Toolboxes,
@@ -160,7 +161,7 @@ fn resolve(
     };
     let digest = sketch.digest();
     if !workshop.options.check
-        && let Some(result) = backend.store.result_in(&workshop.roll, name.as_str(), node, &digest)?
+        && let Some(result) = last_time(workshop, node, &digest)?
     {
         let result = Arc::new(relocated(result, &resolved.places));
         let action = workshop.keeps_actions.then(|| Arc::new(sketch.to_action()));
@@ -169,6 +170,20 @@ fn resolve(
     let action = Arc::new(sketch.to_action());
     let inputs = given().map(|(input, output)| (input.clone(), output.clone())).collect();
     Ok(Message::Resolved(Box::new(RunTask { node, digest, action, inputs, resolved, provenance })))
+}
+
+/// Returns what a node gave last time, if that was the same action.
+fn last_time(
+    workshop: &Workshop<'_>,
+    node: usize,
+    digest: &ActionDigest,
+) -> Result<Option<ActionResult>, StoreError> {
+    let (name, _) = workshop.nodes[node];
+    let roll = workshop.graphs.roll(node);
+    match name.graph() {
+        None => workshop.backend.store.result_in(roll, name.as_str(), node, digest),
+        Some(_) => workshop.backend.store.result_in(roll, name.local().as_str(), node, digest),
+    }
 }
 
 /// Has a node look outside.
@@ -239,9 +254,11 @@ fn run(workshop: &Workshop<'_>, task: &RunTask, log: &Mutex<Vec<u8>>) -> Result<
     let report = |report| tell(backend, name, report, Some(&remarks));
     let objects = store.objects();
     let kit = Kit::of(objects, &workshop.toolboxes, &task.inputs, &task.resolved, backend.sandbox)?;
+    // What it gives is the same, whatever else is built.
+    let local = name.local();
     let job = Job {
         objects,
-        node: name,
+        node: &local,
         action: &task.action,
         inputs: &task.inputs,
         resolved: &task.resolved,
