@@ -60,6 +60,10 @@ enum Verb {
     /// Looks after upstreams: keys, and what a server can
     #[cfg(feature = "remote")]
     Remote(upstreams::RemoteVerb),
+    /// Compresses the blocks of a shard: what workers run
+    #[cfg(feature = "remote")]
+    #[command(hide = true)]
+    Shard(upstreams::ShardVerb),
     /// Says why each node of a spec last ran
     Why(why::Why),
     /// Prints the completions for a shell
@@ -127,6 +131,8 @@ fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Store(store) => store.run(),
         #[cfg(feature = "remote")]
         Verb::Remote(remote) => remote.run(),
+        #[cfg(feature = "remote")]
+        Verb::Shard(shard) => shard.run(),
         Verb::Extract(extract) => extract.run(),
         Verb::Completions { shell } => {
             let mut text = Vec::new();

@@ -11,7 +11,7 @@ use graph::build::{Backend, Built, Options};
 use graph::dag::Dag;
 use graph::sandbox::{Limits, Mode, Sandbox, SandboxError};
 use graph::tool::Tools;
-use graph::{Cancel, Event, Fault, NodeName, Resolved};
+use graph::{Cancel, Event, Fault, NodeName, Resolved, Workers};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
@@ -38,6 +38,8 @@ pub struct Machine {
     sandbox: Sandbox,
     tools: Tools,
     cancel: Cancel,
+    /// Cores elsewhere.
+    workers: Option<Box<dyn Workers>>,
     /// The signal that ended a build.
     signal: Arc<AtomicUsize>,
 }
@@ -55,6 +57,7 @@ impl Machine {
             sandbox: Sandbox::new(mode, bwrap),
             tools: Tools::new(search),
             cancel: Cancel::default(),
+            workers: None,
             signal: Arc::default(),
         };
         for signal in [SIGINT, SIGTERM, SIGHUP] {
@@ -68,6 +71,11 @@ impl Machine {
             register()?;
         }
         Ok(machine)
+    }
+
+    /// Has cores elsewhere do a part of the work.
+    pub fn use_workers(&mut self, workers: Box<dyn Workers>) {
+        self.workers = Some(workers);
     }
 
     /// Builds nodes of a graph under the limits of its spec; `listener` is told what happens.
@@ -126,8 +134,8 @@ impl Machine {
         sandbox: &'a Sandbox,
         listener: &'a (dyn Fn(Event) + Sync),
     ) -> Backend<'a> {
-        let (tools, cancel) = (&self.tools, &self.cancel);
-        Backend { store, sandbox, tools, cancel, listener, hints: &hints::of_step }
+        let (tools, cancel, workers) = (&self.tools, &self.cancel, self.workers.as_deref());
+        Backend { store, sandbox, tools, workers, cancel, listener, hints: &hints::of_step }
     }
 
     /// Builds all nodes of a spec with the usual options, without the network, and sums the build up; `graph` is the name that

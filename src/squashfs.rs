@@ -18,6 +18,7 @@ mod error;
 mod inode;
 mod metadata;
 mod options;
+mod shard;
 mod xattr;
 
 use std::collections::BTreeMap;
@@ -27,6 +28,7 @@ use std::io::{Seek, SeekFrom, Write};
 use cache::blocks::Run;
 use cache::name::RelPath;
 use cache::{BlobDigest, Objects, RootTree};
+use graph::Workers;
 
 pub use self::compress::{Compressor, Kind as CompressorKind};
 use self::entries::{Entries, Ids};
@@ -34,6 +36,7 @@ pub use self::error::WriteError;
 use self::inode::InodeWriter;
 use self::metadata::write_table;
 pub use self::options::{Options, Progress};
+pub use self::shard::{ShardError, answer as answer_shard};
 
 /// The version of the bytes that are written: raised in the commit that changes them, with the digests in
 /// `src/steps/pins.rs`.
@@ -67,7 +70,8 @@ pub struct Summary {
     pub dropped_xattrs: BTreeMap<RelPath, Vec<u8>>,
 }
 
-/// Writes the tree to `out` without the paths `is_excluded` names; a folder goes with all below it.
+/// Writes the tree to `out` without the paths `is_excluded` names; a folder goes with all below it. `workers` compress as well, where there
+/// are some, and change no byte.
 ///
 /// # Errors
 /// [`WriteError`], which names the file at fault.
@@ -77,8 +81,29 @@ pub fn write(
     objects: &Objects,
     options: &Options,
     is_excluded: &dyn Fn(&RelPath) -> bool,
+    workers: Option<&dyn Workers>,
     progress: Progress<'_>,
 ) -> Result<Summary, WriteError> {
+    if workers.is_some() {
+        if let Some(summary) = write_once(out, root, objects, options, is_excluded, workers, progress)? {
+            return Ok(summary);
+        }
+        // A worker that was found out once may have done it before: nothing of it stays.
+        out.set_len(0)?;
+    }
+    write_once(out, root, objects, options, is_excluded, None, progress)?.ok_or(WriteError::Stopped)
+}
+
+/// Writes the tree; nothing where a worker gave other bytes than this program makes.
+fn write_once(
+    out: &mut File,
+    root: &RootTree,
+    objects: &Objects,
+    options: &Options,
+    is_excluded: &dyn Fn(&RelPath) -> bool,
+    workers: Option<&dyn Workers>,
+    progress: Progress<'_>,
+) -> Result<Option<Summary>, WriteError> {
     let entries = Entries::new(root, is_excluded);
     out.seek(SeekFrom::Start(0))?;
     out.write_all(&[0; SUPERBLOCK as usize])?;
@@ -88,8 +113,11 @@ pub fn write(
         out.write_all(&(bytes.len() as u16 | metadata::STORED).to_le_bytes())?;
         out.write_all(bytes)?;
     }
-    let mut data = data::write(out, root, objects, &entries.files, options, progress)?;
+    let mut data = data::write(out, root, objects, &entries.files, options, workers, progress)?;
 
+    if data.is_doubtful {
+        return Ok(None);
+    }
     let runs = std::mem::take(&mut data.runs);
 
     let ids = Ids::of(root.tree.root(), &entries)?;
@@ -136,5 +164,5 @@ pub fn write(
     }
     out.seek(SeekFrom::Start(0))?;
     out.write_all(&superblock)?;
-    Ok(Summary { inodes: count, runs, dropped_xattrs })
+    Ok(Some(Summary { inodes: count, runs, dropped_xattrs }))
 }

@@ -1,14 +1,15 @@
 //! Where results are fetched from and offered: what is asked for, and what came of it.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use cache::upstream::Upstream;
 use cache::{Store, StoreError};
-use graph::Event;
-use remote::{Address, Key, KeyError, Offers, Remote, Sent, Settings, Tls, Trust};
+use graph::tool::{ToolError, ToolSpec};
+use graph::{Event, Tools, Workers};
+use remote::{Address, Execution, Key, KeyError, Offers, Program, Remote, Sent, Settings, Tls, Trust};
 
 use crate::config::{Fields, Item, Source, SpecErrors};
 
@@ -40,6 +41,43 @@ pub struct Wishes {
     pub wait: Option<u64>,
     /// Whether a build fails without its upstreams.
     pub is_required: bool,
+    /// Whether their workers compress as well.
+    pub executes: bool,
+    /// How many parts of the work are at workers at once.
+    pub jobs: Option<u64>,
+    /// What workers are chosen by.
+    pub properties: Vec<(String, String)>,
+}
+
+/// The verb of this program that workers run.
+const SHARD: &str = "shard";
+
+/// Parts of the work that are at workers at once, where nobody says.
+const JOBS: u64 = 8;
+
+/// Workers of a server.
+#[derive(Debug)]
+struct Elsewhere {
+    execution: Execution,
+    lanes: usize,
+    /// Parts that were done there.
+    done: Arc<AtomicU64>,
+}
+
+impl Workers for Elsewhere {
+    fn lanes(&self) -> usize {
+        self.lanes
+    }
+
+    fn run(&self, input: &[u8], stop: &(dyn Fn() -> bool + Sync)) -> Result<Vec<u8>, String> {
+        let output = self.execution.run(input, stop)?;
+        self.done.fetch_add(1, Ordering::Relaxed);
+        Ok(output)
+    }
+
+    fn gave_wrong(&self, why: &str) {
+        self.execution.gave_wrong(why);
+    }
 }
 
 /// Why upstreams cannot be used.
@@ -54,6 +92,9 @@ pub enum WishError {
     /// A key, a list or a certificate cannot be used.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// The libraries of this program cannot be found.
+    #[error("this program cannot be sent to workers")]
+    Program(#[from] ToolError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -84,6 +125,9 @@ impl Wishes {
         let headers = fields.entries("headers").into_iter();
         let headers = headers
             .filter_map(|(name, item)| Some((name.to_owned(), fields.check(item.as_text())?.to_owned())));
+        let properties = fields.entries("properties").into_iter();
+        let properties = properties
+            .filter_map(|(name, item)| Some((name.to_owned(), fields.check(item.as_text())?.to_owned())));
         let trust = fields.text("trust").map(|trust| match trust {
             "all" => PathBuf::from("all"),
             path => folder.join(path),
@@ -100,6 +144,9 @@ impl Wishes {
             salt: fields.text("salt").map(str::to_owned),
             wait: seconds,
             is_required: fields.bool("required", false),
+            executes: fields.bool("execute", false),
+            jobs: fields.integer("jobs", 1..=4096).and_then(|jobs| u64::try_from(jobs).ok()),
+            properties: properties.collect(),
         };
         fields.finish()?;
         Ok(wishes)
@@ -120,6 +167,9 @@ impl Wishes {
             salt: self.salt.or(below.salt),
             wait: self.wait.or(below.wait),
             is_required: self.is_required || below.is_required,
+            executes: self.executes || below.executes,
+            jobs: self.jobs.or(below.jobs),
+            properties: [below.properties, self.properties].concat(),
         }
     }
 
@@ -164,6 +214,18 @@ impl Wishes {
     }
 }
 
+/// Returns this program with its libraries, as workers run it.
+fn own_program(store: &Store) -> Result<Program, WishError> {
+    let own = |error| WishError::Wrong(format!("this program does not find itself: {error}"));
+    let file = std::env::current_exe().map_err(own)?;
+    let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let spec = ToolSpec { name: &name, package: "", programs: &[], data: &[], data_places: &[] };
+    let tool = Tools::new(file.parent().map(Path::to_owned).into_iter().collect()).find(store, &spec)?;
+    // By the names under which the program asks for them.
+    let libraries = tool.files.keys().filter(|shown| **shown != tool.program).cloned().collect();
+    Ok(Program { file, libraries, verb: SHARD.to_owned() })
+}
+
 /// The upstreams of one run of the program.
 pub struct Upstreams {
     remotes: Vec<Arc<dyn Remote>>,
@@ -173,6 +235,8 @@ pub struct Upstreams {
     /// Begun when there is something to offer.
     offers: OnceLock<Offers>,
     stop: Arc<AtomicBool>,
+    /// Parts of the work that workers did.
+    done: Arc<AtomicU64>,
 }
 
 /// What was done with upstreams, for people.
@@ -184,6 +248,8 @@ pub struct Summary {
     pub fetched: u64,
     /// For how long somebody waited for them.
     pub fetching: Duration,
+    /// Parts of the work that workers did.
+    pub done: u64,
     /// What was offered.
     pub sent: Sent,
     /// Whether all that was to be offered was.
@@ -221,7 +287,33 @@ impl Upstreams {
         store.set_upstreams(remotes.iter().map(|remote| Arc::clone(remote) as Arc<dyn Upstream>).collect());
         let wait = wishes.wait.map_or(WAIT, Duration::from_secs);
         let is_required = wishes.is_required;
-        Ok(Self { remotes, uploads, wait, is_required, offers: OnceLock::new(), stop })
+        let (offers, done) = (OnceLock::new(), Arc::default());
+        Ok(Self { remotes, uploads, wait, is_required, offers, stop, done })
+    }
+
+    /// Returns the workers of the first server among the addresses, where they are asked for.
+    ///
+    /// # Errors
+    /// [`WishError`]: none of them is a server, or this program cannot be sent there.
+    pub fn workers(
+        &self,
+        wishes: &Wishes,
+        store: &Store,
+        say: fn(&str),
+    ) -> Result<Option<Box<dyn Workers>>, WishError> {
+        if !wishes.executes || wishes.addresses.is_empty() {
+            return Ok(None);
+        }
+        let addresses = wishes.addresses()?;
+        let server = addresses.iter().find(|address| matches!(address, Address::Server { .. }));
+        let Some(server) = server else {
+            let why = "--remote-execute needs a server among the upstreams: --remote grpc://HOST:PORT";
+            return Err(WishError::Wrong(why.to_owned()));
+        };
+        let settings = wishes.settings(Arc::clone(&self.stop), say)?;
+        let execution = Execution::new(server, &settings, own_program(store)?, wishes.properties.clone())?;
+        let lanes = usize::try_from(wishes.jobs.unwrap_or(JOBS)).unwrap_or(usize::MAX);
+        Ok(Some(Box::new(Elsewhere { execution, lanes, done: Arc::clone(&self.done) })))
     }
 
     /// Offers what ran here.
@@ -252,6 +344,7 @@ impl Upstreams {
             let stop = || self.stop.load(Ordering::Relaxed);
             (summary.sent, summary.is_complete) = offers.finish(self.wait, &stop);
         }
+        summary.done = self.done.load(Ordering::Relaxed);
         for remote in &self.remotes {
             let total = remote.counts().total();
             summary.found += total.found;

@@ -92,6 +92,7 @@ fn hello() -> Result<Vec<String>, Box<dyn std::error::Error>> {
         store: &store,
         sandbox: &Sandbox::new(Mode::On, None),
         tools: &Tools::new(Vec::new()),
+        workers: None,
         cancel: &Cancel::default(),
         listener: &|_| {},
         hints: &|_| None,

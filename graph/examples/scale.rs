@@ -68,6 +68,7 @@ fn run(store: &Path, file: &Path) -> Result<bool, Box<dyn Error>> {
         store: &Store::open(store)?,
         sandbox: &Sandbox::new(Mode::On, None),
         tools: &Tools::new(Vec::new()),
+        workers: None,
         cancel: &Cancel::default(),
         listener: &|_: Event| {},
         hints: &|_| None,

@@ -57,6 +57,7 @@ pub mod step;
 pub mod testing;
 pub mod tool;
 pub mod toolbox;
+pub mod workers;
 
 pub use action::Action;
 pub use cancel::Cancel;
@@ -67,3 +68,4 @@ pub use name::{NodeName, OutputRef};
 pub use step::{Job, Resolved, Resolving, Step};
 pub use tool::{Tool, Tools};
 pub use toolbox::Toolbox;
+pub use workers::Workers;

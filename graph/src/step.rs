@@ -16,6 +16,7 @@ use crate::name::NodeName;
 use crate::sandbox::{self, Invocation, Limits, Mode, Sandbox, SandboxError};
 use crate::tool::{Tool, ToolError, Tools, Wanted};
 use crate::toolbox::{Toolbox, Toolboxes};
+use crate::workers::Workers;
 
 /// Something a node does. Live media's steps implement it, and the counting fake of the engine's tests.
 pub trait Step: Send + Sync {
@@ -186,6 +187,8 @@ pub struct Job<'a> {
     pub provenance: &'a BTreeMap<NodeName, Provenance>,
     /// How many threads it may use.
     pub threads: usize,
+    /// Cores elsewhere, where there are some.
+    pub workers: Option<&'a dyn Workers>,
     /// Whether the network must not be used, not even for what is checked against a digest.
     pub offline: bool,
     /// Set when it should stop.

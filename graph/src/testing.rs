@@ -146,6 +146,7 @@ impl Bench {
             inputs: &inputs,
             resolved: &resolved,
             provenance: &self.provenance,
+            workers: None,
             threads: 2,
             offline: true,
             cancel: &cancel,

@@ -137,6 +137,15 @@ impl Link {
 
     /// Waits for what is under way, or until everything is to stop.
     pub(crate) fn wait<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        self.wait_unless(work, &|| false)
+    }
+
+    /// As [`Link::wait`], and no longer than until `stop` says so.
+    pub(crate) fn wait_unless<T>(
+        &self,
+        work: impl Future<Output = Result<T, Failure>>,
+        stop: &(dyn Fn() -> bool + Sync),
+    ) -> Result<T, Failure> {
         let make = || {
             let mut builder = tokio::runtime::Builder::new_multi_thread();
             builder.worker_threads(1).thread_name("remote").enable_all();
@@ -145,7 +154,7 @@ impl Link {
         let runtime = self.runtime.get_or_init(make).as_ref();
         let runtime = runtime.map_err(|error| Failure::Unreachable(format!("no thread for it: {error}")))?;
         let stopped = async {
-            while !self.settings.stop.load(Ordering::Relaxed) {
+            while !self.settings.stop.load(Ordering::Relaxed) && !stop() {
                 tokio::time::sleep(STOP_INTERVAL).await;
             }
         };

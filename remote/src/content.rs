@@ -36,6 +36,9 @@ const AT_ONCE: usize = 8;
 /// Bytes in one message of a stream.
 const PIECE: usize = 256 << 10;
 
+/// Bytes of a blob that is read by its name alone, at most.
+const LARGEST: u64 = 128 << 20;
+
 /// The largest message that is taken: a batch, and what it holds beside the bytes.
 pub(crate) const MESSAGE: usize = 8 << 20;
 
@@ -178,27 +181,32 @@ impl Content<'_> {
     }
 
     async fn read_stream(&self, chunk: &Chunk) -> Result<Vec<u8>, Failure> {
-        let digest = self.function.of_chunk(chunk);
+        let read = self.stream(&self.function.of_chunk(chunk), chunk.size).await;
+        read.map_err(|failure| match failure {
+            failure if failure.code() == Some(Code::NotFound) => Failure::Gone(chunk.digest),
+            Failure::Nonsense(_) => Failure::Altered(chunk.digest),
+            failure => failure,
+        })
+    }
+
+    /// Reads a blob piece by piece; one of more bytes than that is nonsense.
+    async fn stream(&self, digest: &Digest, size: u64) -> Result<Vec<u8>, Failure> {
         let resource_name =
-            self.resource("", &format!("blobs/{}{}/{}", self.function.prefix(), digest.hash, chunk.size));
+            self.resource("", &format!("blobs/{}{}/{size}", self.function.prefix(), digest.hash));
         let started = self.link.call("a blob", DEADLINE, |channel| async {
             let request = ReadRequest { resource_name: resource_name.clone(), read_offset: 0, read_limit: 0 };
             let mut client = ByteStreamClient::new(channel).max_decoding_message_size(MESSAGE);
             Ok(client.read(self.link.request(request)?).await?)
         });
-        let gone = |failure: Failure| match failure.code() {
-            Some(Code::NotFound) => Failure::Gone(chunk.digest),
-            _ => failure,
-        };
-        let mut pieces = started.await.map_err(gone)?;
+        let mut pieces = started.await?;
         let mut bytes = Vec::new();
         loop {
             let piece = tokio::time::timeout(STALL, pieces.message()).await;
             let piece = piece.map_err(|_| Failure::Late("the next piece of a blob", STALL))?;
-            let Some(piece) = piece.map_err(|status| gone(status.into()))? else { return Ok(bytes) };
+            let Some(piece) = piece? else { return Ok(bytes) };
             bytes.extend_from_slice(&piece.data);
-            if bytes.len() as u64 > chunk.size {
-                return Err(Failure::Altered(chunk.digest));
+            if bytes.len() as u64 > size {
+                return Err(Failure::Nonsense(format!("{} has more bytes than it should", digest.hash)));
             }
         }
     }
@@ -257,6 +265,39 @@ impl Content<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Sends those of these blobs that the server does not have.
+    pub(crate) async fn send_missing(&self, blobs: Vec<Blob>) -> Result<(), Failure> {
+        let names: Vec<Digest> = blobs.iter().map(|blob| blob.digest.clone()).collect();
+        let mut missing = self.missing(&names).await?;
+        // Each goes by itself: most are small, and one or two are large.
+        for blob in blobs {
+            if missing.remove(&blob.digest.hash) {
+                self.send_blobs(vec![blob]).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a blob by its name alone.
+    pub(crate) async fn read_one(&self, digest: &Digest) -> Result<Vec<u8>, Failure> {
+        let size = u64::try_from(digest.size_bytes).unwrap_or(u64::MAX);
+        let nonsense = |why: &str| Failure::Nonsense(format!("{why}: {}", digest.hash));
+        if size > LARGEST {
+            return Err(nonsense("an output that is far too large"));
+        }
+        let bytes = match size + BESIDE > self.limit() {
+            true => self.stream(digest, size).await?,
+            false => {
+                let mut read = self.read_blobs(std::slice::from_ref(digest), size).await?;
+                read.remove(&digest.hash).ok_or_else(|| nonsense("it does not have what it named"))?
+            }
+        };
+        match self.function.of(&bytes) == *digest {
+            true => Ok(bytes),
+            false => Err(nonsense("it has other bytes under a name")),
+        }
     }
 
     async fn write_stream(&self, digest: &Digest, bytes: Vec<u8>) -> Result<(), Failure> {

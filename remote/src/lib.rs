@@ -9,6 +9,7 @@ mod address;
 mod channel;
 mod content;
 mod counts;
+mod execution;
 mod function;
 mod gate;
 mod mirror;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 
 pub use self::address::{Address, AddressError};
 pub use self::counts::{Counts, Total};
+pub use self::execution::{Execution, Program};
 pub use self::offers::{Offers, Sent};
 pub use self::probe::{Probe, Row};
 pub use self::settings::{Settings, Tls};

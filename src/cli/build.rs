@@ -139,11 +139,11 @@ impl Build {
         if self.to.is_empty() {
             store.add_output(&self.out)?;
         }
-        let machine = args::machine(match self.sandbox {
+        let mut machine = args::machine(match self.sandbox {
             SandboxMode::On => Mode::On,
             SandboxMode::Off => Mode::Off,
         })?;
-        let upstreams = self.remotes.open(&store, machine.stop(), self.offline)?;
+        let upstreams = self.remotes.open(&store, &mut machine, self.offline)?;
         // What is made again is compared with what is here, and what was made without a sandbox is nobody else's business.
         let upstreams = if self.check || is_unboxed { upstreams.without_uploads() } else { upstreams };
         let with = With { store, machine: &machine, upstreams };

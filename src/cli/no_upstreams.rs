@@ -1,13 +1,13 @@
 //! Stands for upstreams in a program that was built without them.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use cache::Store;
 use clap::Args;
 use graph::Event;
 
 use super::failure::Failure;
+use crate::machine::Machine;
 
 /// Nothing that could be said of upstreams.
 #[derive(Debug, Args)]
@@ -27,7 +27,7 @@ pub(super) struct Sent {
 }
 
 impl Remotes {
-    pub(super) fn open(&self, _: &Store, _: Arc<AtomicBool>, _: bool) -> Result<Upstreams, Failure> {
+    pub(super) fn open(&self, _: &Store, _: &mut Machine, _: bool) -> Result<Upstreams, Failure> {
         Ok(Upstreams)
     }
 }

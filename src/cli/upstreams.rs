@@ -10,8 +10,10 @@ use graph::sandbox::Mode;
 use remote::{Key, Probe};
 
 use super::args::{self, SpecArgs, StoreArgs, finder};
-use super::failure::{DONE, ENVIRONMENT, Failure, complain, print, stopped};
+use super::failure::{DONE, ENVIRONMENT, Failure, WRONG, complain, print, stopped};
+use crate::machine::Machine;
 use crate::spec::Spec;
+use crate::squashfs::answer_shard;
 pub(super) use crate::upstreams::{Summary, Upstreams};
 use crate::upstreams::{WishError, Wishes};
 
@@ -55,7 +57,7 @@ pub(super) struct Settings {
 #[command(next_help_heading = "Upstreams")]
 pub(super) struct Remotes {
     /// Where results come from that the store does not have: grpc://HOST:PORT[/INSTANCE], grpcs://…, unix:PATH, file:DIR, or
-    /// https://…; asked in order, may be repeated
+    /// https://…; asked in order, may be repeated; none: not those of the settings file
     #[arg(
         long = "remote",
         value_name = "ADDRESS",
@@ -73,9 +75,26 @@ pub(super) struct Remotes {
     /// Fail with 3 where an upstream cannot be used
     #[arg(long = "remote-required")]
     required: bool,
+    /// Have the workers of the first server among them compress as well
+    #[arg(long = "remote-execute")]
+    execute: bool,
+    /// How many parts of the work are at workers at once [default: 8]
+    #[arg(long = "remote-jobs", value_name = "N", value_parser = clap::value_parser!(u64).range(1..=4096))]
+    remote_jobs: Option<u64>,
+    /// What workers are chosen by: a property of their platform; may be repeated
+    #[arg(long = "remote-property", value_name = "NAME=VALUE", value_parser = property)]
+    properties: Vec<(String, String)>,
     #[command(flatten)]
     settings: Settings,
 }
+
+fn property(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// Stands for no upstream, where a settings file names some.
+const NONE: &str = "none";
 
 fn yes_no(text: &str) -> Result<bool, String> {
     match text {
@@ -95,8 +114,9 @@ impl From<WishError> for Failure {
         match error {
             WishError::Wrong(why) => Self::wrong(why),
             WishError::Settings(errors) => errors.into(),
-            WishError::Key(error) => Self::of(super::failure::WRONG, &error),
+            WishError::Key(error) => Self::of(WRONG, &error),
             WishError::Store(error) => error.into(),
+            WishError::Program(error) => Self::of(ENVIRONMENT, &error),
             WishError::Unusable { ref name, .. } => {
                 let hint = format!("`stagegraph remote check {name}` says more");
                 Self::of(ENVIRONMENT, &error).with_hint(hint)
@@ -111,9 +131,12 @@ fn of_file() -> Result<Wishes, Failure> {
     let user = set("XDG_CONFIG_HOME").or_else(|| set("HOME").map(|home| home.join(".config")));
     let user = user.map(|folder| folder.join("stagegraph/remote.toml"));
     for path in user.into_iter().chain([PathBuf::from("/etc/stagegraph/remote.toml")]) {
+        // Of a folder that is closed to this user, nobody can tell.
+        if path.metadata().is_err() {
+            continue;
+        }
         match std::fs::read_to_string(&path) {
             Ok(text) => return Ok(Wishes::read(&path.display().to_string(), &text)?),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => {
                 return Err(Failure::environment(format!("read {}: {error}", path.display())));
             }
@@ -144,26 +167,36 @@ impl Settings {
 }
 
 impl Remotes {
-    /// Makes the upstreams ready that were asked for.
+    /// Makes the upstreams ready that were asked for, and their workers for this machine.
     pub(super) fn open(
         &self,
         store: &Store,
-        stop: Arc<std::sync::atomic::AtomicBool>,
+        machine: &mut Machine,
         offline: bool,
     ) -> Result<Upstreams, Failure> {
+        let stop = machine.stop();
         let own = Wishes {
             addresses: self.remotes.iter().filter(|text| !text.is_empty()).cloned().collect(),
             upload: self.upload,
             wait: self.wait,
             is_required: self.required,
+            executes: self.execute,
+            jobs: self.remote_jobs,
+            properties: self.properties.clone(),
             ..self.settings.wishes()
         };
         let wishes = own.over(of_file()?);
+        let is_none = wishes.addresses.iter().any(|address| address == NONE);
+        let wishes = Wishes { addresses: if is_none { Vec::new() } else { wishes.addresses }, ..wishes };
         if offline && wishes.is_required {
             return Err(Failure::wrong("--remote-required and --offline exclude each other"));
         }
         let wishes = if offline { Wishes::default() } else { wishes };
-        Ok(Upstreams::open(&wishes, store, stop, complain_note)?)
+        let upstreams = Upstreams::open(&wishes, store, stop, complain_note)?;
+        if let Some(workers) = upstreams.workers(&wishes, store, complain_note)? {
+            machine.use_workers(workers);
+        }
+        Ok(upstreams)
     }
 }
 
@@ -181,6 +214,9 @@ pub(super) fn line(summary: &Summary) -> String {
             bytes(summary.fetched),
             summary.fetching.as_secs_f64()
         ));
+    }
+    if summary.done > 0 {
+        text.push_str(&format!(", {} shards compressed there", summary.done));
     }
     let sent = &summary.sent;
     if sent.results + sent.there + sent.failed > 0 || !summary.is_complete {
@@ -204,7 +240,7 @@ pub(super) fn json(summary: &Summary) -> serde_json::Value {
     serde_json::json!({
         "event": "remote", "found": summary.found, "fetched_bytes": summary.fetched,
         "fetching_milliseconds": u64::try_from(summary.fetching.as_millis()).unwrap_or(u64::MAX),
-        "offered": summary.sent.results, "sent_bytes": summary.sent.bytes, "there": summary.sent.there,
+        "shards": summary.done, "offered": summary.sent.results, "sent_bytes": summary.sent.bytes, "there": summary.sent.there,
         "not_offered": summary.sent.failed, "complete": summary.is_complete,
     })
 }
@@ -266,6 +302,27 @@ fn check(wishes: &Wishes, write: bool) -> Result<u8, Failure> {
         }
     }
     Ok(code)
+}
+
+/// What workers run: compresses the blocks of a shard.
+#[derive(Debug, Args)]
+pub(super) struct ShardVerb {
+    /// The blocks
+    input: PathBuf,
+    /// What became of them
+    output: PathBuf,
+}
+
+impl ShardVerb {
+    pub(super) fn run(&self) -> Result<u8, Failure> {
+        let failed = |what: &str, path: &PathBuf, error: std::io::Error| {
+            Failure::environment(format!("{what} {}: {error}", path.display()))
+        };
+        let input = std::fs::read(&self.input).map_err(|error| failed("read", &self.input, error))?;
+        let output = answer_shard(&input).map_err(|error| Failure::of(WRONG, &error))?;
+        std::fs::write(&self.output, output).map_err(|error| failed("write", &self.output, error))?;
+        Ok(DONE)
+    }
 }
 
 /// What `store push` and `store pull` take.

@@ -37,6 +37,11 @@ impl Kind {
         (self.row().levels.clone(), self.row().default)
     }
 
+    /// Undoes a block of so many bytes; `None` where it is none.
+    pub(super) fn undo(self, packed: &[u8], length: usize) -> Option<Vec<u8>> {
+        (self.row().undo)(packed, length)
+    }
+
     /// Returns names and versions of the libraries whose code decides what the bytes are.
     pub fn libraries(self) -> &'static str {
         self.row().libraries

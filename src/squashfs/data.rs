@@ -10,21 +10,24 @@
 mod found;
 mod fragments;
 mod repeats;
+mod shards;
 mod sink;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, Read, Seek};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
 
 use cache::blocks::{self, Blocks, Run};
 use cache::name::RelPath;
 use cache::{BlobDigest, Objects, RootTree};
+use graph::Workers;
 
-use self::found::{Ready, Settings, found_block};
+use self::found::{Ready, Settings, compressed};
 use self::fragments::{Fragment, Fragments};
 use self::repeats::{Next, Repeats};
+use self::shards::{Answer, IN_FLIGHT, Shard, Shards, Wanted};
 use self::sink::Sink;
 use super::error::WriteError;
 use super::options::{Options, Progress};
@@ -91,6 +94,8 @@ pub(super) struct Data {
     pub(super) fragments: Vec<Block>,
     /// Every run of blocks, by what it was made of.
     pub(super) runs: Vec<(BlobDigest, Run)>,
+    /// Whether a worker was found to give other bytes than this program.
+    pub(super) is_doubtful: bool,
 }
 
 /// What a block is for.
@@ -100,8 +105,8 @@ enum Target {
     Fragment(usize),
 }
 
-/// A block's number, the block, and the memory that was read into.
-type Answer = (usize, Result<Ready, WriteError>, Vec<u8>);
+/// How long blocks from elsewhere are waited for, before it is looked whether one is late.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Writes the content of `files` behind what `out` holds already.
 pub(super) fn write(
@@ -110,6 +115,7 @@ pub(super) fn write(
     objects: &Objects,
     files: &[(&RelPath, BlobDigest, u64)],
     options: &Options,
+    workers: Option<&dyn Workers>,
     progress: Progress<'_>,
 ) -> Result<Data, WriteError> {
     let pool = rayon::ThreadPoolBuilder::new()
@@ -120,14 +126,23 @@ pub(super) fn write(
     let known = Blocks::new(objects);
     let (sender, receiver) = channel();
     let at = out.stream_position()?;
+    let shards = workers.map(|workers| Shards::new(workers, options, &settings, &known));
     std::thread::scope(|threads| {
         let sink = Sink::new(threads, out);
+        let _ending = shards.as_ref().map(Shards::ending);
+        let lanes = shards.iter().flat_map(|shards| (0..shards.lanes()).map(move |_| shards));
+        for shards in lanes {
+            let sender = sender.clone();
+            threads.spawn(move || shards.lane(&sender));
+        }
         let data = pool.in_place_scope(|scope| {
             let pipeline = Pipeline {
                 scope,
                 options,
                 settings: &settings,
                 known: &known,
+                shards: shards.as_ref(),
+                open: Shard::default(),
                 sender,
                 receiver,
                 sink: &sink,
@@ -150,7 +165,8 @@ pub(super) fn write(
         });
         // Where it could not be written, that is why all else ended.
         sink.finish()?;
-        data
+        let is_doubtful = shards.as_ref().is_some_and(Shards::is_doubtful);
+        data.map(|data| Data { is_doubtful, ..data })
     })
 }
 
@@ -159,6 +175,9 @@ struct Pipeline<'scope, 'a> {
     options: &'scope Options,
     settings: &'scope Settings,
     known: &'scope Blocks<'scope>,
+    /// Where there are workers, and the shard that is being filled.
+    shards: Option<&'scope Shards<'scope>>,
+    open: Shard,
     sender: Sender<Answer>,
     receiver: Receiver<Answer>,
     sink: &'a Sink<'a>,
@@ -328,7 +347,11 @@ impl<'scope> Pipeline<'scope, '_> {
     }
 
     fn next(&mut self, target: Target) -> Result<usize, WriteError> {
-        while self.submitted - self.written >= WINDOW * self.options.threads.max(1) {
+        let window = match self.shards {
+            None => WINDOW * self.options.threads.max(1),
+            Some(_) => IN_FLIGHT / self.options.block_size as usize,
+        };
+        while self.submitted - self.written >= window {
             self.collect()?;
         }
         self.targets.insert(self.submitted, target);
@@ -347,41 +370,65 @@ impl<'scope> Pipeline<'scope, '_> {
     /// Has a block compressed, unless it is found by its content. One that has a key was looked up already.
     fn submit(&mut self, target: Target, block: Vec<u8>, key: Option<BlobDigest>) -> Result<(), WriteError> {
         let number = self.next(target)?;
+        if self.shards.is_some() {
+            if self.open.add(Wanted { number, block, key }) {
+                self.close_shard();
+            }
+            return Ok(());
+        }
         let (options, sender) = (self.options, self.sender.clone());
         let (settings, known) = (self.settings, self.known);
         self.scope.spawn(move |_| {
-            let result = || {
-                let key = match key {
-                    Some(key) => key,
-                    None => {
-                        let key = settings.key("block", &[&block]);
-                        if let Some(ready) = found_block(known, &key)? {
-                            return Ok(ready);
-                        }
-                        key
-                    }
-                };
-                let (bytes, is_plain) = match options.compressor.compress(&block, options.block_size)? {
-                    Some(bytes) => (bytes, false),
-                    None => (block.clone(), true),
-                };
-                Ok(Ready { block: blocks::Block::of(&bytes, is_plain, key), bytes })
-            };
-            // The pipeline waits for an answer, whatever happens here.
-            let failed = |_| Err(WriteError::Compress(options.compressor.kind.name()));
-            let result = catch_unwind(AssertUnwindSafe(result)).unwrap_or_else(failed);
+            let result = compressed(options, settings, known, &block, key);
             // The receiver is gone only where writing has failed already.
             let _ = sender.send((number, result, block));
         });
         Ok(())
     }
 
+    /// Has the shard that is being filled wait for a core, here or elsewhere.
+    fn close_shard(&mut self) {
+        let Some(shards) = self.shards.filter(|_| !self.open.is_empty()) else { return };
+        shards.push(std::mem::take(&mut self.open));
+        let sender = self.sender.clone();
+        self.scope.spawn(move |_| shards.do_one(&sender));
+    }
+
     /// Waits for one block and writes all that are next in order.
     fn collect(&mut self) -> Result<(), WriteError> {
-        let (number, result, memory) = self.receiver.recv().map_err(|_| WriteError::Stopped)?;
+        // Nothing else is under way.
+        if self.targets.len() - self.early.len() <= self.open.len() {
+            self.close_shard();
+        }
+        let answer = match self.shards {
+            None => self.receiver.recv().map_err(|_| WriteError::Stopped)?,
+            Some(shards) => self.patiently(shards)?,
+        };
+        let (number, result, memory) = answer;
         self.spare.push(memory);
-        self.early.insert(number, result?);
+        // What was done twice came once already.
+        if self.targets.contains_key(&number) && !self.early.contains_key(&number) {
+            self.early.insert(number, result?);
+        }
         self.write_early()
+    }
+
+    /// Waits for one block; what is late at a worker is done on this thread.
+    fn patiently(&mut self, shards: &Shards<'_>) -> Result<Answer, WriteError> {
+        loop {
+            match self.receiver.recv_timeout(PATIENCE) {
+                Ok(answer) => return Ok(answer),
+                Err(RecvTimeoutError::Disconnected) => return Err(WriteError::Stopped),
+                Err(RecvTimeoutError::Timeout) => {
+                    // A signal is heard while nothing comes.
+                    self.told = 0;
+                    self.go_on(0)?;
+                    if let Some(late) = shards.late() {
+                        shards.compress(&late, &self.sender);
+                    }
+                }
+            }
+        }
     }
 
     fn write_early(&mut self) -> Result<(), WriteError> {

@@ -111,12 +111,13 @@ impl Step for Squashfs {
             job.progress("compressing", done, Some(total));
             !job.cancel.is_cancelled()
         };
-        let summary = squashfs::write(&mut out, &root, job.objects, &options, &is_excluded, &progress)
-            .map_err(|error| match error {
-                WriteError::Store(error) => error.into(),
-                WriteError::Write(_) | WriteError::Read { .. } => StepError::environment(error),
-                other => StepError::action(other),
-            })?;
+        let summary =
+            squashfs::write(&mut out, &root, job.objects, &options, &is_excluded, job.workers, &progress)
+                .map_err(|error| match error {
+                    WriteError::Store(error) => error.into(),
+                    WriteError::Write(_) | WriteError::Read { .. } => StepError::environment(error),
+                    other => StepError::action(other),
+                })?;
         lost(&summary.dropped_xattrs).into_iter().for_each(|text| job.remark(text));
         drop(out);
         let image = job.objects.adopt(&path)?;

@@ -31,7 +31,7 @@ const FLOORS: [(&str, &[&str]); 4] = [
     (
         "graph/src",
         &[
-            "name cancel action",
+            "name cancel action workers",
             "tool",
             "sandbox",
             "error",
@@ -51,7 +51,7 @@ const FLOORS: [(&str, &[&str]); 4] = [
             "content",
             "results",
             "reapi mirror",
-            "offers probe",
+            "offers probe execution",
             "testing",
         ],
     ),

@@ -96,7 +96,12 @@ impl Live {
 
     /// Returns the program, ready for more arguments, in a known environment.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_stagegraph"));
+        self.command_of(Path::new(env!("CARGO_BIN_EXE_stagegraph")), args)
+    }
+
+    /// Returns a copy of the program, ready for more arguments, in a known environment.
+    pub(crate) fn command_of(&self, program: &Path, args: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command.args(args).env_clear().env("PATH", "/usr/bin:/usr/sbin:/bin:/sbin");
         command.env("STAGEGRAPH_STORE", self.world.path("store")).current_dir(self.world.dir.path());
         command

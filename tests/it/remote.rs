@@ -15,13 +15,13 @@ use crate::world::run;
 /// Several builders of one spec, each with a store of its own, and keys.
 struct Team {
     live: Live,
+    program: PathBuf,
 }
 
 impl Team {
     fn new() -> Self {
         let live = Live::new();
-        let team = Self { live };
-        // Made of a folder of this machine's, it would be made by every builder; so it is packed.
+        let team = Self { live, program: env!("CARGO_BIN_EXE_stagegraph").into() };
         let lines = team.ok(&["remote", "keygen", "ci", "--out", "key"]);
         fs::write(team.path("trust"), lines).unwrap();
         team
@@ -32,7 +32,7 @@ impl Team {
     }
 
     fn run(&self, args: &[&str]) -> Output {
-        self.live.stagegraph(args)
+        self.live.command_of(&self.program, args).output().unwrap()
     }
 
     fn ok(&self, args: &[&str]) -> String {
@@ -518,4 +518,41 @@ fn what_was_pulled_needs_no_upstream_and_what_is_wrong_says_so() {
         assert!(wrong.code == Some(2) || is_fine, "{args:?}: {:?} {}", wrong.code, wrong.errors);
         assert!(wrong.errors.contains(says), "{args:?}: {}", wrong.errors);
     }
+}
+
+#[test]
+fn workers_of_a_server_compress_and_nothing_else_changes() {
+    let casd = Casd::start();
+    let mut team = Team::new();
+    let root = team.live.root();
+    // It travels to the workers, and with what debuggers want it is ten times as large.
+    let program = team.path("stagegraph");
+    run("strip", &["-o", program.to_str().unwrap(), env!("CARGO_BIN_EXE_stagegraph")]);
+    team.program = program;
+    let text: Vec<u8> = (0..6_000_000u32).flat_map(|i| (i / 3 * 7).to_string().into_bytes()).collect();
+    fs::write(root.join("etc/much"), text).unwrap();
+    team.live.write_spec("path = \"root\"\n", "[node.squashfs]\ncompressor = \"xz\"\nlevel = 9\n");
+    let alone = team.build("first", &[]);
+    let address = casd.address();
+    let remote = ["--remote", &address, "--remote-trust", "trust", "--remote-execute", "--remote-jobs", "3"];
+    let with = team.build("second", &remote);
+    with.assert_same(&alone, "with workers");
+    assert!(with.remote()["shards"].as_u64() > Some(0), "{:?}", with.remote());
+    // A worker is this program with its libraries, in a folder of its own; nothing is said of it that goes well.
+    assert!(with.errors.is_empty(), "{}", with.errors);
+    // A server without workers, and one that is not there.
+    let proxy = Proxy::start(&address);
+    for (address, says) in
+        [(proxy.address(), "as workers: "), ("grpc://127.0.0.1:9".to_owned(), "cannot be reached")]
+    {
+        team.forget();
+        let args = ["--remote", &address, "--remote-trust", "trust", "--remote-execute"];
+        let without = team.build("second", &args);
+        without.assert_same(&alone, says);
+        assert!(without.errors.contains(says), "{}", without.errors);
+    }
+    let folder =
+        team.build("second", &["--remote", "file:mirror", "--remote-trust", "trust", "--remote-execute"]);
+    assert_eq!(folder.code, Some(2), "{}", folder.errors);
+    assert!(folder.errors.contains("needs a server"), "{}", folder.errors);
 }

@@ -5,9 +5,12 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use cache::testing::{Need, needs};
-use cache::{Bytes, RelPath, RootTree, Store};
+use cache::{BlobDigest, Bytes, RelPath, RootTree, Store};
+use graph::Workers;
 use proptest::prelude::*;
 use stagegraph::squashfs::{self, Compressor, CompressorKind, Options};
 
@@ -78,11 +81,21 @@ fn root(store: &Store, top: &Path) -> RootTree {
 }
 
 fn write_root(store: &Store, root: &RootTree, options: &Options, exclude: &[&str]) -> Vec<u8> {
+    write_with(store, root, options, exclude, None)
+}
+
+fn write_with(
+    store: &Store,
+    root: &RootTree,
+    options: &Options,
+    exclude: &[&str],
+    workers: Option<&dyn Workers>,
+) -> Vec<u8> {
     let work = store.work_dir().unwrap();
     let path = work.path().join("image");
     let mut out = File::options().create_new(true).read(true).write(true).open(&path).unwrap();
     let excluded = |path: &RelPath| exclude.iter().any(|name| path.as_bytes() == name.as_bytes());
-    let summary = squashfs::write(&mut out, root, store, options, &excluded, &|_, _| true).unwrap();
+    let summary = squashfs::write(&mut out, root, store, options, &excluded, workers, &|_, _| true).unwrap();
     let bytes = fs::read(&path).unwrap();
     let blob = store.adopt(&path).unwrap();
     store.enter_runs(&blob.digest, &summary.runs).unwrap();
@@ -384,4 +397,121 @@ fn what_is_in_an_older_image_is_neither_read_nor_compressed() {
     // Other settings find nothing, and are not misled.
     let other = self::options(CompressorKind::Zstd, 65_536, 2);
     assert!(write(&world.store, &top, &other, &[]) == write(&cold, &top, &other, &[]));
+}
+
+/// Workers that are threads of this process, and do what they are made to.
+#[derive(Debug)]
+struct Threads {
+    lanes: usize,
+    /// What becomes of the part with that number.
+    conduct: fn(usize) -> Conduct,
+    asked: AtomicUsize,
+    wrong: AtomicUsize,
+}
+
+/// What workers do, and its name.
+type Row = (&'static str, fn(usize) -> Conduct);
+
+#[derive(Debug, Clone, Copy)]
+enum Conduct {
+    Honest,
+    Late(u64),
+    Refuses,
+    Alters,
+    CutsOff,
+    /// Compresses less: what comes back can be undone, and is not what it should be.
+    Cheats,
+    Panics,
+    Hangs,
+}
+
+impl Threads {
+    fn new(lanes: usize, conduct: fn(usize) -> Conduct) -> Self {
+        Self { lanes, conduct, asked: AtomicUsize::new(0), wrong: AtomicUsize::new(0) }
+    }
+}
+
+impl Workers for Threads {
+    fn lanes(&self) -> usize {
+        self.lanes
+    }
+
+    fn run(&self, input: &[u8], stop: &(dyn Fn() -> bool + Sync)) -> Result<Vec<u8>, String> {
+        let number = self.asked.fetch_add(1, Ordering::Relaxed);
+        let answer = |input: &[u8]| squashfs::answer_shard(input).map_err(|error| error.to_string());
+        match (self.conduct)(number) {
+            Conduct::Honest => answer(input),
+            Conduct::Late(milliseconds) => {
+                std::thread::sleep(Duration::from_millis(milliseconds));
+                answer(input)
+            }
+            Conduct::Refuses => Err("no".to_owned()),
+            Conduct::Alters => answer(input).map(|mut output| {
+                let middle = output.len() / 2;
+                output[middle] ^= 1;
+                output
+            }),
+            Conduct::CutsOff => answer(input).map(|output| output[..output.len() / 2].to_vec()),
+            Conduct::Cheats => {
+                let end = input.iter().enumerate().filter(|(_, byte)| **byte == b'\n').nth(1).unwrap().0;
+                let head = String::from_utf8(input[..end].to_vec()).unwrap();
+                answer(&[head.replace("\"level\":6", "\"level\":1").as_bytes(), &input[end..]].concat())
+            }
+            Conduct::Panics => panic!("asked to panic"),
+            Conduct::Hangs => {
+                while !stop() {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Err("stopped".to_owned())
+            }
+        }
+    }
+
+    fn gave_wrong(&self, _: &str) {
+        self.wrong.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn whatever_workers_do_the_image_is_the_same() {
+    let world = World::new();
+    let top = world.path("top");
+    fill(&top);
+    let text: Vec<u8> = (0..5_000_000u32).flat_map(|i| (i / 3 * 7).to_string().into_bytes()).collect();
+    fs::write(top.join("much"), &text).unwrap();
+    fs::write(
+        top.join("noise"),
+        text.chunks(32).flat_map(|part| *BlobDigest::of(part).as_bytes()).collect::<Vec<u8>>(),
+    )
+    .unwrap();
+    let options = options(CompressorKind::Zstd, 131_072, 2);
+    let alone = write(&world.store, &top, &options, &[]);
+    let conducts: [Row; 10] = [
+        ("all are honest", |_| Conduct::Honest),
+        ("one of five is late", |number| if number % 5 == 4 { Conduct::Late(3000) } else { Conduct::Honest }),
+        ("all refuse", |_| Conduct::Refuses),
+        ("some refuse", |number| if number % 2 == 0 { Conduct::Refuses } else { Conduct::Honest }),
+        ("all alter", |_| Conduct::Alters),
+        ("some alter", |number| if number % 3 == 1 { Conduct::Alters } else { Conduct::Honest }),
+        ("all cut off", |_| Conduct::CutsOff),
+        ("all cheat", |_| Conduct::Cheats),
+        ("some panic", |number| if number % 3 == 0 { Conduct::Panics } else { Conduct::Honest }),
+        ("all hang", |_| Conduct::Hangs),
+    ];
+    for (what, conduct) in conducts {
+        let workers = Threads::new(4, conduct);
+        // Each has a store of its own: nothing is found.
+        let own = World::new();
+        let root = root(&own.store, &top);
+        let image = write_with(&own.store, &root, &options, &[], Some(&workers));
+        assert!(image == alone, "{what}");
+        assert!(workers.asked.into_inner() > 0, "{what}");
+        let wrong = workers.wrong.into_inner();
+        let lies = ["all alter", "some alter", "all cut off", "all cheat"].contains(&what);
+        assert_eq!(wrong > 0, lies, "{what}: {wrong}");
+        // And once more with the blocks of the image that was made.
+        let again = Threads::new(4, conduct);
+        assert!(write_with(&own.store, &root, &options, &[], Some(&again)) == alone, "{what}, again");
+        assert_eq!(again.asked.into_inner(), 0, "{what}: all blocks are in the store");
+    }
 }

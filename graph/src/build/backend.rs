@@ -7,6 +7,7 @@ use crate::error::StepError;
 use crate::event::Event;
 use crate::sandbox::Sandbox;
 use crate::tool::Tools;
+use crate::workers::Workers;
 
 /// What a build uses.
 pub struct Backend<'a> {
@@ -16,6 +17,8 @@ pub struct Backend<'a> {
     pub sandbox: &'a Sandbox,
     /// Which tools there are.
     pub tools: &'a Tools,
+    /// Cores elsewhere, where there are some.
+    pub workers: Option<&'a dyn Workers>,
     /// Set to stop the build.
     pub cancel: &'a Cancel,
     /// Told everything that happens.

@@ -264,6 +264,7 @@ fn run(workshop: &Workshop<'_>, task: &RunTask, log: &Mutex<Vec<u8>>) -> Result<
         resolved: &task.resolved,
         provenance: &task.provenance,
         threads: options.jobs.max(1),
+        workers: backend.workers,
         offline: options.offline,
         cancel,
         kit: &kit,

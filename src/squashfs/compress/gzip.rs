@@ -11,6 +11,11 @@ pub(super) const ROW: Row = Row {
     metadata: 12,
     options,
     libraries: "libdeflate-sys 1.26.1",
+    undo: |packed, length| {
+        let mut block = vec![0; length];
+        let written = libdeflater::Decompressor::new().zlib_decompress(packed, &mut block).ok()?;
+        (written == length).then_some(block)
+    },
     context: |level, _| {
         let level = libdeflater::CompressionLvl::new(level).ok()?;
         Some(Box::new(Encoder(libdeflater::Compressor::new(level))))

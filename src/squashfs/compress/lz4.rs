@@ -12,6 +12,9 @@ pub(super) const ROW: Row = Row {
     // The version of the LZ4 format, and no flags. Always there.
     options: |_| Some([1u32.to_le_bytes(), 0u32.to_le_bytes()].concat()),
     libraries: "lz4_flex 0.14.0",
+    undo: |packed, length| {
+        lz4_flex::block::decompress(packed, length).ok().filter(|block| block.len() == length)
+    },
     context: |_, _| Some(Box::new(Encoder)),
 };
 

@@ -35,6 +35,8 @@ pub(super) struct Row {
     /// The libraries whose code decides what the bytes are, with their versions in Cargo.lock. Blocks of older images are
     /// found under these names: a new version compresses all of them again.
     pub(super) libraries: &'static str,
+    /// Undoes a block of so many bytes; `None` where it is none.
+    pub(super) undo: fn(&[u8], usize) -> Option<Vec<u8>>,
     /// Makes a context for a level and a size of blocks; `None` where the library refuses.
     pub(super) context: fn(i32, u32) -> Option<Box<dyn Encode>>,
 }

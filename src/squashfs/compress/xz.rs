@@ -4,6 +4,7 @@
 //! time.
 #![allow(unsafe_code)]
 
+use std::io::Read;
 use std::mem::MaybeUninit;
 use std::ptr;
 
@@ -21,6 +22,12 @@ pub(super) const ROW: Row = Row {
     // A dictionary of one block and no filters are the defaults.
     options: |_| None,
     libraries: "liblzma-sys 0.4.9",
+    undo: |packed, length| {
+        let mut block = Vec::with_capacity(length + 1);
+        let mut reader = xz2::bufread::XzDecoder::new(packed).take(length as u64 + 1);
+        reader.read_to_end(&mut block).ok()?;
+        (block.len() == length).then_some(block)
+    },
     context: |level, block_size| Some(Box::new(Encoder::new(level.unsigned_abs(), block_size)?)),
 };
 

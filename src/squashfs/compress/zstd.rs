@@ -13,6 +13,7 @@ pub(super) const ROW: Row = Row {
     metadata: 5,
     options: |level| (level != DEFAULT).then(|| level.to_le_bytes().to_vec()),
     libraries: "zstd-sys 2.1.3+zstd.1.5.7",
+    undo: |packed, length| zstd::bulk::decompress(packed, length).ok().filter(|block| block.len() == length),
     context: |level, _| {
         let compressor = zstd::bulk::Compressor::new(level).ok()?;
         Some(Box::new(Encoder { compressor, out: Vec::new() }))

@@ -1,4 +1,6 @@
-//! Blocks that an image of the store has already, found by what they were made of and how.
+//! Blocks as they go into an image: found in one of the store by what they were made of and how, or compressed.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use cache::BlobDigest;
 use cache::blocks::{self, Blocks};
@@ -43,4 +45,34 @@ pub(super) fn found_block(known: &Blocks<'_>, key: &BlobDigest) -> Result<Option
         Ok::<(), WriteError>(())
     })?;
     Ok(found)
+}
+
+/// Compresses a block, unless it is found by its content. One that has a key was looked up already.
+pub(super) fn compressed(
+    options: &Options,
+    settings: &Settings,
+    known: &Blocks<'_>,
+    block: &[u8],
+    key: Option<BlobDigest>,
+) -> Result<Ready, WriteError> {
+    let result = || {
+        let key = match key {
+            Some(key) => key,
+            None => {
+                let key = settings.key("block", &[block]);
+                if let Some(ready) = found_block(known, &key)? {
+                    return Ok(ready);
+                }
+                key
+            }
+        };
+        let (bytes, is_plain) = match options.compressor.compress(block, options.block_size)? {
+            Some(bytes) => (bytes, false),
+            None => (block.to_vec(), true),
+        };
+        Ok(Ready { block: blocks::Block::of(&bytes, is_plain, key), bytes })
+    };
+    // The pipeline waits for an answer, whatever happens here.
+    let failed = |_| Err(WriteError::Compress(options.compressor.kind.name()));
+    catch_unwind(AssertUnwindSafe(result)).unwrap_or_else(failed)
 }
