@@ -105,7 +105,8 @@ impl Reporter {
                 self.say(&format!("{node}| {}", plain(&line)));
             }
             Event::Output { node, line } => self.show(&node, &line),
-            Event::Remark { node, text } => self.say(&format!("note: {node}: {text}")),
+            // It may be of a result that came from elsewhere.
+            Event::Remark { node, text } => self.say(&format!("note: {node}: {}", shown(&text))),
             Event::Finished { node, reason, milliseconds, .. } => {
                 self.end(&node);
                 let how = match milliseconds {
@@ -269,6 +270,11 @@ impl Reporter {
             self.say(&format!("    {folder}/{name}"));
         }
     }
+}
+
+/// Returns what a terminal would show of a text: nothing in it begins a line of its own, moves, colours or asks the terminal.
+pub fn shown(text: &str) -> String {
+    text.lines().map(plain).collect::<Vec<_>>().join("\n    ")
 }
 
 /// Returns what a terminal would show of a line that a tool printed: what came after its last carriage return, without the

@@ -11,7 +11,7 @@ use graph::tool::{ToolError, ToolSpec};
 use graph::{Event, Tools, Workers};
 use remote::{Address, Execution, Key, KeyError, Offers, Program, Remote, Sent, Settings, Tls, Trust};
 
-use crate::config::{Fields, Item, Source, SpecErrors};
+use crate::config::{Fields, Item, Source, SpecError, SpecErrors};
 
 /// How long a build waits in the end for what it offers.
 pub const WAIT: Duration = Duration::from_secs(60);
@@ -121,6 +121,19 @@ impl Wishes {
         let folder = Path::new(name).parent().unwrap_or(Path::new("")).to_owned();
         let path = |key| fields.text(key).map(|path| folder.join(path));
         let (certificate, key) = (path("cert"), path("cert_key"));
+        for (one, other, name) in [(&certificate, &key, "cert"), (&key, &certificate, "cert_key")] {
+            if let (Some(_), None, Some(item)) = (one, other, item.get(name)) {
+                let error = SpecError::at(&item.origin, "cert and cert_key belong together");
+                fields.wrong(error.label("the other one is missing"));
+            }
+        }
+        // A path is meant from where the file is, in an address as well.
+        let address = |text: &str| match text.split_once(':') {
+            Some((scheme @ ("file" | "unix"), path)) if !path.starts_with('/') => {
+                format!("{scheme}:{}", folder.join(path).display())
+            }
+            _ => text.to_owned(),
+        };
         let seconds = fields.integer("wait", 0..=86_400).and_then(|seconds| u64::try_from(seconds).ok());
         let headers = fields.entries("headers").into_iter();
         let headers = headers
@@ -133,7 +146,7 @@ impl Wishes {
             path => folder.join(path),
         });
         let wishes = Self {
-            addresses: fields.texts("remote").into_iter().map(|(text, _)| text.to_owned()).collect(),
+            addresses: fields.texts("remote").into_iter().map(|(text, _)| address(text)).collect(),
             trust,
             key: path("key"),
             upload: fields.read("upload", Item::as_bool),
@@ -182,19 +195,38 @@ impl Wishes {
         self.addresses.iter().map(parse).collect()
     }
 
+    /// Has a store forget what was signed by somebody who is no longer trusted.
+    ///
+    /// # Errors
+    /// The list cannot be read, or the store failed.
+    pub fn distrust(&self, store: &Store) -> Result<(), WishError> {
+        if let Some(trust) = self.trust()? {
+            store.distrust(&|signer| trust.has(signer))?;
+        }
+        Ok(())
+    }
+
+    /// Reads whose results count; `None` where nothing says so.
+    fn trust(&self) -> Result<Option<Trust>, WishError> {
+        Ok(match &self.trust {
+            None => None,
+            Some(all) if all == Path::new("all") => Some(Trust::All),
+            Some(path) => Some(Trust::read(path)?),
+        })
+    }
+
     /// Reads keys and lists.
     ///
     /// # Errors
     /// One cannot be used, or nothing says whose results count.
     pub fn settings(&self, stop: Arc<AtomicBool>, say: fn(&str)) -> Result<Settings, WishError> {
-        let trust = match &self.trust {
+        let trust = match self.trust()? {
             None => {
                 let why = "nothing says whose results count; name a list of trusted keys with --remote-trust FILE, or \
                            `--remote-trust all` for an upstream that nobody else can write to";
                 return Err(WishError::Wrong(why.to_owned()));
             }
-            Some(all) if all == Path::new("all") => Trust::All,
-            Some(path) => Trust::read(path)?,
+            Some(trust) => trust,
         };
         let key = self.key.as_deref().map(Key::read).transpose()?.map(Arc::new);
         if self.upload == Some(true) && key.is_none() && trust != Trust::All {
@@ -257,7 +289,7 @@ pub struct Summary {
 }
 
 impl Upstreams {
-    /// Makes them ready and has the store use them. Results of a signer who is no longer trusted go.
+    /// Makes them ready and has the store use them.
     ///
     /// # Errors
     /// [`WishError`].
@@ -272,13 +304,24 @@ impl Upstreams {
         let mut uploads = false;
         if !addresses.is_empty() {
             let settings = wishes.settings(Arc::clone(&stop), say)?;
-            store.distrust(&|signer| settings.trust.has(signer))?;
+            if let Some(key) = settings.key.as_ref().filter(|key| !settings.trust.has(&key.signer())) {
+                let name = key.name();
+                say(&format!(
+                    "what the key {name} signs does not count here: it is not among the trusted keys; add `{}`",
+                    key.public()
+                ));
+            }
             uploads = wishes.upload.unwrap_or(settings.key.is_some());
             for address in &addresses {
                 remotes.push(remote::open(address, &settings)?);
             }
         }
         if wishes.is_required {
+            if remotes.is_empty() {
+                return Err(WishError::Wrong(
+                    "there is no upstream, and one is required; name it with --remote".to_owned(),
+                ));
+            }
             for remote in &remotes {
                 let unusable = |why| WishError::Unusable { name: remote.name().to_owned(), why };
                 remote.greet().map_err(unusable)?;

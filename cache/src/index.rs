@@ -27,8 +27,8 @@ pub(crate) const FORMER: [&str; 3] = ["stagegraph store 1\n", "stagegraph store 
 /// - `images`, `runs`: where compressed blocks are; the key of a run is what its blocks were made of and how, hashed.
 /// - `rolls`: `used` is when the results were last relied on, `noted` as much of it as is in `uses`; the triggers count
 ///   in `losses` the rows that went or changed.
-/// - `chunks`: as what an object travels; `elsewhere`: objects that an upstream was said to have, and when that was. One that is
-///   fetched has a row in `objects` as well.
+/// - `chunks`: as what an object travels that is here, found by reading it; `elsewhere`: objects that an upstream was said to have, as
+///   which chunks, and when that was. One that is fetched has a row in `objects` as well.
 /// - `origins`: where a result came from that was not made here, and the name and key of who signed it.
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS objects(
@@ -59,7 +59,7 @@ const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS chunks(
         digest BLOB PRIMARY KEY, list BLOB NOT NULL) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS elsewhere(
-        digest BLOB PRIMARY KEY, size INTEGER NOT NULL, seen INTEGER NOT NULL) WITHOUT ROWID;
+        digest BLOB PRIMARY KEY, size INTEGER NOT NULL, chunks BLOB NOT NULL, seen INTEGER NOT NULL) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS origins(
         action BLOB PRIMARY KEY, upstream TEXT NOT NULL, signer TEXT NOT NULL, key TEXT NOT NULL) WITHOUT ROWID;
     CREATE TRIGGER IF NOT EXISTS lost_result AFTER DELETE ON actions BEGIN

@@ -436,7 +436,7 @@ impl Objects {
         Ok(File::open(&path).on_file("open", path)?)
     }
 
-    fn remove(&self, digest: &BlobDigest) -> Result<(), StoreError> {
+    pub(crate) fn remove(&self, digest: &BlobDigest) -> Result<(), StoreError> {
         let path = self.object_path(digest);
         self.change(|index| {
             index.execute("DELETE FROM compositions WHERE digest = ?1", params![digest.as_bytes()])?;

@@ -134,8 +134,12 @@ impl Objects {
     /// [`StoreError`]: the tree or the place of its bytes is missing or damaged.
     pub fn open_tree(&self, digest: &TreeDigest, bytes: &Bytes) -> Result<RootTree, StoreError> {
         let tree = self.tree(digest)?;
-        let slices = |index: &BlobDigest| {
-            Slices::decode(&self.read(index)?).ok_or_else(|| StoreError::Row(index.to_string()))
+        let slices = |index: &BlobDigest| match Slices::decode(&self.read(index)?) {
+            Some(slices) => Ok(slices),
+            None => {
+                self.contradicted(index)?;
+                Err(StoreError::Row(index.to_string()))
+            }
         };
         let open = |path: PathBuf, index: &BlobDigest, pack| {
             let file = Arc::new(File::open(&path).on_file("open", &path)?);
@@ -208,8 +212,12 @@ pub struct FileReader<'a> {
 impl FileReader<'_> {
     fn changed(&self) -> io::Error {
         // An object that is not what its name says is taken out, so that it is made again.
-        if let Some(Err(error)) = self.object.map(|object| self.store.verified_again(&object)) {
-            return io::Error::other(error);
+        if let Some(object) = self.object {
+            // One that is, and has other bytes than a tree says: then whoever put the two together was wrong.
+            let checked = self.store.verified_again(&object);
+            if let Err(error) = checked.and_then(|_| self.store.contradicted(&object)) {
+                return io::Error::other(error);
+            }
         }
         io::Error::other(StoreError::Changed { path: self.path.clone() })
     }

@@ -27,6 +27,9 @@ use crate::store::Store;
 /// The version of the format.
 const VERSION: u32 = 1;
 
+/// Bytes of a chunk, at most: it is held in memory.
+const LARGEST: u64 = 64 << 20;
+
 /// Objects up to this many bytes come along with a result: trees that are looked into at once are among them.
 const SMALL: u64 = 64 << 10;
 
@@ -155,12 +158,21 @@ impl Statement {
             // One chunk is the object, and has its name.
             let is_named = chunks.len() != 1 || chunks[0].0 == *digest;
             let size = chunks.iter().try_fold(0_u64, |sum, (_, _, size)| sum.checked_add(*size));
-            if chunks.is_empty() || !is_named || size.is_none_or(|size| i64::try_from(size).is_err()) {
+            let is_large = chunks.iter().any(|(_, _, size)| *size > LARGEST);
+            if chunks.is_empty()
+                || !is_named
+                || is_large
+                || size.is_none_or(|size| i64::try_from(size).is_err())
+            {
                 return Err(incomplete(digest));
             }
         }
-        for (digest, pieces) in &self.compositions {
-            if !pieces.objects().all(|piece| self.objects.contains_key(&piece)) || pieces.size().is_none() {
+        for (digest, composition) in &self.compositions {
+            let is_inside = |&(object, start, length): &(BlobDigest, u64, u64)| {
+                let size = self.objects.contains_key(&object).then(|| self.size(&object)).flatten();
+                size.is_some_and(|size| start.checked_add(length).is_some_and(|end| end <= size))
+            };
+            if !composition.pieces().all(is_inside) || composition.size().is_none_or(|size| size == 0) {
                 return Err(incomplete(digest));
             }
         }
@@ -181,6 +193,14 @@ impl Statement {
             }
         }
         Ok(())
+    }
+
+    /// Tells whether another one says the same of the same action: all but how long it took, and what it had to say.
+    pub fn agrees(&self, other: &Self) -> bool {
+        self.action == other.action
+            && self.result.outputs == other.result.outputs
+            && self.objects == other.objects
+            && self.compositions == other.compositions
     }
 
     fn size(&self, digest: &BlobDigest) -> Option<u64> {
@@ -241,17 +261,17 @@ impl Store {
         let Some(statement) = self.statement(action)? else { return Ok(Offering::Nothing) };
         let failed = |error: StatementError| UpstreamError::Failed(error.to_string());
         let encoding = statement.encode().map_err(failed)?;
-        let mut places: Vec<(&BlobDigest, u64, u64)> = Vec::new();
+        let mut places: Vec<(&BlobDigest, u64, Chunk)> = Vec::new();
         let mut at = 0;
         for (digest, chunk) in statement.chunks() {
             at = if places.last().is_some_and(|(last, ..)| *last == digest) { at } else { 0 };
-            places.push((digest, at, chunk.size));
+            places.push((digest, at, chunk));
             at += chunk.size;
         }
         let chunks: Vec<Chunk> = statement.chunks().map(|(_, chunk)| chunk).collect();
         let read = |number: usize| {
-            let (digest, at, size) = places[number];
-            self.read_part(digest, at, size)
+            let (digest, at, chunk) = &places[number];
+            self.read_chunk(digest, *at, chunk)
         };
         let offer = Offer { action: *action, statement: &encoding, chunks: &chunks, read: &read };
         let there = match upstream.offer(&offer)? {
@@ -281,6 +301,9 @@ impl Store {
         outputs: &[String],
         complain: &dyn Fn(String),
     ) -> Result<Option<Fetched>, StoreError> {
+        if self.is_barred(action) {
+            return Ok(None);
+        }
         for upstream in self.upstreams() {
             let Signed { statement, signer } = match upstream.result(action) {
                 Ok(Some(signed)) => signed,
@@ -331,13 +354,17 @@ impl Store {
             }
             away.push((digest, chunks));
         }
-        let mut composed =
-            statement.compositions.iter().filter(|(digest, _)| !self.object_path(digest).exists());
+        let mut composed = Vec::new();
+        for (digest, composition) in &statement.compositions {
+            if !self.contains(digest)? {
+                composed.push((digest, composition));
+            }
+        }
         self.change(|index| {
             for (digest, chunks) in &away {
                 Objects::enter_elsewhere(index, digest, chunks)?;
             }
-            composed.try_for_each(|(digest, pieces)| pieces.enter(index, digest))
+            composed.iter().try_for_each(|(digest, composition)| composition.enter(index, digest))
         })?;
         let brought = upstream.fetch(&small, &mut |number, bytes| {
             let blob = self.put(&bytes)?;
@@ -361,6 +388,13 @@ impl Store {
         if !self.has_objects(&statement.result, |blob| self.contains(&blob.digest))? {
             return Ok(false);
         }
+        // What it only mentions is nothing of its business.
+        let needed = self.objects_of(&statement.result)?;
+        let is_other = |digest: &BlobDigest| !needed.contains(digest);
+        let others: Vec<BlobDigest> = away.iter().map(|(digest, _)| **digest).filter(is_other).collect();
+        self.forget_elsewhere(&others)?;
+        let others = composed.iter().map(|(digest, _)| *digest).filter(|digest| is_other(digest));
+        others.into_iter().try_for_each(|digest| self.remove(digest))?;
         let (name, key) = signer.map_or(("", ""), |signer| (&*signer.name, &*signer.key));
         self.record(&statement.action, &statement.result, |index| {
             index
@@ -617,5 +651,115 @@ mod tests {
         assert_eq!(store.all_elsewhere().unwrap(), [(blob.digest, 3 << 20)]);
         store.collect(&crate::collect::Limits::default()).unwrap();
         assert!(!store.has_elsewhere().unwrap());
+    }
+
+    /// Has an upstream say something else of an action's result, as somebody would who is trusted and lies.
+    fn lie(world: &World, action: &ActionDigest, lie: impl FnOnce(&mut Statement)) {
+        let mut statement = world.store(0).statement(action).unwrap().unwrap();
+        lie(&mut statement);
+        world.upstream.set_result(action, &statement.encode().unwrap());
+    }
+
+    #[test]
+    fn what_a_statement_says_of_sizes_and_pieces_has_to_be_possible() {
+        let world = World::new();
+        let one = world.store(0);
+        let [(image, blob), (iso, whole)] = image_and_iso(&one);
+        for action in [image, iso] {
+            one.offer(&*world.upstream, &action).unwrap();
+        }
+        let pieces = |change: fn(&mut Vec<(BlobDigest, u64, u64)>)| {
+            move |statement: &mut Statement| {
+                let composition = statement.compositions.values_mut().next().unwrap();
+                let mut pieces: Vec<_> = composition.pieces().copied().collect();
+                change(&mut pieces);
+                *composition = Composition::of(pieces);
+            }
+        };
+        let impossible: [Box<dyn FnOnce(&mut Statement)>; 6] = [
+            Box::new(pieces(|pieces| pieces[1].2 += 1)),
+            Box::new(pieces(|pieces| pieces[1].1 = u64::MAX - 5)),
+            Box::new(pieces(|pieces| pieces[0].2 = 1 << 62)),
+            Box::new(pieces(Vec::clear)),
+            Box::new(pieces(|pieces| pieces.truncate(2))),
+            Box::new(|statement| {
+                statement.objects.values_mut().for_each(|chunks| chunks[0].2 = 1 << 62);
+            }),
+        ];
+        for change in impossible {
+            lie(&world, &iso, change);
+            let told = std::cell::RefCell::new(0);
+            let store = world.store(1);
+            assert!(store.ask(&iso, &["x".to_owned()], &|_| *told.borrow_mut() += 1).unwrap().is_none());
+            assert_eq!((told.into_inner(), store.contains(&whole.digest).unwrap()), (1, false));
+        }
+        // An object that would have another size than its bytes have.
+        lie(&world, &image, |statement| {
+            let chunks = statement.objects.values_mut().next().unwrap();
+            chunks[0].2 -= 1;
+            let outputs = BTreeMap::from([("x".to_owned(), Blob { size: blob.size - 1, ..blob }.into())]);
+            statement.result.outputs = outputs.into();
+        });
+        let store = world.store(1);
+        assert!(ask(&store, &image).is_some(), "nobody can tell before the bytes come");
+        assert!(store.read(&blob.digest).is_err());
+        assert_eq!((store.lost(), store.action(&image).unwrap()), (1, None));
+    }
+
+    #[test]
+    fn a_result_that_its_bytes_contradict_is_forgotten_and_not_asked_for_again() {
+        let world = World::new();
+        let one = world.store(0);
+        let [(image, blob), (iso, whole)] = image_and_iso(&one);
+        one.offer(&*world.upstream, &image).unwrap();
+        one.offer(&*world.upstream, &iso).unwrap();
+        // Pieces in another order give other bytes.
+        lie(&world, &iso, |statement| {
+            let composition = statement.compositions.values_mut().next().unwrap();
+            let pieces: Vec<_> = composition.pieces().copied().collect();
+            *composition = Composition::of(pieces.into_iter().rev().collect());
+        });
+        let store = world.store(1);
+        assert!(ask(&store, &iso).is_some());
+        assert!(matches!(store.verified(&whole.digest), Err(StoreError::Damaged(_))));
+        assert_eq!((store.lost(), store.action(&iso).unwrap()), (1, None));
+        assert!(ask(&store, &iso).is_none(), "not in this process");
+        // A tree whose pack is none.
+        let tree =
+            crate::Tree::of_files([(crate::RelPath::new(b"a").unwrap(), blob.digest, blob.size)]).unwrap();
+        let tree = one.put_tree(&tree).unwrap();
+        let other = one.put(b"no list of slices").unwrap();
+        let bytes = Bytes::Pack { pack: blob.digest, index: other.digest };
+        let output = crate::Output { object: Object::Tree(tree), bytes: bytes.clone() };
+        let action = ActionDigest::of_encoding(b"tree");
+        let outputs = BTreeMap::from([("x".to_owned(), output)]).into();
+        one.set_action(&action, &ActionResult { outputs, ..ActionResult::default() }).unwrap();
+        one.offer(&*world.upstream, &action).unwrap();
+        assert!(ask(&store, &action).is_some());
+        assert!(store.open_tree(&tree, &bytes).is_err());
+        assert!(store.action(&action).unwrap().is_none() && ask(&store, &action).is_none());
+        // What was made here is nobody else's claim: it stays, and says that it is damaged.
+        assert!(one.open_tree(&tree, &bytes).is_err() && one.action(&action).unwrap().is_some());
+    }
+
+    #[test]
+    fn what_a_statement_only_mentions_is_not_taken_in() {
+        let world = World::new();
+        let one = world.store(0);
+        let [(image, blob), _] = image_and_iso(&one);
+        let (small, ..) = result(&one, "one");
+        let own = one.statement(&image).unwrap().unwrap();
+        one.offer(&*world.upstream, &small).unwrap();
+        lie(&world, &small, |statement| {
+            let mut chunks = own.objects[&blob.digest].clone();
+            chunks.swap(0, 1);
+            statement.objects.insert(blob.digest, chunks);
+        });
+        let store = world.store(1);
+        assert!(ask(&store, &small).is_some());
+        assert!(!store.contains(&blob.digest).unwrap());
+        // Made here, and offered, it travels as what it is.
+        let [(image, _), _] = image_and_iso(&store);
+        assert_eq!(store.statement(&image).unwrap().unwrap(), own);
     }
 }

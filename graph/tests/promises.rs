@@ -501,7 +501,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn an_upstream_that_fails_at_random_changes_nothing(plan in plan(), seed in any::<u64>(), odds in 2u64..9) {
+    fn an_upstream_that_fails_at_random_changes_nothing(
+        mut plan in plan(), seed in any::<u64>(), odds in 2u64..9
+    ) {
+        // Whether a step fails is no part of its action: one that does is to be like no other.
+        plan.nodes.iter_mut().filter(|(_, fails, _)| *fails).for_each(|(seed, ..)| *seed += 50);
         let (alone, _) = World::new().build(&plan, 2, false);
         let upstream = Arc::new(Memory::default());
         let first = World::over(&upstream);

@@ -28,11 +28,20 @@ use std::sync::Arc;
 pub use self::address::{Address, AddressError};
 pub use self::counts::{Counts, Total};
 pub use self::execution::{Execution, Program};
+pub use self::mirror::begin as begin_mirror;
 pub use self::offers::{Offers, Sent};
 pub use self::probe::{Probe, Row};
 pub use self::settings::{Settings, Tls};
 pub use self::sign::{Key, KeyError, Trust, TrustError};
 pub use self::upstream::Remote;
+
+/// Returns the folder of a mirror that is one.
+pub fn folder(address: &Address) -> Option<&std::path::Path> {
+    match address {
+        Address::Folder(folder) => Some(folder),
+        Address::Server { .. } | Address::Web(_) => None,
+    }
+}
 
 /// Makes an upstream ready. Nothing is asked of it before somebody needs it.
 ///

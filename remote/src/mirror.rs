@@ -4,18 +4,21 @@
 //! <mirror>/results/ab/cdef…        the statement of the action with that key
 //! <mirror>/results/ab/cdef….sig    its signatures
 //! <mirror>/objects/ab/cdef…        a chunk, by its BLAKE3
+//! <mirror>/mirror                  "stagegraph mirror 1\n"
 //! ```
 //! Files get their names when they are whole, chunks before results, and are never changed. A web server is only read.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Once;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
+use std::sync::{Once, OnceLock};
 use std::time::{Duration, Instant};
 
 use cache::upstream::{Chunk, Offer, Offered, Signed, Take, Upstream, UpstreamError};
 use cache::{ActionDigest, BlobDigest, StoreError, causes};
+use rayon::prelude::*;
 use ureq::Agent;
 use ureq::tls::{RootCerts, TlsConfig};
 use url::Url;
@@ -23,7 +26,7 @@ use url::Url;
 use crate::address::Address;
 use crate::counts::Counts;
 use crate::gate::Gate;
-use crate::settings::Settings;
+use crate::settings::{Offering, Settings};
 use crate::sign::distrusted;
 use crate::upstream::Remote;
 
@@ -33,11 +36,18 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// How long it may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(5);
 
+/// Redirects that are followed, where nothing secret is sent.
+const REDIRECTS: u32 = 4;
+
 /// Files that are fetched at once.
 const AT_ONCE: usize = 4;
 
 /// Bytes of a statement, before it counts as something else.
 const MAX_STATEMENT: u64 = 16 << 20;
+
+/// The file that says that a folder is a mirror, and what it holds.
+const MARK: &str = "mirror";
+const MARK_TEXT: &[u8] = b"stagegraph mirror 1\n";
 
 /// Where the files are.
 enum Place {
@@ -53,6 +63,8 @@ pub(crate) struct Mirror {
     gate: Gate,
     counts: Counts,
     distrusted: Once,
+    /// Whether it was seen to be a mirror.
+    is_mirror: OnceLock<()>,
 }
 
 /// Returns the name of a file of a mirror.
@@ -60,15 +72,21 @@ fn file_name(kind: &str, hex: &str, ending: &str) -> String {
     format!("{kind}/{}/{}{ending}", &hex[..2], &hex[2..])
 }
 
-/// Writes a file, which is whole when it has its name, in the place of one that is there.
+/// Writes a file, which is whole when it has its name, in the place of one that is there. Everybody may read it, whatever the umask:
+/// a web server is somebody else.
 fn write(top: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-    static NUMBER: AtomicU64 = AtomicU64::new(0);
     let path = top.join(name);
     let folder = path.parent().unwrap_or(top);
+    let is_new = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
+    let made: Vec<&Path> = folder.ancestors().take_while(is_new).collect();
     fs::create_dir_all(folder)?;
-    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let fresh = folder.join(format!(".{}-{number}.new", std::process::id()));
+    for folder in made {
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o755))?;
+    }
+    // Other machines write there as well, and processes of other containers that have the same number.
+    let fresh = folder.join(format!(".{}.new", uuid::Uuid::new_v4()));
     let mut file = File::create_new(&fresh)?;
+    file.set_permissions(fs::Permissions::from_mode(0o644))?;
     let written =
         file.write_all(bytes).and_then(|()| file.sync_data()).and_then(|()| fs::rename(&fresh, &path));
     if written.is_err() {
@@ -77,14 +95,33 @@ fn write(top: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     written
 }
 
+/// Makes a folder a mirror, if it is none: a new folder, or an empty one.
+///
+/// # Errors
+/// It cannot be made, or has something else in it.
+pub fn begin(folder: &Path) -> io::Result<()> {
+    if read_file(&folder.join(MARK), MARK_TEXT.len() as u64)?.is_some_and(|mark| mark == MARK_TEXT) {
+        return Ok(());
+    }
+    let entries = fs::read_dir(folder);
+    if entries.is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(io::Error::other("it has something else in it; name a new or an empty folder"));
+    }
+    write(folder, MARK, MARK_TEXT)
+}
+
 impl Mirror {
     pub(crate) fn new(address: &Address, settings: &Settings) -> Self {
         let place = match address {
             Address::Web(url) => {
+                // What is secret is for this server, and for none that it leads to.
+                let has_secrets = settings.token.is_some() || !settings.headers.is_empty();
                 let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
                 let config = Agent::config_builder()
                     .tls_config(tls)
                     .http_status_as_error(false)
+                    .max_redirects(if has_secrets { 0 } else { REDIRECTS })
+                    .max_redirects_will_error(false)
                     .timeout_connect(Some(CONNECT))
                     .timeout_global(Some(DEADLINE))
                     .user_agent(concat!("stagegraph/", env!("CARGO_PKG_VERSION")))
@@ -97,7 +134,40 @@ impl Mirror {
         let name = address.to_string();
         let gate = Gate::new(name.clone(), "this build goes on without it", settings.say.clone());
         let (settings, counts, distrusted) = (settings.clone(), Counts::default(), Once::new());
-        Self { name, place, settings, gate, counts, distrusted }
+        Self { name, place, settings, gate, counts, distrusted, is_mirror: OnceLock::new() }
+    }
+
+    /// Returns the name that an action's result has there.
+    fn result_name(&self, action: &ActionDigest, ending: &str) -> String {
+        let key = match self.settings.salt.as_str() {
+            "" => *action,
+            word => ActionDigest::of_encoding(format!("{action}\n{word}").as_bytes()),
+        };
+        file_name("results", &key.to_string(), ending)
+    }
+
+    /// Makes sure that there is a mirror, and not a folder or a page of somebody else's.
+    fn check(&self) -> Result<(), UpstreamError> {
+        if self.is_mirror.get().is_some() {
+            return Ok(());
+        }
+        let mark = self.read(MARK, MARK_TEXT.len() as u64)?;
+        if mark.as_deref() == Some(MARK_TEXT) {
+            self.is_mirror.get_or_init(|| ());
+            return Ok(());
+        }
+        // Whoever signs begins it with what is offered.
+        if mark.is_none() && matches!(self.place, Place::Folder(_)) && self.settings.key.is_some() {
+            return Err(UpstreamError::Failed("there is no mirror yet".to_owned()));
+        }
+        let why = match mark {
+            None => format!("there is no mirror: it has no file {MARK:?}, or does not let it be read"),
+            Some(_) => {
+                format!("there is no mirror that this version reads: its file {MARK:?} says something else")
+            }
+        };
+        self.gate.refused(&why);
+        Err(UpstreamError::Failed(why))
     }
 
     /// Reads a file; `None` where there is none.
@@ -131,6 +201,7 @@ impl Mirror {
         limit: u64,
     ) -> Result<Option<Vec<u8>>, (String, bool)> {
         let url = url.join(name).map_err(|error| (error.to_string(), true))?;
+        let failed = |why: String, is_certain| Err((why, is_certain));
         let mut request = agent.get(url.as_str()).header("accept-encoding", "identity");
         for (name, value) in &self.settings.headers {
             request = request.header(name, value);
@@ -149,17 +220,21 @@ impl Mirror {
         if matches!(status.as_u16(), 403 | 404 | 410) {
             return Ok(None);
         }
+        if status.is_redirection() {
+            let why = "it leads elsewhere, and tokens and headers are for it alone; give the address where it leads";
+            return failed(why.to_owned(), true);
+        }
         if !status.is_success() {
-            return Err((format!("{url}: the server says {status}"), false));
+            return failed(format!("the server says {status}"), status.as_u16() == 401);
         }
         let body = response.into_body().into_with_config().limit(limit + 1).read_to_vec();
-        body.map(Some).map_err(|error| (format!("{url}: {}", causes(&error).join(": ")), false))
+        body.map(Some).map_err(|error| (causes(&error).join(": "), false))
     }
 
     fn chunk(&self, chunk: &Chunk) -> Result<Vec<u8>, UpstreamError> {
         let name = file_name("objects", &chunk.digest.to_string(), "");
         let bytes = self.read(&name, chunk.size)?.ok_or(UpstreamError::Gone(chunk.digest))?;
-        if BlobDigest::of(&bytes) != chunk.digest {
+        if BlobDigest::of(&bytes) != chunk.digest || bytes.len() as u64 != chunk.size {
             self.gate.altered(&name);
             return Err(UpstreamError::Altered(chunk.digest));
         }
@@ -181,10 +256,15 @@ impl Mirror {
 }
 
 fn read_file(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
-    let file = match File::open(path) {
+    // Opening a pipe would wait for whoever writes to it.
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = match File::options().read(true).custom_flags(nonblocking).open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened?,
     };
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other(format!("{} is no file", path.display())));
+    }
     let mut bytes = Vec::new();
     file.take(limit + 1).read_to_end(&mut bytes)?;
     Ok(Some(bytes))
@@ -196,7 +276,8 @@ impl Upstream for Mirror {
     }
 
     fn result(&self, action: &ActionDigest) -> Result<Option<Signed>, UpstreamError> {
-        let read = |ending| self.read(&file_name("results", &action.to_string(), ending), MAX_STATEMENT);
+        self.check()?;
+        let read = |ending| self.read(&self.result_name(action, ending), MAX_STATEMENT);
         let Some(statement) = read("")? else { return Ok(None) };
         let signatures = read(".sig")?.unwrap_or_default();
         match self.settings.trust.judge(&statement, &signatures) {
@@ -213,10 +294,13 @@ impl Upstream for Mirror {
 
     fn missing(&self, chunks: &[Chunk]) -> Result<Vec<usize>, UpstreamError> {
         let top = self.folder()?;
-        let name = |chunk: &Chunk| file_name("objects", &chunk.digest.to_string(), "");
-        let is_there =
-            |chunk: &Chunk| top.join(name(chunk)).metadata().is_ok_and(|found| found.len() == chunk.size);
-        Ok((0..chunks.len()).filter(|number| !is_there(&chunks[*number])).collect())
+        // What is altered there would stay so for ever: a folder's files are read.
+        let is_there = |chunk: &Chunk| {
+            let path = top.join(file_name("objects", &chunk.digest.to_string(), ""));
+            let read = read_file(&path, chunk.size);
+            read.is_ok_and(|bytes| bytes.is_some_and(|bytes| BlobDigest::of(&bytes) == chunk.digest))
+        };
+        Ok((0..chunks.len()).into_par_iter().filter(|number| !is_there(&chunks[*number])).collect())
     }
 
     fn fetch(&self, chunks: &[Chunk], take: Take<'_>) -> Result<(), UpstreamError> {
@@ -239,14 +323,15 @@ impl Upstream for Mirror {
 
     fn offer(&self, offer: &Offer<'_>) -> Result<Offered, UpstreamError> {
         let top = self.folder()?;
-        let key = offer.action.to_string();
-        let read = |ending| self.read(&file_name("results", &key, ending), MAX_STATEMENT);
-        if let Some(statement) = read("")? {
-            let signatures = read(".sig")?.unwrap_or_default();
-            if self.settings.trust.judge(&statement, &signatures).is_ok() {
-                return Ok(Offered::There(statement));
-            }
+        // The first who offers something begins it.
+        if !top.join(MARK).exists() {
+            begin(top).map_err(|error| {
+                let why = format!("{} cannot become a mirror: {error}", top.display());
+                self.gate.refused(&why);
+                UpstreamError::Failed(why)
+            })?;
         }
+        self.check()?;
         let failed = |error: io::Error| {
             let why = format!("{}: {error}", top.display());
             self.gate.refused(&why);
@@ -263,12 +348,21 @@ impl Upstream for Mirror {
             }
         }
         self.counts.sent(sent);
-        // The signatures first: a statement without them counts for nobody.
-        if let Some(key_file) = &self.settings.key {
-            write(top, &file_name("results", &key, ".sig"), key_file.sign(offer.statement).as_bytes())
-                .map_err(failed)?;
+        let read = |ending| self.read(&self.result_name(&offer.action, ending), MAX_STATEMENT);
+        let there = match read("")? {
+            Some(statement) => Some((statement, read(".sig")?.unwrap_or_default())),
+            None => None,
+        };
+        let offering = self.settings.offering(offer.statement, there);
+        if let Offering::There(statement) = offering {
+            return Ok(if sent > 0 { Offered::Taken { sent } } else { Offered::There(statement) });
         }
-        write(top, &file_name("results", &key, ""), offer.statement).map_err(failed)?;
+        let (statement, signatures) = offering.into_parts();
+        // The signatures first: a statement without them counts for nobody.
+        if !signatures.is_empty() {
+            write(top, &self.result_name(&offer.action, ".sig"), &signatures).map_err(failed)?;
+        }
+        write(top, &self.result_name(&offer.action, ""), &statement).map_err(failed)?;
         Ok(Offered::Taken { sent })
     }
 }
@@ -279,14 +373,7 @@ impl Remote for Mirror {
     }
 
     fn greet(&self) -> Result<(), String> {
-        match &self.place {
-            Place::Folder(folder) if !folder.is_dir() => {
-                Err(format!("there is no folder {}", folder.display()))
-            }
-            Place::Folder(_) => Ok(()),
-            // Any name will do: a server that answers is there.
-            Place::Web(..) => self.read("results/", 1 << 10).map(drop).map_err(|error| error.to_string()),
-        }
+        self.check().map_err(|error| error.to_string())
     }
 
     fn failure(&self) -> Option<String> {

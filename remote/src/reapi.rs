@@ -17,7 +17,7 @@ use crate::content::Content;
 use crate::counts::Counts;
 use crate::function::Function;
 use crate::gate::Gate;
-use crate::settings::Settings;
+use crate::settings::{Offering, Settings};
 use crate::sign::{KeyError, distrusted};
 use crate::upstream::Remote;
 
@@ -189,9 +189,10 @@ impl Reapi {
     }
 
     /// Returns what the server has, if it counts.
-    fn judged(&self, action: &ActionDigest, gate: &Gate) -> Result<Option<Signed>, UpstreamError> {
-        let found =
-            self.through(gate, async { self.content().await?.result(action, &self.settings.salt).await })?;
+    fn judged(&self, action: &ActionDigest) -> Result<Option<Signed>, UpstreamError> {
+        let found = self.through(&self.reading, async {
+            self.content().await?.result(action, &self.settings.salt).await
+        })?;
         let Some(found) = found else { return Ok(None) };
         match self.settings.trust.judge(&found.statement, &found.signatures) {
             Ok(signer) => Ok(Some(Signed { statement: found.statement, signer })),
@@ -209,7 +210,7 @@ impl Upstream for Reapi {
     }
 
     fn result(&self, action: &ActionDigest) -> Result<Option<Signed>, UpstreamError> {
-        let found = self.judged(action, &self.reading)?;
+        let found = self.judged(action)?;
         if found.is_some() {
             self.counts.found();
         }
@@ -238,27 +239,29 @@ impl Upstream for Reapi {
     }
 
     fn offer(&self, offer: &Offer<'_>) -> Result<Offered, UpstreamError> {
-        if let Some(there) = self.judged(&offer.action, &self.writing)? {
-            return Ok(Offered::There(there.statement));
-        }
-        let signatures = self.settings.key.as_ref().map_or_else(String::new, |key| key.sign(offer.statement));
-        let sent = self.through(&self.writing, async {
+        self.through(&self.writing, async {
+            let content = self.content().await?;
+            let word = &self.settings.salt;
+            let found = content.result(&offer.action, word).await?;
+            // Some servers keep a result whose blobs they dropped.
+            let wanted = missing(&content, offer.chunks).await?;
+            let there = found.map(|found| (found.statement, found.signatures));
+            let offering = self.settings.offering(offer.statement, there);
+            if let (Offering::There(_), true) = (&offering, wanted.is_empty()) {
+                return Ok(Offered::There(offering.into_parts().0));
+            }
             if !self.abilities().await?.takes_results {
                 let why = "results may not be entered there";
                 return Err(tonic::Status::permission_denied(why).into());
             }
-            let content = self.content().await?;
-            let wanted = missing(&content, offer.chunks).await?;
             content.send(offer.chunks, &wanted, offer.read).await?;
             let sent = wanted.iter().map(|number| offer.chunks[*number].size).sum();
             self.counts.sent(sent);
-            let word = &self.settings.salt;
-            content
-                .set_result(&offer.action, word, offer.statement, signatures.as_bytes(), offer.chunks)
-                .await?;
-            Ok(sent)
-        })?;
-        Ok(Offered::Taken { sent })
+            if let Offering::Put(statement, signatures) = offering {
+                content.set_result(&offer.action, word, &statement, &signatures, offer.chunks).await?;
+            }
+            Ok(Offered::Taken { sent })
+        })
     }
 }
 

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use cache::statement::Statement;
+
 use crate::sign::{Key, Trust};
 
 /// How to reach a server over TLS.
@@ -44,7 +46,47 @@ impl fmt::Debug for Settings {
     }
 }
 
+/// What becomes of an offer, by what is there.
+pub(crate) enum Offering {
+    /// The result that is there counts, and stays.
+    There(Vec<u8>),
+    /// This statement goes there, with these signatures.
+    Put(Vec<u8>, Vec<u8>),
+}
+
+impl Offering {
+    /// Returns the statement, and the signatures.
+    pub(crate) fn into_parts(self) -> (Vec<u8>, Vec<u8>) {
+        match self {
+            Offering::There(statement) => (statement, Vec::new()),
+            Offering::Put(statement, signatures) => (statement, signatures),
+        }
+    }
+}
+
 impl Settings {
+    /// Finds out what becomes of an offer: a result that counts stays; one that says the same is signed as well; any other goes.
+    pub(crate) fn offering(&self, statement: &[u8], there: Option<(Vec<u8>, Vec<u8>)>) -> Offering {
+        let sign = |statement: &[u8]| {
+            self.key.as_ref().map_or_else(String::new, |key| key.sign(statement)).into_bytes()
+        };
+        if let Some((other, signatures)) = there {
+            if self.trust.judge(&other, &signatures).is_ok() {
+                return Offering::There(other);
+            }
+            let same = Statement::decode(&other).ok().zip(Statement::decode(statement).ok());
+            if same.is_some_and(|(other, own)| own.agrees(&other)) {
+                let mut signatures = signatures;
+                if !signatures.is_empty() && !signatures.ends_with(b"\n") {
+                    signatures.push(b'\n');
+                }
+                signatures.extend(sign(&other));
+                return Offering::Put(other, signatures);
+            }
+        }
+        Offering::Put(statement.to_vec(), sign(statement))
+    }
+
     /// Trusts these, and does nothing else that is special.
     pub fn new(trust: Trust) -> Self {
         Self {

@@ -127,6 +127,11 @@ impl Key {
         Ok(Self { name: name.to_owned(), pair })
     }
 
+    /// Returns who signs with it, as a list of trusted keys has him.
+    pub fn signer(&self) -> Signer {
+        Signer { name: self.name.clone(), key: STANDARD.encode(self.pair.public_key().as_ref()) }
+    }
+
     /// Returns its name.
     pub fn name(&self) -> &str {
         &self.name
@@ -145,9 +150,14 @@ impl Key {
 
 fn read_short(file: &File, path: &Path) -> Result<String, KeyError> {
     let mut text = String::new();
-    let read = io::Read::read_to_string(&mut io::Read::take(file, MAX_LIST as u64), &mut text);
+    let read = io::Read::read_to_string(&mut io::Read::take(file, MAX_LIST as u64 + 1), &mut text);
     read.map_err(|source| KeyError::File { what: "read", path: path.to_owned(), source })?;
-    Ok(text)
+    if text.len() > MAX_LIST {
+        let why = format!("it has more than {MAX_LIST} bytes; expected a key, or a list of keys");
+        return Err(KeyError::Content { path: path.to_owned(), why });
+    }
+    // Some editors write a mark at the start of a text.
+    Ok(text.strip_prefix('\u{feff}').map_or(text.clone(), str::to_owned))
 }
 
 /// Whose results count.

@@ -12,6 +12,7 @@ use remote::{Key, Probe};
 use super::args::{self, SpecArgs, StoreArgs, finder};
 use super::failure::{DONE, ENVIRONMENT, Failure, WRONG, complain, print, stopped};
 use crate::machine::Machine;
+use crate::report::shown;
 use crate::spec::Spec;
 use crate::squashfs::answer_shard;
 pub(super) use crate::upstreams::{Summary, Upstreams};
@@ -45,8 +46,8 @@ pub(super) struct Settings {
     #[arg(long = "remote-token", value_name = "FILE", env = "STAGEGRAPH_REMOTE_TOKEN", hide_env = true)]
     token: Option<PathBuf>,
     /// One more header of each request, such as `x-team: media`; secrets belong into a settings file; may be repeated
-    #[arg(long = "remote-header", value_name = "NAME: VALUE", value_parser = header)]
-    headers: Vec<(String, String)>,
+    #[arg(long = "remote-header", value_name = "NAME: VALUE")]
+    headers: Vec<String>,
     /// A word that is part of every key there: another one abandons all results
     #[arg(long = "remote-salt", value_name = "WORD", env = "STAGEGRAPH_REMOTE_SALT", hide_env = true)]
     salt: Option<String>,
@@ -104,8 +105,11 @@ fn yes_no(text: &str) -> Result<bool, String> {
     }
 }
 
-fn header(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once(':').ok_or("expected NAME: VALUE")?;
+/// Splits a header. What is none is not repeated: it may be a secret.
+fn header(text: &str) -> Result<(String, String), Failure> {
+    let (name, value) = text
+        .split_once(':')
+        .ok_or_else(|| Failure::wrong("--remote-header: this is no header; expected NAME: VALUE"))?;
     Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
@@ -146,23 +150,25 @@ fn of_file() -> Result<Wishes, Failure> {
 }
 
 impl Settings {
-    fn wishes(&self) -> Wishes {
-        Wishes {
-            trust: self.trust.clone(),
-            key: self.key.clone(),
-            ca: self.ca.clone(),
+    fn wishes(&self) -> Result<Wishes, Failure> {
+        // A variable that is set to nothing says nothing.
+        let set = |path: &Option<PathBuf>| path.clone().filter(|path| !path.as_os_str().is_empty());
+        Ok(Wishes {
+            trust: set(&self.trust),
+            key: set(&self.key),
+            ca: set(&self.ca),
             client: self.cert.clone().zip(self.cert_key.clone()),
-            token: self.token.clone(),
-            headers: self.headers.clone(),
+            token: set(&self.token),
+            headers: self.headers.iter().map(|text| header(text)).collect::<Result<_, _>>()?,
             salt: self.salt.clone(),
             ..Wishes::default()
-        }
+        })
     }
 
     /// Returns what is asked for of these upstreams.
     fn of(&self, addresses: &[String]) -> Result<Wishes, Failure> {
         let below = Wishes { addresses: Vec::new(), is_required: false, ..of_file()? };
-        Ok(Wishes { addresses: addresses.to_vec(), ..self.wishes() }.over(below))
+        Ok(Wishes { addresses: addresses.to_vec(), ..self.wishes()? }.over(below))
     }
 }
 
@@ -183,14 +189,16 @@ impl Remotes {
             executes: self.execute,
             jobs: self.remote_jobs,
             properties: self.properties.clone(),
-            ..self.settings.wishes()
+            ..self.settings.wishes()?
         };
         let wishes = own.over(of_file()?);
         let is_none = wishes.addresses.iter().any(|address| address == NONE);
         let wishes = Wishes { addresses: if is_none { Vec::new() } else { wishes.addresses }, ..wishes };
-        if offline && wishes.is_required {
+        if offline && self.required {
             return Err(Failure::wrong("--remote-required and --offline exclude each other"));
         }
+        // Also where nobody is asked: what is here may be of somebody who no longer counts.
+        wishes.distrust(store)?;
         let wishes = if offline { Wishes::default() } else { wishes };
         let upstreams = Upstreams::open(&wishes, store, stop, complain_note)?;
         if let Some(workers) = upstreams.workers(&wishes, store, complain_note)? {
@@ -200,8 +208,9 @@ impl Remotes {
     }
 }
 
+/// Says something of an upstream: what comes from there does not move or ask the terminal.
 fn complain_note(text: &str) {
-    complain(&format!("note: {text}"));
+    complain(&format!("note: {}", shown(text)));
 }
 
 /// Says what was done with upstreams.
@@ -371,6 +380,17 @@ impl Transfer {
         Ok((store, machine, upstreams))
     }
 
+    /// Makes the folder of a mirror that is to be one.
+    fn make_mirror(&self, wishes: &Wishes) -> Result<(), Failure> {
+        for address in wishes.addresses()? {
+            let Some(folder) = remote::folder(&address) else { continue };
+            remote::begin_mirror(folder).map_err(|error| {
+                Failure::environment(format!("{} cannot become a mirror: {error}", folder.display()))
+            })?;
+        }
+        Ok(())
+    }
+
     /// Offers what the specs gave last.
     pub(super) fn push(&self, to: &str) -> Result<u8, Failure> {
         let wishes = self.settings.of(&[to.to_owned()])?;
@@ -379,13 +399,12 @@ impl Transfer {
                 "sign them with --remote-key FILE, which `stagegraph remote keygen` makes; or say `--remote-trust all`",
             ));
         }
-        if let Some(remote::Address::Folder(folder)) = wishes.addresses()?.first() {
-            std::fs::create_dir_all(folder).map_err(|error| {
-                Failure::environment(format!("make the folder of the mirror, {}: {error}", folder.display()))
-            })?;
-        }
+        let store = Arc::new(self.store.open_existing()?);
+        let actions = self.actions(&store)?;
+        drop(store);
+        self.make_mirror(&wishes)?;
         let (store, machine, upstreams) = self.prepared(to)?;
-        upstreams.offer(&store, self.actions(&store)?);
+        upstreams.offer(&store, actions);
         let (summary, failed) = upstreams.finish();
         if let Some(signal) = machine.signal() {
             return Ok(stopped(signal, "what was sent stays there"));

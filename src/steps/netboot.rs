@@ -227,18 +227,36 @@ impl Netboot {
     }
 }
 
-/// Returns the version of the package that a file belongs to, as the host's package manager knows it.
-fn package_version(path: &Path) -> Option<String> {
+/// Where versions of packages are remembered. In the space before this one, what was asked when a signal came was of no version.
+const VERSIONS: &str = "package-versions 2";
+
+/// Returns the version of the package that a file belongs to, as the host's package manager knows it; `None` where it knows of none, or
+/// there is no such manager.
+///
+/// # Errors
+/// The manager could not be asked, or did not come to an end: then nothing is known.
+fn package_version(path: &Path) -> Result<Option<String>, StepError> {
     let output = |program: &str, args: &[&str]| {
-        let output = Command::new(program).args(args).env("LC_ALL", "C").output().ok()?;
-        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        let unknown =
+            |why: String| StepError::environment(format!("{program} cannot be asked for versions: {why}"));
+        let output = match Command::new(program).args(args).env("LC_ALL", "C").output() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            output => output.map_err(|error| unknown(error.to_string()))?,
+        };
+        if output.status.code().is_none() {
+            return Err(unknown(output.status.to_string()));
+        }
+        let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        Ok(output.status.success().then_some(text))
     };
-    let path = path.to_str()?;
-    if let Some(found) = output("dpkg-query", &["-S", path]) {
-        let package = found.split_once(": ")?.0.to_owned();
-        return output("dpkg-query", &["-W", "-f", "${Package} ${Version}", &package]);
+    let Some(path) = path.to_str() else { return Ok(None) };
+    match output("dpkg-query", &["-S", path])? {
+        Some(found) => match found.split_once(": ") {
+            Some((package, _)) => output("dpkg-query", &["-W", "-f", "${Package} ${Version}", package]),
+            None => Ok(None),
+        },
+        None => output("qfile", &["-qCv", path]),
     }
-    output("qfile", &["-qCv", path])
 }
 
 impl Step for Netboot {
@@ -259,11 +277,11 @@ impl Step for Netboot {
             let digest = resolving.objects.file_digest(&path)?;
             // Asking the package manager takes a while; the answer holds as long as the file does.
             let key = format!("{} {digest}", path.display());
-            let version = match resolving.objects.memo("package-versions", &key)? {
+            let version = match resolving.objects.memo(VERSIONS, &key)? {
                 Some(version) => version,
                 None => {
-                    let version = package_version(&path).unwrap_or_else(|| "unknown version".to_owned());
-                    resolving.objects.set_memo("package-versions", &key, &version)?;
+                    let version = package_version(&path)?.unwrap_or_else(|| "unknown version".to_owned());
+                    resolving.objects.set_memo(VERSIONS, &key, &version)?;
                     version
                 }
             };

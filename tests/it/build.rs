@@ -732,3 +732,22 @@ fn several_specs_are_built_in_one_graph_and_give_what_each_gives_alone() {
     assert!(errors.contains("error: broken:bad: "), "{errors}");
     assert_eq!(text.lines().filter(|line| line.starts_with("published: ")).count(), 3, "{text}");
 }
+
+#[test]
+fn every_spec_of_the_family_is_a_variant_of_amd64_minimal() {
+    let live = Live::bare();
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("specs/family");
+    let mut specs: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    specs.sort();
+    assert!(specs.len() >= 20, "{specs:?}");
+    let plan = |spec: &str| {
+        let output = live.stagegraph(&["plan", spec, "--format", "json"]);
+        assert_eq!(output.status.code(), Some(0), "{spec}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let base = plan("amd64-minimal");
+    let mut seen = std::collections::BTreeSet::from([base]);
+    for spec in &specs {
+        assert!(seen.insert(plan(spec.to_str().unwrap())), "{spec:?} differs in nothing");
+    }
+}

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Condvar, Mutex};
 
 use super::upstream::Upstream;
-use crate::digest::BlobDigest;
+use crate::digest::{ActionDigest, BlobDigest};
 use crate::index::lock;
 
 /// Where bytes come from that are not here, and what is being fetched.
@@ -15,6 +15,8 @@ pub(super) struct Away {
     /// What a thread fetches now.
     pub(super) fetching: Mutex<HashSet<BlobDigest>>,
     pub(super) fetched: Condvar,
+    /// Results that were found to be wrong.
+    pub(super) barred: Mutex<HashSet<ActionDigest>>,
     /// What could not be fetched.
     pub(super) lost: Mutex<HashSet<BlobDigest>>,
 }

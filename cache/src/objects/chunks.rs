@@ -37,7 +37,7 @@ pub(super) fn encode(chunks: &[Chunk]) -> Vec<u8> {
     row
 }
 
-fn decode(bytes: &[u8]) -> Option<Vec<Chunk>> {
+pub(super) fn decode(bytes: &[u8]) -> Option<Vec<Chunk>> {
     let (rows, rest) = bytes.as_chunks::<ROW>();
     let chunk = |row: &[u8; ROW]| {
         let (digest, row) = row.split_at(32);
@@ -68,7 +68,8 @@ impl Read for Hashing<'_> {
 }
 
 impl Objects {
-    /// Returns the chunks of an object, in order. Whoever asks first has the object read, and fetched if it is elsewhere.
+    /// Returns the chunks of an object, in order. Whoever asks first has the object read, and fetched if it is elsewhere: what an
+    /// upstream said of it is not passed on.
     ///
     /// # Errors
     /// [`StoreError`]: it is missing or damaged.
@@ -109,8 +110,8 @@ impl Objects {
         Ok(chunks)
     }
 
-    /// Returns the chunks of an object that were found before, or came with what an upstream said.
-    pub(crate) fn known_chunks(&self, digest: &BlobDigest) -> Result<Option<Vec<Chunk>>, StoreError> {
+    /// Returns the chunks of an object that were found before.
+    fn known_chunks(&self, digest: &BlobDigest) -> Result<Option<Vec<Chunk>>, StoreError> {
         let row: Option<Vec<u8>> = self.index(|index| {
             index
                 .prepare_cached("SELECT list FROM chunks WHERE digest = ?1")?
@@ -120,15 +121,23 @@ impl Objects {
         Ok(row.as_deref().and_then(decode))
     }
 
-    /// Reads a part of an object that is here, or is fetched now; whoever reads compares it with a digest of its own.
+    /// Reads a chunk that begins there in an object, and compares it.
     ///
     /// # Errors
-    /// [`StoreError`]: it is missing, or shorter.
-    pub fn read_part(&self, digest: &BlobDigest, at: u64, size: u64) -> Result<Vec<u8>, StoreError> {
+    /// [`StoreError`]: the object is missing or damaged.
+    pub(crate) fn read_chunk(
+        &self,
+        digest: &BlobDigest,
+        at: u64,
+        chunk: &Chunk,
+    ) -> Result<Vec<u8>, StoreError> {
         let path = self.located(digest)?;
-        let mut bytes = vec![0; usize::try_from(size).unwrap_or(usize::MAX)];
+        let mut bytes = vec![0; usize::try_from(chunk.size).unwrap_or(usize::MAX)];
         let file = File::open(&path).on_file("open", &path)?;
-        file.read_exact_at(&mut bytes, at).on_file("read", &path)?;
+        if file.read_exact_at(&mut bytes, at).is_err() || BlobDigest::of(&bytes) != chunk.digest {
+            self.verified_again(digest)?;
+            return Err(StoreError::Damaged(*digest));
+        }
         Ok(bytes)
     }
 }

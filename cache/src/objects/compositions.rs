@@ -254,7 +254,10 @@ impl Objects {
         if let Some(cut_off) = written? {
             drop(wholes);
             self.verified_again(&cut_off)?;
-            return Err(StoreError::Damaged(cut_off));
+            // The piece is what it should be: then the row is not.
+            self.remove(digest)?;
+            self.contradicted(digest)?;
+            return Err(StoreError::Damaged(*digest));
         }
         wholes.insert(*digest, Whole::new(whole.clone())?);
         Ok(whole)
@@ -311,6 +314,7 @@ impl Objects {
         }
         // All pieces are what they should be: then the row is not.
         self.remove(digest)?;
+        self.contradicted(digest)?;
         Ok(StoreError::Damaged(*digest))
     }
 

@@ -10,8 +10,8 @@ use std::sync::{Arc, PoisonError};
 use rusqlite::{OptionalExtension, params};
 
 use super::upstream::{Chunk, Upstream, UpstreamError};
-use super::{Objects, StoreError};
-use crate::digest::BlobDigest;
+use super::{Blob, Objects, StoreError};
+use crate::digest::{ActionDigest, BlobDigest};
 use crate::file::OnFile;
 use crate::index::{lock, now};
 
@@ -36,9 +36,11 @@ impl Objects {
         lock(&self.away.upstreams).clone()
     }
 
-    /// Returns how many objects this process could not fetch. What names one counts as gone.
+    /// Returns how many objects this process could not fetch, and how many results from elsewhere it found to be wrong. Neither counts any
+    /// more.
     pub fn lost(&self) -> usize {
-        lock(&self.away.lost).len()
+        let barred = lock(&self.away.barred).len();
+        lock(&self.away.lost).len() + barred
     }
 
     /// Tells whether an upstream has the bytes of an object, as far as this process knows.
@@ -81,7 +83,7 @@ impl Objects {
         let upstreams = self.upstreams();
         // Where nobody was asked, nobody said that it is gone.
         let mut is_gone = !upstreams.is_empty();
-        let chunks = self.known_chunks(digest)?.unwrap_or_default();
+        let chunks = self.chunks_elsewhere(digest)?;
         for upstream in upstreams {
             match self.fetch_from(&*upstream, digest, &chunks) {
                 Ok(()) => return Ok(true),
@@ -109,7 +111,8 @@ impl Objects {
             Ok(writer.write_all(&bytes).on_file("write", &writer.path)?)
         })?;
         // What has other bytes gets another name than the one that is looked for, or none at all.
-        if writer.blob().digest != *digest {
+        let size: u64 = chunks.iter().map(|chunk| chunk.size).sum();
+        if writer.blob() != (Blob { digest: *digest, size }) {
             return Err(UpstreamError::Altered(*digest));
         }
         writer.commit()?;
@@ -132,12 +135,48 @@ impl Objects {
     ) -> Result<(), rusqlite::Error> {
         let size: u64 = chunks.iter().map(|chunk| chunk.size).sum();
         index
-            .prepare_cached("INSERT OR REPLACE INTO elsewhere(digest, size, seen) VALUES(?1, ?2, ?3)")?
-            .execute(params![digest.as_bytes(), size as i64, now()])?;
-        index
-            .prepare_cached("INSERT OR REPLACE INTO chunks(digest, list) VALUES(?1, ?2)")?
-            .execute(params![digest.as_bytes(), super::chunks::encode(chunks)])
+            .prepare_cached(
+                "INSERT OR REPLACE INTO elsewhere(digest, size, chunks, seen) VALUES(?1, ?2, ?3, ?4)",
+            )?
+            .execute(params![digest.as_bytes(), size as i64, super::chunks::encode(chunks), now()])
             .map(drop)
+    }
+
+    /// Returns the chunks that an upstream was said to have an object as.
+    fn chunks_elsewhere(&self, digest: &BlobDigest) -> Result<Vec<Chunk>, StoreError> {
+        let row: Option<Vec<u8>> = self.index(|index| {
+            index
+                .prepare_cached("SELECT chunks FROM elsewhere WHERE digest = ?1")?
+                .query_row(params![digest.as_bytes()], |row| row.get(0))
+                .optional()
+        })?;
+        Ok(row.as_deref().and_then(super::chunks::decode).unwrap_or_default())
+    }
+
+    /// Takes in that results which name this object contradict what it is. Those that came from elsewhere are forgotten, and not
+    /// asked for again in this process; tells whether there was one.
+    ///
+    /// # Errors
+    /// [`StoreError::Index`].
+    pub(crate) fn contradicted(&self, digest: &BlobDigest) -> Result<bool, StoreError> {
+        // Digests stand in results as text.
+        let named = format!("%{digest}%");
+        let actions: Vec<Vec<u8>> = self.change(|index| {
+            let of = "FROM actions WHERE result LIKE ?1 AND digest IN (SELECT action FROM origins)";
+            let mut query = index.prepare(&format!("SELECT digest {of}"))?;
+            let actions = query.query_map(params![named], |row| row.get(0))?.collect::<Result<_, _>>()?;
+            index.execute(&format!("DELETE {of}"), params![named])?;
+            Ok(actions)
+        })?;
+        let mut barred = lock(&self.away.barred);
+        let before = barred.len();
+        barred.extend(actions.iter().filter_map(|row| ActionDigest::from_slice(row)));
+        Ok(barred.len() > before)
+    }
+
+    /// Tells whether a result is not to be asked for: what was said of it was wrong.
+    pub(crate) fn is_barred(&self, action: &ActionDigest) -> bool {
+        lock(&self.away.barred).contains(action)
     }
 
     /// Returns the objects that an upstream has, and no file here, with their sizes.

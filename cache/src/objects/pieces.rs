@@ -24,9 +24,15 @@ pub(crate) struct Piece {
 pub struct Composition(Vec<(BlobDigest, u64, u64)>);
 
 impl Composition {
-    /// Returns the objects that it takes pieces of.
-    pub(crate) fn objects(&self) -> impl Iterator<Item = BlobDigest> {
-        self.0.iter().map(|(object, ..)| *object)
+    /// Makes one of pieces.
+    #[cfg(test)]
+    pub(crate) fn of(pieces: Vec<(BlobDigest, u64, u64)>) -> Self {
+        Self(pieces)
+    }
+
+    /// Returns its pieces: the object each is of, where it begins there, and how long it is, in bytes.
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = &(BlobDigest, u64, u64)> {
+        self.0.iter()
     }
 
     /// Returns the number of its bytes; `None` where that is no number that a store could keep.
