@@ -133,8 +133,30 @@ def main():
             frozen = run([*build, "--store", "variant", "--out", "out-variant", *variant, "--remote", address, "--remote-trust", trust])[0]
         alone, refused = median(figures["alone"]), median(figures["refused"])
         print(f"| a variant | {alone:.2f} s; server refuses {refused:.2f} s; server is silent {frozen:.2f} s |")
+        changed(program, casd, to, sign)
         if os.environ.get("FAMILY") != "no":
             family(program, to, sign)
+
+
+def changed(program, casd, to, sign):
+    """One file of the root is changed: what has to be sent, and what a second builder fetches."""
+    root = WORK / "root"
+    if not root.exists():
+        tar = subprocess.run(["unsquashfs", "-q", "-n", "-d", root, WORK / "out-first/amd64-minimal/netboot/image.squashfs"],
+                             stdout=subprocess.DEVNULL, check=False)
+        if tar.returncode:
+            sys.exit("unsquashfs failed")
+    (WORK / "changed.toml").write_text(
+        '[image]\nname = "x"\ntitle = "x"\nlabel = "x"\nvolume_id = "x"\ntimestamp = "20380101T000000Z"\n'
+        '[node.stage2]\nstep = "import"\npath = "root"\n[node.squashfs]\nstep = "squashfs"\ninput = { root = "stage2.root" }\n')
+    build = [program, "build", "./changed.toml", "--json", "--to", "squashfs", "--store"]
+    file = root / "usr/bin/rsync"
+    before = file.read_bytes()
+    run([*build, "first", *sign])
+    file.write_bytes(before[:len(before) // 2] + b"nine more" + before[len(before) // 2:])
+    wall, _, events, _ = run([*build, "first", *sign])
+    file.write_bytes(before)
+    print(f"| one file of the root changed | {remote(events)['sent_bytes'] / 1e6:.2f} MB sent, the build {wall:.2f} s |")
 
 
 def family(program, to, sign):

@@ -14,7 +14,7 @@ const BUSY: Duration = Duration::from_secs(60);
 /// - 1: objects, actions, memos, files, uses, owners, roots; every object with its SHA-256.
 /// - 2: compositions and rolls. The collector of version 1 would not keep what they need.
 /// - 3: a SHA-256 is empty until somebody asks for it.
-/// - 4: chunks, elsewhere and origins. Version 3 would take what is elsewhere for lost.
+/// - 4: chunks, elsewhere, origins and claims. Version 3 would take what is elsewhere for lost.
 pub(crate) const VERSION: &str = "stagegraph store 4\n";
 
 /// Older versions that this one reads, and takes over by writing its own.
@@ -28,8 +28,9 @@ pub(crate) const FORMER: [&str; 3] = ["stagegraph store 1\n", "stagegraph store 
 /// - `rolls`: `used` is when the results were last relied on, `noted` as much of it as is in `uses`; the triggers count
 ///   in `losses` the rows that went or changed.
 /// - `chunks`: as what an object travels that is here, found by reading it; `elsewhere`: objects that an upstream was said to have, as
-///   which chunks, and when that was. One that is fetched has a row in `objects` as well.
-/// - `origins`: where a result came from that was not made here, and the name and key of who signed it.
+///   which chunks, which one, and when that was. One that is fetched has a row in `objects` as well.
+/// - `origins`: where a result came from that was not made here, and the name and key of who signed it; `claims`: which of them say
+///   what an object is made of.
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS objects(
         digest BLOB PRIMARY KEY, size INTEGER NOT NULL, sha256 BLOB NOT NULL) WITHOUT ROWID;
@@ -59,13 +60,17 @@ const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS chunks(
         digest BLOB PRIMARY KEY, list BLOB NOT NULL) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS elsewhere(
-        digest BLOB PRIMARY KEY, size INTEGER NOT NULL, chunks BLOB NOT NULL, seen INTEGER NOT NULL) WITHOUT ROWID;
+        digest BLOB PRIMARY KEY, size INTEGER NOT NULL, chunks BLOB NOT NULL, upstream TEXT NOT NULL,
+        seen INTEGER NOT NULL) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS origins(
         action BLOB PRIMARY KEY, upstream TEXT NOT NULL, signer TEXT NOT NULL, key TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS claims(
+        digest BLOB NOT NULL, action BLOB NOT NULL, PRIMARY KEY(digest, action)) WITHOUT ROWID;
     CREATE TRIGGER IF NOT EXISTS lost_result AFTER DELETE ON actions BEGIN
         INSERT OR REPLACE INTO losses VALUES(0, 1 + coalesce((SELECT count FROM losses WHERE id = 0), 0)); END;
     CREATE TRIGGER IF NOT EXISTS lost_origin AFTER DELETE ON actions BEGIN
-        DELETE FROM origins WHERE action = OLD.digest; END;
+        DELETE FROM origins WHERE action = OLD.digest;
+        DELETE FROM claims WHERE action = OLD.digest; END;
     CREATE TRIGGER IF NOT EXISTS lost_object AFTER DELETE ON objects BEGIN
         INSERT OR REPLACE INTO losses VALUES(0, 1 + coalesce((SELECT count FROM losses WHERE id = 0), 0)); END;
     CREATE TRIGGER IF NOT EXISTS other_result BEFORE INSERT ON actions

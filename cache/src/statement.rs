@@ -362,7 +362,7 @@ impl Store {
         }
         self.change(|index| {
             for (digest, chunks) in &away {
-                Objects::enter_elsewhere(index, digest, chunks)?;
+                Objects::enter_elsewhere(index, digest, chunks, upstream.name())?;
             }
             composed.iter().try_for_each(|(digest, composition)| composition.enter(index, digest))
         })?;
@@ -401,8 +401,12 @@ impl Store {
                 .prepare_cached(
                     "INSERT OR REPLACE INTO origins(action, upstream, signer, key) VALUES(?1, ?2, ?3, ?4)",
                 )?
-                .execute(params![statement.action.as_bytes(), upstream.name(), name, key])
-                .map(drop)
+                .execute(params![statement.action.as_bytes(), upstream.name(), name, key])?;
+            let mut claim =
+                index.prepare_cached("INSERT OR IGNORE INTO claims(digest, action) VALUES(?1, ?2)")?;
+            let action = statement.action.as_bytes();
+            let mut composed = statement.compositions.keys();
+            composed.try_for_each(|digest| claim.execute(params![digest.as_bytes(), action]).map(drop))
         })?;
         Ok(true)
     }
@@ -653,6 +657,9 @@ mod tests {
         assert!(!store.has_elsewhere().unwrap());
     }
 
+    /// What is said otherwise.
+    type Lie = Box<dyn FnOnce(&mut Statement)>;
+
     /// Has an upstream say something else of an action's result, as somebody would who is trusted and lies.
     fn lie(world: &World, action: &ActionDigest, lie: impl FnOnce(&mut Statement)) {
         let mut statement = world.store(0).statement(action).unwrap().unwrap();
@@ -676,7 +683,7 @@ mod tests {
                 *composition = Composition::of(pieces);
             }
         };
-        let impossible: [Box<dyn FnOnce(&mut Statement)>; 6] = [
+        let impossible: [Lie; 6] = [
             Box::new(pieces(|pieces| pieces[1].2 += 1)),
             Box::new(pieces(|pieces| pieces[1].1 = u64::MAX - 5)),
             Box::new(pieces(|pieces| pieces[0].2 = 1 << 62)),
@@ -724,6 +731,22 @@ mod tests {
         assert!(matches!(store.verified(&whole.digest), Err(StoreError::Damaged(_))));
         assert_eq!((store.lost(), store.action(&iso).unwrap()), (1, None));
         assert!(ask(&store, &iso).is_none(), "not in this process");
+        // The same where a folder has it.
+        let folder =
+            crate::Tree::of_files([(crate::RelPath::new(b"x.iso").unwrap(), whole.digest, whole.size)]);
+        let folder = one.put_tree(&folder.unwrap()).unwrap();
+        let outputs = [("x".to_owned(), crate::Output { object: Object::Tree(folder), bytes: Bytes::Store })];
+        let files = ActionDigest::of_encoding(b"files");
+        let outputs = BTreeMap::from(outputs).into();
+        one.set_action(&files, &ActionResult { outputs, ..ActionResult::default() }).unwrap();
+        one.offer(&*world.upstream, &files).unwrap();
+        lie(&world, &files, |statement| {
+            let composition = statement.compositions.values_mut().next().unwrap();
+            let pieces: Vec<_> = composition.pieces().copied().collect();
+            *composition = Composition::of(pieces.into_iter().rev().collect());
+        });
+        assert!(ask(&store, &files).is_some());
+        assert!(store.verified(&whole.digest).is_err() && store.action(&files).unwrap().is_none());
         // A tree whose pack is none.
         let tree =
             crate::Tree::of_files([(crate::RelPath::new(b"a").unwrap(), blob.digest, blob.size)]).unwrap();

@@ -416,7 +416,14 @@ impl Transfer {
         print(format!("{}\n", line(&summary)).as_bytes())?;
         match failed {
             Some(why) => Err(Failure::environment(why)),
-            None if summary.sent.failed > 0 => Ok(ENVIRONMENT),
+            None if summary.sent.failed > 0 => {
+                if store.has_elsewhere()? {
+                    complain(
+                        "  hint: fetch what is elsewhere first: stagegraph store pull SPEC --from ADDRESS",
+                    );
+                }
+                Ok(ENVIRONMENT)
+            }
             None => Ok(DONE),
         }
     }

@@ -556,3 +556,132 @@ fn workers_of_a_server_compress_and_nothing_else_changes() {
     assert_eq!(folder.code, Some(2), "{}", folder.errors);
     assert!(folder.errors.contains("needs a server"), "{}", folder.errors);
 }
+
+#[test]
+fn a_mirror_is_one_and_is_repaired_and_signed_by_several() {
+    let team = Team::new();
+    let first = team.build("first", &[]);
+    let spec = team.live.spec();
+    let push = |key: &str, trust: &str, to: &str, more: &[&str]| {
+        let args = ["store", "push", &spec, "--store", "store-first", "--to", to];
+        team.run(&[&args[..], &["--remote-trust", trust, "--remote-key", key], more].concat())
+    };
+    let text = |output: &Output| {
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+    };
+    // A folder of somebody else's becomes none.
+    fs::create_dir(team.path("somebodys")).unwrap();
+    fs::write(team.path("somebodys/file"), "mine").unwrap();
+    let refused = push("key", "trust", "file:somebodys", &[]);
+    assert_eq!((refused.status.code(), fs::read_dir(team.path("somebodys")).unwrap().count()), (Some(3), 1));
+    assert!(text(&refused).contains("something else in it"), "{}", text(&refused));
+    assert_eq!(push("key", "trust", "file:mirror", &[]).status.code(), Some(0));
+    // What is gone or altered is put there again.
+    let objects = run("find", &[team.path("mirror/objects").to_str().unwrap(), "-type", "f"]);
+    let objects: Vec<&str> = objects.lines().collect();
+    for (number, object) in objects.iter().enumerate() {
+        match number % 3 {
+            0 => fs::remove_file(object).unwrap(),
+            1 => fs::write(object, vec![0; fs::metadata(object).unwrap().len() as usize]).unwrap(),
+            _ => {}
+        }
+    }
+    team.second("file:mirror", &[]).assert_same(&first, "a damaged mirror");
+    assert_eq!(push("key", "trust", "file:mirror", &[]).status.code(), Some(0));
+    let repaired = team.second("file:mirror", &[]);
+    assert!(repaired.ran().iter().all(|node| OWN.contains(node)), "{:?}", repaired.ran());
+    // Another team signs what is the same, and takes nothing away.
+    let other = team.ok(&["remote", "keygen", "other", "--out", "key-other"]);
+    fs::write(team.path("trust-other"), other).unwrap();
+    assert_eq!(push("key-other", "trust-other", "file:mirror", &[]).status.code(), Some(0));
+    for trust in ["trust", "trust-other"] {
+        team.forget();
+        let built = team.build("second", &["--remote", "file:mirror", "--remote-trust", trust]);
+        assert!(built.fetched().len() > 8, "{trust}: {:?}", built.ran());
+    }
+    // Another word is another set of results.
+    let salted = team.second("file:mirror", &["--remote-salt", "again"]);
+    assert!(salted.fetched().is_empty());
+    // What is no mirror says so once; pipes and links to devices hold nobody up.
+    for what in ["nowhere", "somebodys"] {
+        let built = team.second(&format!("file:{what}"), &[]);
+        built.assert_same(&first, what);
+        assert_eq!(built.errors.matches("there is no mirror").count(), 1, "{what}: {}", built.errors);
+    }
+    for result in run("find", &[team.path("mirror/results").to_str().unwrap(), "-type", "f"]).lines() {
+        fs::remove_file(result).unwrap();
+        run("mkfifo", &[result]);
+    }
+    team.second("file:mirror", &[]).assert_same(&first, "pipes");
+    // What is required has to be there.
+    let required = team.build("second", &["--remote-required"]);
+    assert_eq!(required.code, Some(2), "{}", required.errors);
+    let own = team.build(
+        "second",
+        &["--remote", "file:mirror", "--remote-trust", "trust-other", "--remote-key", "key"],
+    );
+    assert!(own.errors.contains("is not among the trusted keys"), "{}", own.errors);
+}
+
+#[test]
+fn what_no_longer_counts_does_not_where_nobody_is_asked_either() {
+    let team = Team::new();
+    team.build("first", &[]);
+    let spec = team.live.spec();
+    let push =
+        ["store", "push", &spec, "--store", "store-first", "--to", "file:mirror", "--remote-trust", "trust"];
+    team.ok(&[&push[..], &["--remote-key", "key"]].concat());
+    assert!(team.second("file:mirror", &[]).fetched().len() > 8);
+    let other = team.ok(&["remote", "keygen", "other", "--out", "key-other"]);
+    fs::write(team.path("trust-other"), other).unwrap();
+    let offline =
+        team.build("second", &["--offline", "--remote", "file:mirror", "--remote-trust", "trust-other"]);
+    assert!(offline.ran().len() > 8, "{:?}", offline.ran());
+    // Pushing with another list takes nothing away.
+    team.second("file:mirror", &[]);
+    let to = ["--store", "store-second", "--to", "file:third", "--remote-trust", "trust-other"];
+    let push = [&["store", "push", &spec][..], &to, &["--remote-key", "key-other"]].concat();
+    let lacking = team.run(&push);
+    assert_eq!(lacking.status.code(), Some(3), "{lacking:?}");
+    let said = String::from_utf8_lossy(&lacking.stderr).into_owned();
+    assert!(said.contains("hint: fetch what is elsewhere first"), "{said}");
+    let from = ["--store", "store-second", "--from", "file:mirror", "--remote-trust", "trust"];
+    team.ok(&[&["store", "pull", &spec][..], &from].concat());
+    team.ok(&push);
+    assert!(team.build("second", &[]).ran().is_empty());
+}
+
+#[test]
+fn secrets_and_escapes_stay_where_they_are() {
+    let team = Team::new();
+    let secret = team.build("second", &["--remote", "grpc://user:hidden@cache:1", "--remote-trust", "all"]);
+    assert!(secret.code == Some(2) && !secret.errors.contains("hidden"), "{}", secret.errors);
+    let header = ["--remote", "file:m", "--remote-trust", "all", "--remote-header", "Bearer hidden"];
+    let secret = team.build("second", &header);
+    assert!(secret.code == Some(2) && !secret.errors.contains("hidden"), "{}", secret.errors);
+    // A result that wants to move the terminal, or to say something of its own.
+    let casd = Casd::start();
+    team.first(&casd.address());
+    let proxy = Proxy::start(&casd.address());
+    proxy.misbehave(on(
+        "result",
+        Act::Result(|result| {
+            let text = b"{\"statement\":1,\"\x1b]0;pwned\x07\\nerror: forged\":1}".to_vec();
+            result.output_files.iter_mut().for_each(|file| {
+                file.digest = None;
+                file.contents = text.clone();
+            });
+        }),
+    ));
+    let spec = team.live.spec();
+    let args =
+        ["build", &spec, "--store", "store-second", "--out", "out-second", "--remote", &proxy.address()];
+    let output = team.run(&[&args[..], &["--remote-trust", "all"]].concat());
+    let said =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(
+        said.contains("does not count") && !said.contains('\u{1b}') && !said.contains("\nerror: forged"),
+        "{said}"
+    );
+}

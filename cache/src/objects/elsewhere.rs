@@ -2,7 +2,7 @@
 //!
 //! Such an object counts as there, whether or not an upstream is set or can be reached: most are never read. Whoever reads one
 //! has it fetched, once, however many ask. If that fails it counts as lost for the rest of this process, so that whatever names
-//! it is made again; only where all upstreams say that they do not have it, it is forgotten for good.
+//! it is made again; only where the upstream that was said to have it does not, it is forgotten for good.
 
 use std::io::Write;
 use std::sync::{Arc, PoisonError};
@@ -80,16 +80,17 @@ impl Objects {
 
     /// Asks one upstream after the other for an object.
     fn fetch(&self, digest: &BlobDigest) -> Result<bool, StoreError> {
-        let upstreams = self.upstreams();
-        // Where nobody was asked, nobody said that it is gone.
-        let mut is_gone = !upstreams.is_empty();
-        let chunks = self.chunks_elsewhere(digest)?;
-        for upstream in upstreams {
+        // Only who was said to have it can say that it is gone.
+        let mut is_gone = false;
+        let (chunks, had_by) = self.chunks_elsewhere(digest)?;
+        for upstream in self.upstreams() {
             match self.fetch_from(&*upstream, digest, &chunks) {
                 Ok(()) => return Ok(true),
                 Err(UpstreamError::Store(error)) => return Err(error),
-                Err(UpstreamError::Failed(_)) => is_gone = false,
-                Err(UpstreamError::Gone(_) | UpstreamError::Altered(_)) => {}
+                Err(UpstreamError::Failed(_)) => {}
+                Err(UpstreamError::Gone(_) | UpstreamError::Altered(_)) => {
+                    is_gone |= upstream.name() == had_by
+                }
             }
         }
         lock(&self.away.lost).insert(*digest);
@@ -132,25 +133,27 @@ impl Objects {
         index: &rusqlite::Connection,
         digest: &BlobDigest,
         chunks: &[Chunk],
+        upstream: &str,
     ) -> Result<(), rusqlite::Error> {
         let size: u64 = chunks.iter().map(|chunk| chunk.size).sum();
         index
             .prepare_cached(
-                "INSERT OR REPLACE INTO elsewhere(digest, size, chunks, seen) VALUES(?1, ?2, ?3, ?4)",
+                "INSERT OR REPLACE INTO elsewhere(digest, size, chunks, upstream, seen) VALUES(?1, ?2, ?3, ?4, ?5)",
             )?
-            .execute(params![digest.as_bytes(), size as i64, super::chunks::encode(chunks), now()])
+            .execute(params![digest.as_bytes(), size as i64, super::chunks::encode(chunks), upstream, now()])
             .map(drop)
     }
 
-    /// Returns the chunks that an upstream was said to have an object as.
-    fn chunks_elsewhere(&self, digest: &BlobDigest) -> Result<Vec<Chunk>, StoreError> {
-        let row: Option<Vec<u8>> = self.index(|index| {
+    /// Returns the chunks that an upstream was said to have an object as, and the upstream.
+    fn chunks_elsewhere(&self, digest: &BlobDigest) -> Result<(Vec<Chunk>, String), StoreError> {
+        let row: Option<(Vec<u8>, String)> = self.index(|index| {
             index
-                .prepare_cached("SELECT chunks FROM elsewhere WHERE digest = ?1")?
-                .query_row(params![digest.as_bytes()], |row| row.get(0))
+                .prepare_cached("SELECT chunks, upstream FROM elsewhere WHERE digest = ?1")?
+                .query_row(params![digest.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))
                 .optional()
         })?;
-        Ok(row.as_deref().and_then(super::chunks::decode).unwrap_or_default())
+        let (chunks, upstream) = row.unwrap_or_default();
+        Ok((super::chunks::decode(&chunks).unwrap_or_default(), upstream))
     }
 
     /// Takes in that results which name this object contradict what it is. Those that came from elsewhere are forgotten, and not
@@ -162,10 +165,13 @@ impl Objects {
         // Digests stand in results as text.
         let named = format!("%{digest}%");
         let actions: Vec<Vec<u8>> = self.change(|index| {
-            let of = "FROM actions WHERE result LIKE ?1 AND digest IN (SELECT action FROM origins)";
+            let of = "FROM actions WHERE digest IN (SELECT action FROM origins)
+                AND (result LIKE ?1 OR digest IN (SELECT action FROM claims WHERE digest = ?2))";
             let mut query = index.prepare(&format!("SELECT digest {of}"))?;
-            let actions = query.query_map(params![named], |row| row.get(0))?.collect::<Result<_, _>>()?;
-            index.execute(&format!("DELETE {of}"), params![named])?;
+            let key = digest.as_bytes();
+            let actions =
+                query.query_map(params![named, key], |row| row.get(0))?.collect::<Result<_, _>>()?;
+            index.execute(&format!("DELETE {of}"), params![named, key])?;
             Ok(actions)
         })?;
         let mut barred = lock(&self.away.barred);
