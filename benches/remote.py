@@ -59,7 +59,7 @@ def run(words, code=0):
     out, err = child.stdout.read(), child.stderr.read()
     _, status, used = os.wait4(child.pid, 0)
     if os.waitstatus_to_exitcode(status) != code:
-        sys.exit(f"{words}: {err.decode()}")
+        sys.exit(f"{words}: {err.decode()}{out.decode()[-2000:]}")
     lines = out.decode().splitlines()
     return time.monotonic() - began, used.ru_utime + used.ru_stime, [json.loads(line) for line in lines if line.startswith("{")], lines
 
@@ -133,12 +133,12 @@ def main():
             frozen = run([*build, "--store", "variant", "--out", "out-variant", *variant, "--remote", address, "--remote-trust", trust])[0]
         alone, refused = median(figures["alone"]), median(figures["refused"])
         print(f"| a variant | {alone:.2f} s; server refuses {refused:.2f} s; server is silent {frozen:.2f} s |")
-        changed(program, casd, to, sign)
+        changed(program, sign)
         if os.environ.get("FAMILY") != "no":
             family(program, to, sign)
 
 
-def changed(program, casd, to, sign):
+def changed(program, sign):
     """One file of the root is changed: what has to be sent, and what a second builder fetches."""
     root = WORK / "root"
     if not root.exists():

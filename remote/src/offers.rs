@@ -29,10 +29,13 @@ pub struct Sent {
 /// How often somebody who waits for the end looks whether it has come.
 const INTERVAL: Duration = Duration::from_millis(2);
 
-/// Offers results one after the other, on a thread of its own.
+/// Results that are offered at once.
+const AT_ONCE: usize = 4;
+
+/// Offers results, on threads of its own.
 pub struct Offers {
     queue: Sender<ActionDigest>,
-    thread: JoinHandle<()>,
+    threads: Vec<JoinHandle<()>>,
     sent: Arc<Mutex<Sent>>,
 }
 
@@ -47,15 +50,22 @@ impl Offers {
     pub fn new(store: Arc<Store>, upstreams: Vec<Arc<dyn Remote>>) -> Self {
         let (queue, wanted) = channel::<ActionDigest>();
         let sent: Arc<Mutex<Sent>> = Arc::default();
-        let log = Arc::clone(&sent);
-        let thread = std::thread::spawn(move || {
-            for action in wanted {
-                for upstream in &upstreams {
-                    offer(&store, &**upstream, &action, &log);
+        let wanted = Arc::new(Mutex::new(wanted));
+        let thread = |_| {
+            let (store, upstreams) = (Arc::clone(&store), upstreams.clone());
+            let (wanted, log) = (Arc::clone(&wanted), Arc::clone(&sent));
+            std::thread::spawn(move || {
+                // One waits for the next result, and the others wait for him.
+                let next = || wanted.lock().unwrap_or_else(PoisonError::into_inner).recv().ok();
+                while let Some(action) = next() {
+                    for upstream in &upstreams {
+                        offer(&store, &**upstream, &action, &log);
+                    }
                 }
-            }
-        });
-        Self { queue, thread, sent }
+            })
+        };
+        let threads = (0..AT_ONCE).map(thread).collect();
+        Self { queue, threads, sent }
     }
 
     /// Offers a result, later.
@@ -66,13 +76,14 @@ impl Offers {
 
     /// Waits for what is left, but not longer than that; returns what came of it, and whether all was done.
     pub fn finish(self, patience: Duration, is_stopped: &dyn Fn() -> bool) -> (Sent, bool) {
-        let Self { queue, thread, sent } = self;
+        let Self { queue, threads, sent } = self;
         drop(queue);
         let began = Instant::now();
-        while !thread.is_finished() && began.elapsed() < patience && !is_stopped() {
+        let are_finished = || threads.iter().all(JoinHandle::is_finished);
+        while !are_finished() && began.elapsed() < patience && !is_stopped() {
             std::thread::sleep(INTERVAL);
         }
-        let is_done = thread.is_finished() && thread.join().is_ok();
+        let is_done = are_finished() && threads.into_iter().all(|thread| thread.join().is_ok());
         let sent = sent.lock().unwrap_or_else(PoisonError::into_inner).clone();
         (sent, is_done)
     }

@@ -165,7 +165,11 @@ impl Build {
             }
         }
         std::mem::forget(specs);
-        self.say_upstreams(with.upstreams).map(|upstreams| code.max(upstreams))
+        let upstreams = self.say_upstreams(with.upstreams)?;
+        if let Some(signal) = machine.signal() {
+            return Ok(stopped(signal, "what was published stays, and what was sent"));
+        }
+        Ok(code.max(upstreams))
     }
 
     /// Builds specs in one graph and publishes each.

@@ -196,6 +196,16 @@ mod tests {
     }
 
     #[test]
+    fn the_bytes_of_both_messages_are_pinned() {
+        let blocks: [&[u8]; 2] = [&b"squashfs ".repeat(5000), b"x"];
+        let compressor = Compressor { kind: Kind::parse("zstd").unwrap(), level: 15 };
+        let there = ask(compressor, 1 << 17, &blocks).unwrap();
+        let back = answer(&there).unwrap();
+        let digests = [there, back].map(|message| blake3::hash(&message).to_string());
+        assert_eq!(digests, ["there", "back"], "workers of another version would read something else");
+    }
+
+    #[test]
     fn what_is_altered_in_any_way_is_found() {
         let own = blocks();
         let blocks: Vec<&[u8]> = own.iter().map(Vec::as_slice).collect();

@@ -119,6 +119,8 @@ pub(super) fn ask(workshop: &Workshop<'_>) {
         let asked = caught(|| Ok(backend.store.ask(&task.digest, derivation.outputs(), &complain)));
         let message = match asked {
             Ok(Ok(fetched)) => Message::Answered { task, fetched },
+            // That everything stops, the node is told when it is to run.
+            Ok(Err(StoreError::Stopped)) => Message::Answered { task, fetched: None },
             Ok(Err(error)) => Message::Broken(error),
             Err(panic) => {
                 Message::Ran { node: task.node, digest: task.digest, result: Err((panic, Vec::new())) }
