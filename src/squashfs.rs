@@ -84,14 +84,14 @@ pub fn write(
     workers: Option<&dyn Workers>,
     progress: Progress<'_>,
 ) -> Result<Summary, WriteError> {
-    if workers.is_some() {
+    for workers in [workers, None] {
         if let Some(summary) = write_once(out, root, objects, options, is_excluded, workers, progress)? {
             return Ok(summary);
         }
         // A worker that was found out once may have done it before: nothing of it stays.
         out.set_len(0)?;
     }
-    write_once(out, root, objects, options, is_excluded, None, progress)?.ok_or(WriteError::Stopped)
+    unreachable!("without workers, nothing is doubtful")
 }
 
 /// Writes the tree; nothing where a worker gave other bytes than this program makes.

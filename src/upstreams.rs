@@ -135,12 +135,12 @@ impl Wishes {
             _ => text.to_owned(),
         };
         let seconds = fields.integer("wait", 0..=86_400).and_then(|seconds| u64::try_from(seconds).ok());
-        let headers = fields.entries("headers").into_iter();
-        let headers = headers
-            .filter_map(|(name, item)| Some((name.to_owned(), fields.check(item.as_text())?.to_owned())));
-        let properties = fields.entries("properties").into_iter();
-        let properties = properties
-            .filter_map(|(name, item)| Some((name.to_owned(), fields.check(item.as_text())?.to_owned())));
+        let pairs = |key| {
+            let text = |(name, item): (&str, &Item)| {
+                Some((name.to_owned(), fields.check(item.as_text())?.to_owned()))
+            };
+            fields.entries(key).into_iter().filter_map(text).collect()
+        };
         let trust = fields.text("trust").map(|trust| match trust {
             "all" => PathBuf::from("all"),
             path => folder.join(path),
@@ -153,13 +153,13 @@ impl Wishes {
             ca: path("ca"),
             client: certificate.zip(key),
             token: path("token"),
-            headers: headers.collect(),
+            headers: pairs("headers"),
             salt: fields.text("salt").map(str::to_owned),
             wait: seconds,
             is_required: fields.bool("required", false),
             executes: fields.bool("execute", false),
             jobs: fields.integer("jobs", 1..=4096).and_then(|jobs| u64::try_from(jobs).ok()),
-            properties: properties.collect(),
+            properties: pairs("properties"),
         };
         fields.finish()?;
         Ok(wishes)

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops where something is not as it should be")]
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -208,12 +209,6 @@ impl Upstream for Memory {
         Ok(statement.map(|statement| Signed { statement, signer: None }))
     }
 
-    fn missing(&self, chunks: &[Chunk]) -> Result<Vec<usize>, UpstreamError> {
-        self.check()?;
-        let known = self.chunks.lock().unwrap();
-        Ok((0..chunks.len()).filter(|number| !known.contains_key(&chunks[*number].digest)).collect())
-    }
-
     fn fetch(&self, chunks: &[Chunk], take: Take<'_>) -> Result<(), UpstreamError> {
         for (number, chunk) in chunks.iter().enumerate() {
             self.check()?;
@@ -233,9 +228,11 @@ impl Upstream for Memory {
             return Ok(Offered::There(there.clone()));
         }
         let mut sent = 0;
-        for number in self.missing(offer.chunks)? {
-            self.chunks.lock().unwrap().insert(offer.chunks[number].digest, (offer.read)(number)?);
-            sent += offer.chunks[number].size;
+        for (number, chunk) in offer.chunks.iter().enumerate() {
+            if let Entry::Vacant(place) = self.chunks.lock().unwrap().entry(chunk.digest) {
+                place.insert((offer.read)(number)?);
+                sent += chunk.size;
+            }
         }
         self.set_result(&offer.action, offer.statement);
         Ok(Offered::Taken { sent })

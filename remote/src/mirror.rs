@@ -27,7 +27,6 @@ use crate::address::Address;
 use crate::counts::Counts;
 use crate::gate::Gate;
 use crate::settings::{Offering, Settings};
-use crate::sign::distrusted;
 use crate::upstream::Remote;
 
 /// How long a web server may take for one file of the largest size that there is.
@@ -242,6 +241,18 @@ impl Mirror {
         Ok(bytes)
     }
 
+    /// Returns the places of the chunks that a folder does not have, or has damaged.
+    fn missing(&self, chunks: &[Chunk]) -> Result<Vec<usize>, UpstreamError> {
+        let top = self.folder()?;
+        // What is altered there would stay so for ever: a folder's files are read.
+        let is_there = |chunk: &Chunk| {
+            let path = top.join(file_name("objects", &chunk.digest.to_string(), ""));
+            let read = read_file(&path, chunk.size);
+            read.is_ok_and(|bytes| bytes.is_some_and(|bytes| BlobDigest::of(&bytes) == chunk.digest))
+        };
+        Ok((0..chunks.len()).into_par_iter().filter(|number| !is_there(&chunks[*number])).collect())
+    }
+
     /// Returns the folder, where results may be put.
     fn folder(&self) -> Result<&Path, UpstreamError> {
         match &self.place {
@@ -280,27 +291,9 @@ impl Upstream for Mirror {
         let read = |ending| self.read(&self.result_name(action, ending), MAX_STATEMENT);
         let Some(statement) = read("")? else { return Ok(None) };
         let signatures = read(".sig")?.unwrap_or_default();
-        match self.settings.trust.judge(&statement, &signatures) {
-            Ok(signer) => {
-                self.counts.found();
-                Ok(Some(Signed { statement, signer }))
-            }
-            Err(names) => {
-                self.distrusted.call_once(|| (self.settings.say)(&distrusted(&self.name, &names)));
-                Ok(None)
-            }
-        }
-    }
-
-    fn missing(&self, chunks: &[Chunk]) -> Result<Vec<usize>, UpstreamError> {
-        let top = self.folder()?;
-        // What is altered there would stay so for ever: a folder's files are read.
-        let is_there = |chunk: &Chunk| {
-            let path = top.join(file_name("objects", &chunk.digest.to_string(), ""));
-            let read = read_file(&path, chunk.size);
-            read.is_ok_and(|bytes| bytes.is_some_and(|bytes| BlobDigest::of(&bytes) == chunk.digest))
-        };
-        Ok((0..chunks.len()).into_par_iter().filter(|number| !is_there(&chunks[*number])).collect())
+        let counts = self.settings.counts(&self.name, &self.distrusted, statement, &signatures);
+        counts.iter().for_each(|_| self.counts.found());
+        Ok(counts)
     }
 
     fn fetch(&self, chunks: &[Chunk], take: Take<'_>) -> Result<(), UpstreamError> {

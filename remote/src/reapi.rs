@@ -18,7 +18,7 @@ use crate::counts::Counts;
 use crate::function::Function;
 use crate::gate::Gate;
 use crate::settings::{Offering, Settings};
-use crate::sign::{KeyError, distrusted};
+use crate::sign::KeyError;
 use crate::upstream::Remote;
 
 /// Bytes of a message that every server takes (gRPC's default is 4 MiB), where one does not say.
@@ -187,21 +187,6 @@ impl Reapi {
             }
         }
     }
-
-    /// Returns what the server has, if it counts.
-    fn judged(&self, action: &ActionDigest) -> Result<Option<Signed>, UpstreamError> {
-        let found = self.through(&self.reading, async {
-            self.content().await?.result(action, &self.settings.salt).await
-        })?;
-        let Some(found) = found else { return Ok(None) };
-        match self.settings.trust.judge(&found.statement, &found.signatures) {
-            Ok(signer) => Ok(Some(Signed { statement: found.statement, signer })),
-            Err(names) => {
-                self.distrusted.call_once(|| (self.settings.say)(&distrusted(&self.name, &names)));
-                Ok(None)
-            }
-        }
-    }
 }
 
 impl Upstream for Reapi {
@@ -210,18 +195,13 @@ impl Upstream for Reapi {
     }
 
     fn result(&self, action: &ActionDigest) -> Result<Option<Signed>, UpstreamError> {
-        let found = self.judged(action)?;
-        if found.is_some() {
-            self.counts.found();
-        }
-        Ok(found)
-    }
-
-    fn missing(&self, chunks: &[Chunk]) -> Result<Vec<usize>, UpstreamError> {
-        self.through(&self.reading, async {
-            let content = self.content().await?;
-            missing(&content, chunks).await
-        })
+        let found = self.through(&self.reading, async {
+            self.content().await?.result(action, &self.settings.salt).await
+        })?;
+        let Some(found) = found else { return Ok(None) };
+        let counts = self.settings.counts(&self.name, &self.distrusted, found.statement, &found.signatures);
+        counts.iter().for_each(|_| self.counts.found());
+        Ok(counts)
     }
 
     fn fetch(&self, chunks: &[Chunk], take: Take<'_>) -> Result<(), UpstreamError> {

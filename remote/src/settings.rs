@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Once};
 
 use cache::statement::Statement;
+use cache::upstream::Signed;
 
-use crate::sign::{Key, Trust};
+use crate::sign::{Key, Trust, distrusted};
 
 /// How to reach a server over TLS.
 #[derive(Debug, Clone, Default)]
@@ -65,6 +66,23 @@ impl Offering {
 }
 
 impl Settings {
+    /// Returns what an upstream has, if it counts; that some does not is said once.
+    pub(crate) fn counts(
+        &self,
+        name: &str,
+        said: &Once,
+        statement: Vec<u8>,
+        signatures: &[u8],
+    ) -> Option<Signed> {
+        match self.trust.judge(&statement, signatures) {
+            Ok(signer) => Some(Signed { statement, signer }),
+            Err(names) => {
+                said.call_once(|| (self.say)(&distrusted(name, &names)));
+                None
+            }
+        }
+    }
+
     /// Finds out what becomes of an offer: a result that counts stays; one that says the same is signed as well; any other goes.
     pub(crate) fn offering(&self, statement: &[u8], there: Option<(Vec<u8>, Vec<u8>)>) -> Offering {
         let sign = |statement: &[u8]| {

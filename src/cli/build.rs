@@ -10,7 +10,7 @@ use graph::dag::Dag;
 use graph::sandbox::Mode;
 
 use super::args::{self, SpecArgs, StoreArgs, finder};
-use super::failure::{DONE, ENVIRONMENT, Failure, WRONG, code_of, complain, refused, stopped};
+use super::failure::{DONE, ENVIRONMENT, Failure, WRONG, code_of, complain, note, refused, stopped};
 use super::upstreams::{self, Remotes};
 use crate::config::{Mirror, SpecErrors};
 use crate::machine::{self, Machine};
@@ -249,7 +249,7 @@ impl Build {
         let (summary, failed) = upstreams.finish();
         if let Some(summary) = summary {
             for remark in &summary.sent.remarks {
-                complain(&format!("note: {remark}"));
+                note(remark);
             }
             let reporter = Reporter::new(Style { json: self.json, verbose: self.verbose });
             reporter.tell(&upstreams::line(&summary), &upstreams::json(&summary));

@@ -9,6 +9,7 @@ use graph::Fault;
 use crate::config::SpecErrors;
 use crate::hints;
 use crate::publish::PublishError;
+use crate::report::shown;
 
 /// All went well.
 pub(super) const DONE: u8 = 0;
@@ -117,6 +118,11 @@ pub(super) fn refused(what: Option<&str>) -> u8 {
 pub(super) fn complain(text: &str) {
     use std::io::Write;
     let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// Says something that came from elsewhere: nothing in it moves or asks the terminal.
+pub(super) fn note(text: &str) {
+    complain(&format!("note: {}", shown(text)));
 }
 
 /// Prints a whole text; a reader that went away (`| head`) is no failure.

@@ -10,9 +10,8 @@ use graph::sandbox::Mode;
 use remote::{Key, Probe};
 
 use super::args::{self, SpecArgs, StoreArgs, finder};
-use super::failure::{DONE, ENVIRONMENT, Failure, WRONG, complain, print, stopped};
+use super::failure::{DONE, ENVIRONMENT, Failure, WRONG, complain, note, print, stopped};
 use crate::machine::Machine;
-use crate::report::shown;
 use crate::spec::Spec;
 use crate::squashfs::answer_shard;
 pub(super) use crate::upstreams::{Summary, Upstreams};
@@ -200,17 +199,12 @@ impl Remotes {
         // Also where nobody is asked: what is here may be of somebody who no longer counts.
         wishes.distrust(store)?;
         let wishes = if offline { Wishes::default() } else { wishes };
-        let upstreams = Upstreams::open(&wishes, store, stop, complain_note)?;
-        if let Some(workers) = upstreams.workers(&wishes, store, complain_note)? {
+        let upstreams = Upstreams::open(&wishes, store, stop, note)?;
+        if let Some(workers) = upstreams.workers(&wishes, store, note)? {
             machine.use_workers(workers);
         }
         Ok(upstreams)
     }
-}
-
-/// Says something of an upstream: what comes from there does not move or ask the terminal.
-fn complain_note(text: &str) {
-    complain(&format!("note: {}", shown(text)));
 }
 
 /// Says what was done with upstreams.
@@ -376,7 +370,7 @@ impl Transfer {
         let store = Arc::new(self.store.open_existing()?);
         let machine = args::machine(Mode::On)?;
         store.stop_by(machine.stop());
-        let upstreams = Upstreams::open(&wishes, &store, machine.stop(), complain_note)?;
+        let upstreams = Upstreams::open(&wishes, &store, machine.stop(), note)?;
         Ok((store, machine, upstreams))
     }
 

@@ -157,11 +157,11 @@ impl Objects {
     }
 
     /// Takes in that results which name this object contradict what it is. Those that came from elsewhere are forgotten, and not
-    /// asked for again in this process; tells whether there was one.
+    /// asked for again in this process.
     ///
     /// # Errors
     /// [`StoreError::Index`].
-    pub(crate) fn contradicted(&self, digest: &BlobDigest) -> Result<bool, StoreError> {
+    pub(crate) fn contradicted(&self, digest: &BlobDigest) -> Result<(), StoreError> {
         // Digests stand in results as text.
         let named = format!("%{digest}%");
         let actions: Vec<Vec<u8>> = self.change(|index| {
@@ -174,10 +174,8 @@ impl Objects {
             index.execute(&format!("DELETE {of}"), params![named, key])?;
             Ok(actions)
         })?;
-        let mut barred = lock(&self.away.barred);
-        let before = barred.len();
-        barred.extend(actions.iter().filter_map(|row| ActionDigest::from_slice(row)));
-        Ok(barred.len() > before)
+        lock(&self.away.barred).extend(actions.iter().filter_map(|row| ActionDigest::from_slice(row)));
+        Ok(())
     }
 
     /// Tells whether a result is not to be asked for: what was said of it was wrong.

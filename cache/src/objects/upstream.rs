@@ -100,12 +100,6 @@ pub trait Upstream: Send + Sync {
     /// [`UpstreamError::Failed`]: as far as the build is concerned, it has nothing.
     fn result(&self, action: &ActionDigest) -> Result<Option<Signed>, UpstreamError>;
 
-    /// Returns which of these chunks it does not have, by their places in the list.
-    ///
-    /// # Errors
-    /// [`UpstreamError::Failed`].
-    fn missing(&self, chunks: &[Chunk]) -> Result<Vec<usize>, UpstreamError>;
-
     /// Fetches chunks and hands them over in order, each compared with its digest.
     ///
     /// # Errors
