@@ -153,7 +153,7 @@ impl Sandbox {
                 let places = entrance.as_ref().map(|(_, places)| places.clone()).unwrap_or_default();
                 command.env_clear();
                 command.args(bwrap_argv(invocation, &places, entrance.is_some()));
-                watch(command, program, cancel, each, |command| match entrance {
+                watch(command, program, Goes::ByItself, cancel, each, |command| match entrance {
                     Some((entrance, _)) => enter::start_as(command, Some(self.limits), entrance),
                     None => enter::start(command, Some(self.limits), threads_of_user(), Goes::ByItself),
                 })
@@ -164,7 +164,7 @@ impl Sandbox {
                 command.args(&invocation.args).current_dir(invocation.work);
                 command.env_clear().envs(environment(invocation)).env("HOME", invocation.work);
                 let limits = Some(self.limits);
-                watch(command, program, cancel, each, |command| {
+                watch(command, program, Goes::WithUs, cancel, each, |command| {
                     enter::start(command, limits, threads_of_user(), Goes::WithUs)
                 })
             }
@@ -310,7 +310,7 @@ pub(crate) fn run_outside(
     command.env_clear();
     command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
     command.current_dir(inner.get_current_dir().unwrap_or(Path::new("/")));
-    watch(command, Path::new(inner.get_program()), cancel, each, |command| {
+    watch(command, Path::new(inner.get_program()), Goes::WithUs, cancel, each, |command| {
         enter::start(command, None, 0, Goes::WithUs)
     })
 }
@@ -319,6 +319,7 @@ pub(crate) fn run_outside(
 fn watch(
     mut command: Command,
     program: &Path,
+    goes: Goes,
     cancel: &Cancel,
     each: &(dyn Fn(&[u8]) + Sync),
     start: impl FnOnce(Command) -> io::Result<Child>,
@@ -329,7 +330,7 @@ fn watch(
     let errors = writer.try_clone().map_err(failed)?;
     command.stdin(Stdio::null()).stdout(writer).stderr(errors);
     let mut child = start(command).map_err(failed)?;
-    let End { status, tail } = supervise(&mut child, output, cancel, each).map_err(failed)?;
+    let End { status, tail } = supervise(&mut child, goes, output, cancel, each).map_err(failed)?;
     match status {
         None => Err(SandboxError::Cancelled),
         Some(status) if status.success() => Ok(()),

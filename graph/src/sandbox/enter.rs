@@ -66,7 +66,7 @@ struct Gate {
 pub(super) enum Goes {
     /// This module's.
     WithUs,
-    /// Its own: bubblewrap's (`--die-with-parent`), who is not to be killed while it begins.
+    /// Its own: bubblewrap's (`--die-with-parent`), who is not to be killed while it begins. A process stays behind for it.
     ByItself,
 }
 
@@ -131,8 +131,10 @@ fn spawn(
         without_keys()?;
         if let Some(gate) = &gate {
             become_another(gate, parent)?;
+        }
+        if goes == Goes::ByItself {
             goes_with(parent)?;
-            stay_behind()?;
+            stay_behind(gate.is_some())?;
         }
         if let Some(limits) = &limits {
             limits.set(others)?;
@@ -157,18 +159,30 @@ fn goes_with(parent: Pid) -> io::Result<()> {
     }
 }
 
-/// Parts this process: the new one is the first of a PID namespace, and goes on; this one waits for its end, and takes it along
-/// wherever it is. (bubblewrap's own processes wait for each other without an end if one of them is killed too early.)
+/// Parts this process: the new one, in a process group of its own, goes on; this one ends when all that it started has ended.
+///
+/// bubblewrap alone ends a moment before the processes of its sandbox do: as the subreaper, this one waits for them too. Whoever
+/// may make a PID namespace (`own_pids`) has the new one be the first of it, and takes all of it along wherever it is.
+/// (bubblewrap's own processes wait for each other without an end if one of them is killed too early.)
 #[allow(unsafe_code)]
-fn stay_behind() -> io::Result<()> {
-    // SAFETY: the child of a fork has one thread.
-    unsafe { unshare_unsafe(UnshareFlags::NEWPID) }?;
+fn stay_behind(own_pids: bool) -> io::Result<()> {
+    if own_pids {
+        // SAFETY: the child of a fork has one thread.
+        unsafe { unshare_unsafe(UnshareFlags::NEWPID) }?;
+    } else {
+        // Any number but 0 says yes.
+        rustix::process::set_child_subreaper(Some(Pid::INIT))?;
+    }
     let (alive, keeps) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     // SAFETY: as the fork that this is the child of: both go on with system calls alone.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => {
             drop(keeps);
+            rustix::process::setpgid(None, None)?;
+            if !own_pids {
+                return Ok(());
+            }
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
             // Its parent is in another namespace and has no number here: the pipe tells whether it went before that.
             let mut ends = [PollFd::from_borrowed_fd(alive.as_fd(), PollFlags::IN)];
@@ -189,6 +203,10 @@ fn stay_behind() -> io::Result<()> {
             // SAFETY: `status` is there for the whole call; what ends is one process.
             unsafe {
                 while libc::waitpid(child, &mut status, 0) < 0 && *libc::__errno_location() == libc::EINTR {}
+                libc::kill(-child, libc::SIGKILL);
+                while libc::waitpid(-1, std::ptr::null_mut(), 0) > 0
+                    || *libc::__errno_location() == libc::EINTR
+                {}
                 if libc::WIFSIGNALED(status) {
                     libc::kill(libc::getpid(), libc::WTERMSIG(status));
                     libc::_exit(128 + libc::WTERMSIG(status));

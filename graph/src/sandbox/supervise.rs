@@ -10,12 +10,16 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 
+use super::enter::Goes;
 use crate::cancel::Cancel;
 
 /// How often a running tool is asked whether it should stop.
 const CANCEL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// After how many of these it is looked whether bubblewrap is stopped, and how far below the child that was started.
+/// After how many of these whoever stays behind for a tool is killed with it.
+const PATIENCE: u32 = 20;
+
+/// After how many of them it is looked whether bubblewrap is stopped, and how far below the child that was started.
 const STOPPED_TICKS: u32 = 5;
 const STOPPED_DEPTH: u32 = 3;
 
@@ -35,6 +39,7 @@ pub(super) struct End {
 /// Hands every line that a tool prints to `each`, until it ends; then ends all that it left behind.
 pub(super) fn supervise(
     child: &mut Child,
+    goes: Goes,
     output: PipeReader,
     cancel: &Cancel,
     each: &(dyn Fn(&[u8]) + Sync),
@@ -53,7 +58,7 @@ pub(super) fn supervise(
             };
             read_lines(output, &ended, &mut line);
         });
-        let status = wait(child, cancel);
+        let status = wait(child, goes, cancel);
         drop(running);
         status
     })?;
@@ -99,17 +104,20 @@ fn read_lines(mut output: PipeReader, ended: &PipeReader, line: &mut dyn FnMut(&
 }
 
 /// Waits for the end; kills the tool and returns `None` where everything should stop.
-fn wait(child: &mut Child, cancel: &Cancel) -> io::Result<Option<ExitStatus>> {
+fn wait(child: &mut Child, goes: Goes, cancel: &Cancel) -> io::Result<Option<ExitStatus>> {
     let pid = Pid::from_child(child);
     let end = pidfd_open(pid, PidfdFlags::empty())?;
     let interval = Timespec { tv_sec: 0, tv_nsec: CANCEL_INTERVAL.as_nanos() as i64 };
-    let mut ticks = 0u32;
+    let (mut ticks, mut cancelled) = (0u32, 0u32);
     loop {
         let mut ends = [PollFd::from_borrowed_fd(end.as_fd(), PollFlags::IN)];
         match poll(&mut ends, Some(&interval)) {
             Ok(0) | Err(rustix::io::Errno::INTR) => {}
             Ok(_) => {
                 let status = child.wait()?;
+                if cancelled > 0 {
+                    return Ok(None);
+                }
                 // What it left behind in its own group; in a sandbox, nothing is left.
                 let _ = rustix::process::kill_process_group(pid, Signal::KILL);
                 return Ok(Some(status));
@@ -121,10 +129,16 @@ fn wait(child: &mut Child, cancel: &Cancel) -> io::Result<Option<ExitStatus>> {
             go_on(pid, STOPPED_DEPTH);
         }
         if cancel.is_cancelled() {
-            // The first process of the PID namespace dies with bubblewrap, and all others with it.
-            let _ = rustix::process::kill_process_group(pid, Signal::KILL);
-            child.wait()?;
-            return Ok(None);
+            cancelled += 1;
+            match goes {
+                // The first process of the PID namespace dies with bubblewrap, and all others with it. Who stayed behind ends when
+                // they have; what had not begun yet is there at the next look.
+                Goes::ByItself if cancelled < PATIENCE => children(pid).for_each(|child| {
+                    let _ = rustix::process::kill_process(child, Signal::KILL);
+                }),
+                // Also where a kernel does not tell who started whom.
+                _ => drop(rustix::process::kill_process_group(pid, Signal::KILL)),
+            }
         }
     }
 }
@@ -133,9 +147,8 @@ fn wait(child: &mut Child, cancel: &Cancel) -> io::Result<Option<ExitStatus>> {
 /// stopped process should see the end of never ends.
 fn go_on(pid: Pid, depth: u32) {
     let number = pid.as_raw_nonzero();
-    let read = |name: &str| std::fs::read_to_string(format!("/proc/{number}/{name}")).unwrap_or_default();
     // `NUMBER (NAME) STATE …` (proc(5)); the name may have anything in it.
-    let stat = read("stat");
+    let stat = std::fs::read_to_string(format!("/proc/{number}/stat")).unwrap_or_default();
     if let Some((head, state)) = stat.rsplit_once(") ")
         && head.ends_with("(bwrap")
         && state.starts_with('T')
@@ -143,10 +156,16 @@ fn go_on(pid: Pid, depth: u32) {
         let _ = rustix::process::kill_process(pid, Signal::CONT);
     }
     if depth > 0 {
-        let children = read(&format!("task/{number}/children"));
-        let children = children.split(' ').filter_map(|child| Pid::from_raw(child.parse().ok()?));
-        children.for_each(|child| go_on(child, depth - 1));
+        children(pid).for_each(|child| go_on(child, depth - 1));
     }
+}
+
+/// The processes that a process of one thread started, or adopted.
+fn children(pid: Pid) -> impl Iterator<Item = Pid> {
+    let number = pid.as_raw_nonzero();
+    let list = std::fs::read_to_string(format!("/proc/{number}/task/{number}/children")).unwrap_or_default();
+    let found: Vec<_> = list.split(' ').filter_map(|child| Pid::from_raw(child.parse().ok()?)).collect();
+    found.into_iter()
 }
 
 /// What shells, and bubblewrap, add to the number of the signal that ended a program.
