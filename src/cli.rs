@@ -8,6 +8,8 @@ mod extract;
 mod failure;
 mod lock;
 mod plan;
+#[cfg(feature = "remote")]
+mod remote;
 mod store;
 #[cfg_attr(not(feature = "remote"), path = "cli/no_upstreams.rs")]
 mod upstreams;
@@ -59,7 +61,7 @@ enum Verb {
     Store(store::StoreVerb),
     /// Looks after upstreams: keys, and what a server can
     #[cfg(feature = "remote")]
-    Remote(upstreams::RemoteVerb),
+    Remote(remote::RemoteVerb),
     /// Compresses the blocks of a shard: what workers run
     #[cfg(feature = "remote")]
     #[command(hide = true)]

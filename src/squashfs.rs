@@ -21,21 +21,22 @@ mod options;
 mod shard;
 mod xattr;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 
 use cache::blocks::Run;
 use cache::name::RelPath;
+use cache::slices::Slice;
+use cache::upstream::Signer;
 use cache::{BlobDigest, Objects, RootTree};
-use graph::Workers;
 
 pub use self::compress::{Compressor, Kind as CompressorKind};
 use self::entries::{Entries, Ids};
 pub use self::error::WriteError;
 use self::inode::InodeWriter;
 use self::metadata::write_table;
-pub use self::options::{Options, Progress};
+pub use self::options::{Help, Options, Progress};
 pub use self::shard::{ShardError, answer as answer_shard};
 
 /// The version of the bytes that are written: raised in the commit that changes them, with the digests in
@@ -66,12 +67,18 @@ pub struct Summary {
     pub inodes: u32,
     /// Where the image's blocks are, for [`Objects::enter_runs`] once it is in the store.
     pub runs: Vec<(BlobDigest, Run)>,
+    /// Its slices, for [`Objects::enter_slices`] then.
+    pub slices: Vec<Slice>,
+    /// How many slices of others' images it is made of.
+    pub taken: u64,
+    /// Who signed those, for [`Objects::enter_helpers`] then.
+    pub signers: BTreeSet<Signer>,
     /// Extended attributes that squashfs has no place for (`system.*`), by path.
     pub dropped_xattrs: BTreeMap<RelPath, Vec<u8>>,
 }
 
-/// Writes the tree to `out` without the paths `is_excluded` names; a folder goes with all below it. `workers` compress as well, where there
-/// are some, and change no byte.
+/// Writes the tree to `out` without the paths `is_excluded` names; a folder goes with all below it. `help` changes no byte: blocks are
+/// taken from others' images, and workers compress as well.
 ///
 /// # Errors
 /// [`WriteError`], which names the file at fault.
@@ -81,27 +88,27 @@ pub fn write(
     objects: &Objects,
     options: &Options,
     is_excluded: &dyn Fn(&RelPath) -> bool,
-    workers: Option<&dyn Workers>,
+    help: Help<'_>,
     progress: Progress<'_>,
 ) -> Result<Summary, WriteError> {
-    for workers in [workers, None] {
-        if let Some(summary) = write_once(out, root, objects, options, is_excluded, workers, progress)? {
+    for help in [help, Help::default()] {
+        if let Some(summary) = write_once(out, root, objects, options, is_excluded, help, progress)? {
             return Ok(summary);
         }
-        // A worker that was found out once may have done it before: nothing of it stays.
+        // Who was found out once may have done it before: nothing of it stays.
         out.set_len(0)?;
     }
-    unreachable!("without workers, nothing is doubtful")
+    unreachable!("without help, nothing is doubtful")
 }
 
-/// Writes the tree; nothing where a worker gave other bytes than this program makes.
+/// Writes the tree; nothing where others gave other bytes than this program makes.
 fn write_once(
     out: &mut File,
     root: &RootTree,
     objects: &Objects,
     options: &Options,
     is_excluded: &dyn Fn(&RelPath) -> bool,
-    workers: Option<&dyn Workers>,
+    help: Help<'_>,
     progress: Progress<'_>,
 ) -> Result<Option<Summary>, WriteError> {
     let entries = Entries::new(root, is_excluded);
@@ -113,12 +120,13 @@ fn write_once(
         out.write_all(&(bytes.len() as u16 | metadata::STORED).to_le_bytes())?;
         out.write_all(bytes)?;
     }
-    let mut data = data::write(out, root, objects, &entries.files, options, workers, progress)?;
+    let mut data = data::write(out, root, objects, &entries.files, options, help, progress)?;
 
     if data.is_doubtful {
         return Ok(None);
     }
-    let runs = std::mem::take(&mut data.runs);
+    let (runs, slices) = (std::mem::take(&mut data.runs), std::mem::take(&mut data.slices));
+    let (signers, taken) = (std::mem::take(&mut data.signers), data.taken);
 
     let ids = Ids::of(root.tree.root(), &entries)?;
     let mut xattrs = xattr::Table::default();
@@ -164,5 +172,5 @@ fn write_once(
     }
     out.seek(SeekFrom::Start(0))?;
     out.write_all(&superblock)?;
-    Ok(Some(Summary { inodes: count, runs, dropped_xattrs }))
+    Ok(Some(Summary { inodes: count, runs, slices, taken, signers, dropped_xattrs }))
 }

@@ -276,6 +276,8 @@ pub struct Upstreams {
 pub struct Summary {
     /// Results that were found there.
     pub found: u64,
+    /// Parts of a squashfs that were taken from images which others wrote.
+    pub slices: u64,
     /// Bytes that came.
     pub fetched: u64,
     /// For how long somebody waited for them.
@@ -286,6 +288,8 @@ pub struct Summary {
     pub sent: Sent,
     /// Whether all that was to be offered was.
     pub is_complete: bool,
+    /// Upstreams that failed, and why.
+    pub failures: Vec<(String, String)>,
 }
 
 impl Upstreams {
@@ -348,7 +352,10 @@ impl Upstreams {
             return Ok(None);
         }
         let addresses = wishes.addresses()?;
-        let server = addresses.iter().find(|address| matches!(address, Address::Server { .. }));
+        let server = addresses.iter().find_map(|address| match address {
+            Address::Server(server) => Some(server),
+            Address::Mirror(_) => None,
+        });
         let Some(server) = server else {
             let why = "--remote-execute needs a server among the upstreams: --remote grpc://HOST:PORT";
             return Err(WishError::Wrong(why.to_owned()));
@@ -381,7 +388,7 @@ impl Upstreams {
     }
 
     /// Waits for what is being offered; `None` where nothing was asked of anybody.
-    pub fn finish(self) -> (Option<Summary>, Option<String>) {
+    pub fn finish(self, store: &Store) -> (Option<Summary>, Option<String>) {
         let mut summary = Summary { is_complete: true, ..Summary::default() };
         if let Some(offers) = self.offers.into_inner() {
             let stop = || self.stop.load(Ordering::Relaxed);
@@ -394,9 +401,12 @@ impl Upstreams {
             summary.fetched += total.fetched;
             summary.fetching += total.fetching;
         }
-        let failed = self.remotes.iter().filter(|_| self.is_required).find_map(|remote| {
-            remote.failure().map(|why| format!("{}, which is required: {why}", remote.name()))
-        });
+        summary.slices = store.slices_taken();
+        summary.found = summary.found.saturating_sub(store.asides());
+        let failure = |remote: &Arc<dyn Remote>| Some((remote.name().to_owned(), remote.failure()?));
+        summary.failures = self.remotes.iter().filter_map(failure).collect();
+        let failed = summary.failures.first().filter(|_| self.is_required);
+        let failed = failed.map(|(name, why)| format!("{name}, which is required: {why}"));
         let nothing = Summary { is_complete: true, ..Summary::default() };
         ((summary != nothing).then_some(summary), failed)
     }

@@ -202,10 +202,12 @@ impl Objects {
         })
     }
 
-    /// Removes the runs of images that are no longer there.
+    /// Removes the runs and slices of images that are no longer there.
     pub(crate) fn remove_lost_runs(&self) -> Result<(), StoreError> {
         self.change(|index| {
             index.execute("DELETE FROM images WHERE digest NOT IN (SELECT digest FROM objects)", [])?;
+            index.execute("DELETE FROM slices WHERE image NOT IN (SELECT digest FROM objects)", [])?;
+            index.execute("DELETE FROM helpers WHERE image NOT IN (SELECT digest FROM objects)", [])?;
             index.execute("DELETE FROM runs WHERE image NOT IN (SELECT id FROM images)", []).map(drop)
         })
     }

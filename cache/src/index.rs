@@ -15,16 +15,20 @@ const BUSY: Duration = Duration::from_secs(60);
 /// - 2: compositions and rolls. The collector of version 1 would not keep what they need.
 /// - 3: a SHA-256 is empty until somebody asks for it.
 /// - 4: chunks, elsewhere, origins and claims. Version 3 would take what is elsewhere for lost.
-pub(crate) const VERSION: &str = "stagegraph store 4\n";
+/// - 5: slices and helpers. The collector of version 4 would leave those of images that went.
+pub(crate) const VERSION: &str = "stagegraph store 5\n";
 
 /// Older versions that this one reads, and takes over by writing its own.
-pub(crate) const FORMER: [&str; 3] = ["stagegraph store 1\n", "stagegraph store 2\n", "stagegraph store 3\n"];
+pub(crate) const FORMER: [&str; 4] =
+    ["stagegraph store 1\n", "stagegraph store 2\n", "stagegraph store 3\n", "stagegraph store 4\n"];
 
 /// The tables and triggers. Digests are their raw 32 bytes; a SHA-256 that nobody asked for yet is empty.
 ///
 /// - `memos`: what a higher crate remembers; losing one costs time only.
 /// - `files`: digests of files outside, by path and stat data.
 /// - `images`, `runs`: where compressed blocks are; the key of a run is what its blocks were made of and how, hashed.
+/// - `slices`: parts of images that are offered as results of their own, with the key of that; `helpers`: who signed slices that an image
+///   was made of.
 /// - `rolls`: `used` is when the results were last relied on, `noted` as much of it as is in `uses`; the triggers count
 ///   in `losses` the rows that went or changed.
 /// - `chunks`: as what an object travels that is here, found by reading it; `elsewhere`: objects that an upstream was said to have, as
@@ -53,6 +57,11 @@ const SCHEMA: &str = "
         id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE);
     CREATE TABLE IF NOT EXISTS runs(
         key BLOB PRIMARY KEY, image INTEGER NOT NULL, start INTEGER NOT NULL, blocks BLOB NOT NULL) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS slices(
+        image BLOB NOT NULL, action BLOB NOT NULL, start INTEGER NOT NULL, length INTEGER NOT NULL,
+        about BLOB NOT NULL, PRIMARY KEY(image, action)) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS helpers(
+        image BLOB NOT NULL, signer TEXT NOT NULL, key TEXT NOT NULL, PRIMARY KEY(image, signer, key)) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS losses(id INTEGER PRIMARY KEY, count INTEGER NOT NULL);
     CREATE TABLE IF NOT EXISTS rolls(
         name TEXT PRIMARY KEY, losses INTEGER NOT NULL, used INTEGER NOT NULL, noted INTEGER NOT NULL) WITHOUT ROWID;

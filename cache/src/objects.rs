@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <store>/
-//!   version                 "stagegraph store 4\n"; a store of a newer version is left alone, one of an older taken over
+//!   version                 "stagegraph store 5\n"; a store of a newer version is left alone, one of an older taken over
 //!   objects/ab/cdef…        one file an object, named by its BLAKE3, mode 0444, never edited
 //!   index.sqlite (-wal)     objects (size, SHA-256), compositions (objects made of pieces of others), actions and their
 //!                           results, memos, file digests, uses, roots, and where in which image a compressed block lies

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::actions::{ActionResult, Object};
 use crate::digest::{ActionDigest, BlobDigest, Sha256};
-use crate::objects::upstream::{Chunk, Offer, Offered, Signed, Signer, Upstream, UpstreamError};
+use crate::objects::upstream::{Chunk, Signed, Signer, Upstream, UpstreamError};
 use crate::objects::{Blob, Composition, Objects, StoreError};
 use crate::source::Bytes;
 use crate::store::Store;
@@ -91,26 +91,6 @@ pub struct Fetched {
     pub origin: Origin,
 }
 
-/// What came of offering a result.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Offering {
-    /// There is no such result, or its bytes lie in a place of this machine's.
-    Nothing,
-    /// It is there now; so many bytes of objects had to be sent.
-    Sent(u64),
-    /// It was there.
-    There,
-    /// There is another result of the same action, which stays: the step does not give the same each time.
-    Other {
-        /// The output that differs.
-        output: String,
-        /// What it is here.
-        here: String,
-        /// What it is there.
-        there: String,
-    },
-}
-
 fn chunk(&(digest, sha256, size): &(BlobDigest, Sha256, u64)) -> Chunk {
     Chunk { digest, sha256, size }
 }
@@ -145,6 +125,22 @@ impl Statement {
     /// Returns the chunks of all objects, in order.
     pub fn chunks(&self) -> impl Iterator<Item = (&BlobDigest, Chunk)> {
         self.objects.iter().flat_map(|(digest, chunks)| chunks.iter().map(move |row| (digest, chunk(row))))
+    }
+
+    /// Says what an action gave whose objects travel as one chunk each.
+    pub(crate) fn of_whole(action: ActionDigest, result: ActionResult, chunks: &[Chunk]) -> Self {
+        let row = |chunk: &Chunk| (chunk.digest, vec![(chunk.digest, chunk.sha256, chunk.size)]);
+        let objects = chunks.iter().map(row).collect();
+        Self { statement: VERSION, action, result, objects, compositions: BTreeMap::new() }
+    }
+
+    /// Returns an output that is a blob and travels as one chunk.
+    pub(crate) fn whole(&self, output: &str) -> Option<Chunk> {
+        let Object::Blob(blob) = self.result.outputs.get(output)?.object else { return None };
+        match &self.objects.get(&blob.digest)?[..] {
+            [only] => Some(chunk(only)),
+            _ => None,
+        }
     }
 
     fn has(&self, digest: &BlobDigest) -> bool {
@@ -211,7 +207,7 @@ impl Statement {
     }
 
     /// Checks that it says what was asked for: what this action gave, all of it.
-    fn answers(&self, action: &ActionDigest, outputs: &[String]) -> Result<(), StatementError> {
+    pub(crate) fn answers(&self, action: &ActionDigest, outputs: &[String]) -> Result<(), StatementError> {
         if self.action != *action {
             return Err(StatementError::OtherAction(self.action));
         }
@@ -251,43 +247,6 @@ impl Store {
             }
         }
         Ok(Some(Statement { statement: VERSION, action: *action, result, objects, compositions }))
-    }
-
-    /// Offers a result to an upstream.
-    ///
-    /// # Errors
-    /// [`UpstreamError`]: the upstream, or the store, failed.
-    pub fn offer(&self, upstream: &dyn Upstream, action: &ActionDigest) -> Result<Offering, UpstreamError> {
-        let Some(statement) = self.statement(action)? else { return Ok(Offering::Nothing) };
-        let failed = |error: StatementError| UpstreamError::Failed(error.to_string());
-        let encoding = statement.encode().map_err(failed)?;
-        let mut places: Vec<(&BlobDigest, u64, Chunk)> = Vec::new();
-        let mut at = 0;
-        for (digest, chunk) in statement.chunks() {
-            at = if places.last().is_some_and(|(last, ..)| *last == digest) { at } else { 0 };
-            places.push((digest, at, chunk));
-            at += chunk.size;
-        }
-        let chunks: Vec<Chunk> = statement.chunks().map(|(_, chunk)| chunk).collect();
-        let read = |number: usize| {
-            let (digest, at, chunk) = &places[number];
-            self.read_chunk(digest, *at, chunk)
-        };
-        let offer = Offer { action: *action, statement: &encoding, chunks: &chunks, read: &read };
-        let there = match upstream.offer(&offer)? {
-            Offered::Taken { sent } => return Ok(Offering::Sent(sent)),
-            Offered::There(there) => Statement::decode(&there).map_err(failed)?,
-        };
-        let other = statement.result.outputs.iter().find_map(|(name, output)| {
-            let there = there.result.outputs.get(name).map(|output| output.object);
-            let there_text = there.map_or_else(|| "nothing".to_owned(), |object| object.to_string());
-            (there != Some(output.object)).then(|| Offering::Other {
-                output: name.clone(),
-                here: output.object.to_string(),
-                there: there_text,
-            })
-        });
-        Ok(other.unwrap_or(Offering::There))
     }
 
     /// Asks the upstreams for what an action gave, and takes it in; `outputs` are the names that it must have. Of an upstream that
@@ -454,6 +413,9 @@ impl Store {
                 Ok(count)
             })?;
         }
+        for signer in self.helpers()?.iter().filter(|signer| !is_trusted(signer)) {
+            removed += self.forget_helped(signer)?;
+        }
         Ok(removed)
     }
 }
@@ -464,6 +426,7 @@ mod tests {
 
     use super::*;
     use crate::objects::Part;
+    use crate::offering::Offering;
     use crate::testing::{Folder, Memory, damage, result};
 
     /// Two stores, and an upstream that both use.

@@ -106,7 +106,7 @@ fn go_through(
         questions: Default::default(),
         messages: Default::default(),
     };
-    let asks = !options.check && !backend.store.upstreams().is_empty();
+    let asks = options.asks(backend.store);
     std::thread::scope(|scope| {
         for _ in 0..options.jobs.max(1) {
             scope.spawn(|| work(&workshop));

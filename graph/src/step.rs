@@ -189,6 +189,8 @@ pub struct Job<'a> {
     pub threads: usize,
     /// Cores elsewhere, where there are some.
     pub workers: Option<&'a dyn Workers>,
+    /// Whether upstreams may be asked for parts of what it makes.
+    pub asks: bool,
     /// Whether the network must not be used, not even for what is checked against a digest.
     pub offline: bool,
     /// Set when it should stop.

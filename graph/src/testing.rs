@@ -147,6 +147,7 @@ impl Bench {
             resolved: &resolved,
             provenance: &self.provenance,
             workers: None,
+            asks: false,
             threads: 2,
             offline: true,
             cancel: &cancel,

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-use cache::statement::Offering;
+use cache::offering::Offering;
 use cache::testing::{Folder, Memory};
 use cache::upstream::Upstream;
 use cache::{ActionDigest, BlobDigest, Object, Output, Store};

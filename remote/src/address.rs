@@ -10,17 +10,28 @@ use url::Url;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
     /// A server of the Remote Execution API.
-    Server {
-        /// As gRPC takes it: `http://HOST:PORT`, `https://HOST:PORT` or `unix:PATH`.
-        endpoint: String,
-        /// The name of the instance; mostly empty.
-        instance: String,
-        /// As it was written, for people.
-        text: String,
-    },
-    /// A mirror in a folder.
+    Server(ServerAddress),
+    /// A mirror.
+    Mirror(MirrorAddress),
+}
+
+/// Where a server of the Remote Execution API is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerAddress {
+    /// As gRPC takes it: `http://HOST:PORT`, `https://HOST:PORT` or `unix:PATH`.
+    pub(crate) endpoint: String,
+    /// The name of the instance; mostly empty.
+    pub(crate) instance: String,
+    /// As it was written, for people.
+    pub(crate) text: String,
+}
+
+/// Where a mirror is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MirrorAddress {
+    /// In a folder.
     Folder(PathBuf),
-    /// A mirror on a web server; the address ends in a slash.
+    /// On a web server; the address ends in a slash.
     Web(Url),
 }
 
@@ -49,12 +60,16 @@ impl FromStr for Address {
                     return Err(wrong("it names no path"));
                 }
                 if scheme == "file" {
-                    return Ok(Address::Folder(path.into()));
+                    return Ok(Address::Mirror(MirrorAddress::Folder(path.into())));
                 }
                 let path = std::path::absolute(path).map_err(|_| wrong("its path cannot be used"))?;
                 let path = path.to_str().ok_or_else(|| wrong("its path is not UTF-8"))?;
                 let endpoint = format!("unix:{path}");
-                Ok(Address::Server { endpoint, instance: String::new(), text: text.to_owned() })
+                Ok(Address::Server(ServerAddress {
+                    endpoint,
+                    instance: String::new(),
+                    text: text.to_owned(),
+                }))
             }
             "grpc" | "grpcs" => {
                 let scheme = if scheme == "grpc" { "http" } else { "https" };
@@ -70,7 +85,7 @@ impl FromStr for Address {
                 let port = url.port_or_known_default().ok_or_else(|| wrong("it names no port"))?;
                 let endpoint = format!("{scheme}://{host}:{port}");
                 let instance = url.path().trim_matches('/').to_owned();
-                Ok(Address::Server { endpoint, instance, text: text.to_owned() })
+                Ok(Address::Server(ServerAddress { endpoint, instance, text: text.to_owned() }))
             }
             "http" | "https" => {
                 let mut url = Url::parse(text).map_err(|_| wrong("it cannot be read"))?;
@@ -83,7 +98,7 @@ impl FromStr for Address {
                 if !url.path().ends_with('/') {
                     url.set_path(&format!("{}/", url.path()));
                 }
-                Ok(Address::Web(url))
+                Ok(Address::Mirror(MirrorAddress::Web(url)))
             }
             _ => Err(wrong("its scheme is not known")),
         }
@@ -101,9 +116,17 @@ fn without_secrets(text: &str) -> String {
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Address::Server { text, .. } => f.write_str(text),
-            Address::Folder(path) => write!(f, "file:{}", path.display()),
-            Address::Web(url) => write!(f, "{url}"),
+            Address::Server(server) => f.write_str(&server.text),
+            Address::Mirror(mirror) => write!(f, "{mirror}"),
+        }
+    }
+}
+
+impl fmt::Display for MirrorAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            MirrorAddress::Folder(path) => write!(f, "file:{}", path.display()),
+            MirrorAddress::Web(url) => write!(f, "{url}"),
         }
     }
 }
@@ -114,19 +137,20 @@ mod tests {
 
     #[test]
     fn addresses_are_read_as_people_write_them() {
-        let server = |endpoint: &str, instance: &str, text: &str| Address::Server {
-            endpoint: endpoint.to_owned(),
-            instance: instance.to_owned(),
-            text: text.to_owned(),
+        let server = |endpoint: &str, instance: &str, text: &str| {
+            let [endpoint, instance, text] = [endpoint, instance, text].map(str::to_owned);
+            Address::Server(ServerAddress { endpoint, instance, text })
         };
+        let folder = |path: &str| Address::Mirror(MirrorAddress::Folder(path.into()));
+        let web = Address::Mirror(MirrorAddress::Web(Url::parse("https://m.example/sg/").unwrap()));
         for (text, expected) in [
             ("grpc://cache:8980", server("http://cache:8980", "", "grpc://cache:8980")),
             ("grpc://[::1]:8980/a/b/", server("http://[::1]:8980", "a/b", "grpc://[::1]:8980/a/b/")),
             ("grpcs://cache.example", server("https://cache.example:443", "", "grpcs://cache.example")),
             ("unix:/run/casd.sock", server("unix:/run/casd.sock", "", "unix:/run/casd.sock")),
-            ("file:mirror", Address::Folder("mirror".into())),
-            ("file:///srv/mirror", Address::Folder("/srv/mirror".into())),
-            ("https://m.example/sg", Address::Web(Url::parse("https://m.example/sg/").unwrap())),
+            ("file:mirror", folder("mirror")),
+            ("file:///srv/mirror", folder("/srv/mirror")),
+            ("https://m.example/sg", web),
         ] {
             assert_eq!(text.parse(), Ok(expected), "{text}");
         }

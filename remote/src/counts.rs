@@ -1,6 +1,7 @@
 //! What was asked of an upstream, in numbers.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What was asked of an upstream until now.
@@ -8,8 +9,16 @@ use std::time::{Duration, Instant};
 pub struct Counts {
     found: AtomicU64,
     fetched: AtomicU64,
-    fetching: AtomicU64,
+    fetching: Mutex<Fetching>,
     sent: AtomicU64,
+}
+
+/// For how long somebody waited for bytes.
+#[derive(Debug, Default)]
+struct Fetching {
+    waiting: usize,
+    since: Option<Instant>,
+    taken: Duration,
 }
 
 /// The numbers, at one moment.
@@ -38,16 +47,23 @@ impl Counts {
         self.sent.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Counts the time until what is returned is dropped.
+    /// Counts the time until what is returned is dropped; who waits at the same time as another one waits once.
     pub(crate) fn fetching(&self) -> impl Drop {
-        struct Fetching<'a>(&'a AtomicU64, Instant);
-        impl Drop for Fetching<'_> {
+        struct Waiting<'a>(&'a Mutex<Fetching>);
+        impl Drop for Waiting<'_> {
             fn drop(&mut self) {
-                let taken = u64::try_from(self.1.elapsed().as_micros()).unwrap_or(u64::MAX);
-                self.0.fetch_add(taken, Ordering::Relaxed);
+                let mut fetching = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+                fetching.waiting -= 1;
+                if fetching.waiting == 0 {
+                    let waited = fetching.since.take().map_or(Duration::ZERO, |since| since.elapsed());
+                    fetching.taken += waited;
+                }
             }
         }
-        Fetching(&self.fetching, Instant::now())
+        let mut fetching = self.fetching.lock().unwrap_or_else(PoisonError::into_inner);
+        fetching.waiting += 1;
+        fetching.since.get_or_insert_with(Instant::now);
+        Waiting(&self.fetching)
     }
 
     /// Returns the numbers.
@@ -56,7 +72,7 @@ impl Counts {
         Total {
             found: number(&self.found),
             fetched: number(&self.fetched),
-            fetching: Duration::from_micros(number(&self.fetching)),
+            fetching: self.fetching.lock().unwrap_or_else(PoisonError::into_inner).taken,
             sent: number(&self.sent),
         }
     }

@@ -21,7 +21,7 @@ use bazel_remote_apis::google::longrunning::{Operation, operation};
 use prost::Message;
 use tonic::Code;
 
-use crate::address::Address;
+use crate::address::ServerAddress;
 use crate::channel::{DEADLINE, Failure, told};
 use crate::content::{Blob, Content, MESSAGE};
 use crate::gate::Gate;
@@ -77,19 +77,16 @@ impl Execution {
     /// Makes a server ready; `properties` are what its workers are chosen by.
     ///
     /// # Errors
-    /// A file that the settings name cannot be used, or the address is no server's.
+    /// A file that the settings name cannot be used.
     pub fn new(
-        address: &Address,
+        address: &ServerAddress,
         settings: &Settings,
         program: Program,
         properties: Vec<(String, String)>,
     ) -> Result<Self, KeyError> {
         let server = Reapi::new(address, settings)?;
-        let gate = Gate::new(
-            format!("{address}, as workers"),
-            "this build compresses without it",
-            settings.say.clone(),
-        );
+        let name = format!("{}, as workers", address.text);
+        let gate = Gate::new(name, "this build compresses without it", settings);
         Ok(Self { server, program, properties, sent: tokio::sync::OnceCell::new(), gate })
     }
 

@@ -6,6 +6,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::settings::Settings;
+
 /// Failures in a row that close it.
 const FAILURES: u32 = 2;
 
@@ -15,7 +17,7 @@ const REST: Duration = Duration::from_secs(30);
 /// How long one process waits in vain, in all.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Chunks with other bytes than their names say, before nothing more is asked for.
+/// So many of them in a build.
 const ALTERED: u32 = 3;
 
 #[derive(Default)]
@@ -40,12 +42,15 @@ pub(crate) struct Gate {
     /// What is not done without it.
     without: &'static str,
     say: Arc<dyn Fn(&str) + Send + Sync>,
+    /// Chunks with other bytes than their names say, before nothing more is asked for.
+    altered: u32,
     state: Mutex<State>,
 }
 
 impl Gate {
-    pub(crate) fn new(name: String, without: &'static str, say: Arc<dyn Fn(&str) + Send + Sync>) -> Self {
-        Self { name, without, say, state: Mutex::default() }
+    pub(crate) fn new(name: String, without: &'static str, settings: &Settings) -> Self {
+        let altered = if settings.examines { u32::MAX } else { ALTERED };
+        Self { name, without, say: Arc::clone(&settings.say), altered, state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -106,7 +111,7 @@ impl Gate {
     pub(crate) fn altered(&self, name: &str) {
         let mut state = self.state();
         state.altered += 1;
-        if state.altered >= ALTERED {
+        if state.altered >= self.altered {
             let why = format!("{} of its blobs are altered, the last one {name}", state.altered);
             state.failure = Some(why.clone());
             state.closed = Some(why.clone());
@@ -136,7 +141,9 @@ mod tests {
         let said: Arc<Mutex<Vec<String>>> = Arc::default();
         let log = Arc::clone(&said);
         let say = move |text: &str| log.lock().unwrap().push(text.to_owned());
-        (Gate::new("cache".to_owned(), "without", Arc::new(say)), said)
+        let mut settings = Settings::new(crate::sign::Trust::All);
+        settings.say = Arc::new(say);
+        (Gate::new("cache".to_owned(), "without", &settings), said)
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod address;
 mod channel;
 mod content;
 mod counts;
+mod examine;
 mod execution;
 mod function;
 mod gate;
@@ -25,8 +26,9 @@ mod upstream;
 
 use std::sync::Arc;
 
-pub use self::address::{Address, AddressError};
+pub use self::address::{Address, AddressError, MirrorAddress, ServerAddress};
 pub use self::counts::{Counts, Total};
+pub use self::examine::{Damage, Examined, examine};
 pub use self::execution::{Execution, Program};
 pub use self::mirror::begin as begin_mirror;
 pub use self::offers::{Offers, Sent};
@@ -38,8 +40,8 @@ pub use self::upstream::Remote;
 /// Returns the folder of a mirror that is one.
 pub fn folder(address: &Address) -> Option<&std::path::Path> {
     match address {
-        Address::Folder(folder) => Some(folder),
-        Address::Server { .. } | Address::Web(_) => None,
+        Address::Mirror(MirrorAddress::Folder(folder)) => Some(folder),
+        Address::Server(_) | Address::Mirror(MirrorAddress::Web(_)) => None,
     }
 }
 
@@ -49,7 +51,7 @@ pub fn folder(address: &Address) -> Option<&std::path::Path> {
 /// A file that the settings name cannot be used.
 pub fn open(address: &Address, settings: &Settings) -> Result<Arc<dyn Remote>, KeyError> {
     Ok(match address {
-        Address::Server { .. } => Arc::new(reapi::Reapi::new(address, settings)?),
-        Address::Folder(_) | Address::Web(_) => Arc::new(mirror::Mirror::new(address, settings)),
+        Address::Server(server) => Arc::new(reapi::Reapi::new(server, settings)?),
+        Address::Mirror(mirror) => Arc::new(mirror::Mirror::new(mirror, settings)),
     })
 }

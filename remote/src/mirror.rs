@@ -23,7 +23,7 @@ use ureq::Agent;
 use ureq::tls::{RootCerts, TlsConfig};
 use url::Url;
 
-use crate::address::Address;
+use crate::address::MirrorAddress;
 use crate::counts::Counts;
 use crate::gate::Gate;
 use crate::settings::{Offering, Settings};
@@ -110,9 +110,9 @@ pub fn begin(folder: &Path) -> io::Result<()> {
 }
 
 impl Mirror {
-    pub(crate) fn new(address: &Address, settings: &Settings) -> Self {
+    pub(crate) fn new(address: &MirrorAddress, settings: &Settings) -> Self {
         let place = match address {
-            Address::Web(url) => {
+            MirrorAddress::Web(url) => {
                 // What is secret is for this server, and for none that it leads to.
                 let has_secrets = settings.token.is_some() || !settings.headers.is_empty();
                 let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
@@ -127,11 +127,10 @@ impl Mirror {
                     .build();
                 Place::Web(Box::new(config.into()), url.clone())
             }
-            Address::Folder(folder) => Place::Folder(folder.clone()),
-            Address::Server { text, .. } => Place::Folder(text.into()),
+            MirrorAddress::Folder(folder) => Place::Folder(folder.clone()),
         };
         let name = address.to_string();
-        let gate = Gate::new(name.clone(), "this build goes on without it", settings.say.clone());
+        let gate = Gate::new(name.clone(), "this build goes on without it", settings);
         let (settings, counts, distrusted) = (settings.clone(), Counts::default(), Once::new());
         Self { name, place, settings, gate, counts, distrusted, is_mirror: OnceLock::new() }
     }

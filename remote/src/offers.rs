@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use cache::statement::Offering;
+use cache::offering::Offering;
 use cache::upstream::UpstreamError;
 use cache::{ActionDigest, Store, causes};
 

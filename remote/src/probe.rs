@@ -48,8 +48,8 @@ impl Probe {
     pub fn of(address: &Address, settings: &Settings, may_write: bool) -> Result<Self, KeyError> {
         let mut probe = Self::default();
         match address {
-            Address::Server { .. } => probe.server(&Reapi::new(address, settings)?, may_write),
-            Address::Folder(_) | Address::Web(_) => probe.mirror(&Mirror::new(address, settings)),
+            Address::Server(server) => probe.server(&Reapi::new(server, settings)?, may_write),
+            Address::Mirror(mirror) => probe.mirror(&Mirror::new(mirror, settings)),
         }
         probe.row(
             "trusted",

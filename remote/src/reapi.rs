@@ -11,7 +11,7 @@ use cache::ActionDigest;
 use cache::upstream::{Chunk, Offer, Offered, Signed, Take, Upstream, UpstreamError};
 use tonic::Code;
 
-use crate::address::Address;
+use crate::address::ServerAddress;
 use crate::channel::{DEADLINE, Failure, Link, told};
 use crate::content::Content;
 use crate::counts::Counts;
@@ -57,16 +57,11 @@ pub(crate) struct Reapi {
 }
 
 impl Reapi {
-    pub(crate) fn new(address: &Address, settings: &Settings) -> Result<Self, KeyError> {
-        let name = address.to_string();
-        let (endpoint, instance) = match address {
-            Address::Server { endpoint, instance, .. } => (endpoint.as_str(), instance.as_str()),
-            // They are no servers, and were never asked to be: nothing is reached there.
-            Address::Folder(_) | Address::Web(_) => ("", ""),
-        };
-        let gate = |without| Gate::new(name.clone(), without, settings.say.clone());
+    pub(crate) fn new(address: &ServerAddress, settings: &Settings) -> Result<Self, KeyError> {
+        let name = address.text.clone();
+        let gate = |without| Gate::new(name.clone(), without, settings);
         Ok(Self {
-            link: Link::new(endpoint, instance, settings)?,
+            link: Link::new(&address.endpoint, &address.instance, settings)?,
             settings: settings.clone(),
             reading: gate("this build goes on without it"),
             writing: gate("nothing more is sent there"),

@@ -36,6 +36,8 @@ pub struct Settings {
     pub salt: String,
     /// Set where everything that takes long is to stop.
     pub stop: Arc<AtomicBool>,
+    /// Whether to go on where bytes are altered: somebody looks for all of them.
+    pub examines: bool,
     /// Told why an upstream is given up, and other things that people should read.
     pub say: Arc<dyn Fn(&str) + Send + Sync>,
 }
@@ -115,6 +117,7 @@ impl Settings {
             headers: Vec::new(),
             salt: String::new(),
             stop: Arc::default(),
+            examines: false,
             say: Arc::new(|_| ()),
         }
     }

@@ -54,6 +54,15 @@ pub enum KeyError {
     Name(String),
 }
 
+impl KeyError {
+    /// Tells whether it is the machine's fault, and not that of whoever named the file.
+    pub fn is_of_the_machine(&self) -> bool {
+        use io::ErrorKind::{AlreadyExists, InvalidInput, IsADirectory, NotADirectory, NotFound};
+        let Self::File { what: "write" | "make", source, .. } = self else { return false };
+        ![AlreadyExists, InvalidInput, IsADirectory, NotADirectory, NotFound].contains(&source.kind())
+    }
+}
+
 /// Why a list of trusted keys cannot be used.
 pub type TrustError = KeyError;
 

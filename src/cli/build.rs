@@ -165,7 +165,7 @@ impl Build {
             }
         }
         std::mem::forget(specs);
-        let upstreams = self.say_upstreams(with.upstreams)?;
+        let upstreams = self.say_upstreams(with.upstreams, &with.store)?;
         if let Some(signal) = machine.signal() {
             return Ok(stopped(signal, "what was published stays, and what was sent"));
         }
@@ -245,8 +245,8 @@ impl Build {
     }
 
     /// Waits for what is being offered, and says what was done with upstreams; returns the exit code.
-    fn say_upstreams(&self, upstreams: upstreams::Upstreams) -> Result<u8, Failure> {
-        let (summary, failed) = upstreams.finish();
+    fn say_upstreams(&self, upstreams: upstreams::Upstreams, store: &cache::Store) -> Result<u8, Failure> {
+        let (summary, failed) = upstreams.finish(store);
         if let Some(summary) = summary {
             for remark in &summary.sent.remarks {
                 note(remark);

@@ -39,7 +39,7 @@ impl Upstreams {
         self
     }
 
-    pub(super) fn finish(self) -> (Option<Summary>, Option<String>) {
+    pub(super) fn finish(self, _: &Store) -> (Option<Summary>, Option<String>) {
         (None, None)
     }
 }

@@ -1,13 +1,12 @@
-//! Upstreams on the command line: `--remote`, `stagegraph remote`, `stagegraph store push` and `pull`.
+//! Upstreams on the command line: `--remote`, `stagegraph store push` and `pull`, what workers run.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use cache::{ActionDigest, Store};
-use clap::{Args, Subcommand};
+use clap::Args;
 use graph::explain;
 use graph::sandbox::Mode;
-use remote::{Key, Probe};
 
 use super::args::{self, SpecArgs, StoreArgs, finder};
 use super::failure::{DONE, ENVIRONMENT, Failure, WRONG, complain, note, print, stopped};
@@ -117,6 +116,7 @@ impl From<WishError> for Failure {
         match error {
             WishError::Wrong(why) => Self::wrong(why),
             WishError::Settings(errors) => errors.into(),
+            WishError::Key(error) if error.is_of_the_machine() => Self::of(ENVIRONMENT, &error),
             WishError::Key(error) => Self::of(WRONG, &error),
             WishError::Store(error) => error.into(),
             WishError::Program(error) => Self::of(ENVIRONMENT, &error),
@@ -165,7 +165,7 @@ impl Settings {
     }
 
     /// Returns what is asked for of these upstreams.
-    fn of(&self, addresses: &[String]) -> Result<Wishes, Failure> {
+    pub(super) fn of(&self, addresses: &[String]) -> Result<Wishes, Failure> {
         let below = Wishes { addresses: Vec::new(), is_required: false, ..of_file()? };
         Ok(Wishes { addresses: addresses.to_vec(), ..self.wishes()? }.over(below))
     }
@@ -218,6 +218,9 @@ pub(super) fn line(summary: &Summary) -> String {
             summary.fetching.as_secs_f64()
         ));
     }
+    if summary.slices > 0 {
+        text.push_str(&format!(", {} parts of others' images", summary.slices));
+    }
     if summary.done > 0 {
         text.push_str(&format!(", {} shards compressed there", summary.done));
     }
@@ -240,71 +243,40 @@ pub(super) fn line(summary: &Summary) -> String {
 
 /// Returns the same for programs.
 pub(super) fn json(summary: &Summary) -> serde_json::Value {
+    let failure = |(name, why): &(String, String)| serde_json::json!({ "upstream": name, "why": why });
+    let failures: Vec<_> = summary.failures.iter().map(failure).collect();
     serde_json::json!({
-        "event": "remote", "found": summary.found, "fetched_bytes": summary.fetched,
+        "event": "remote", "found": summary.found, "slices": summary.slices, "fetched_bytes": summary.fetched,
         "fetching_milliseconds": u64::try_from(summary.fetching.as_millis()).unwrap_or(u64::MAX),
         "shards": summary.done, "offered": summary.sent.results, "sent_bytes": summary.sent.bytes, "there": summary.sent.there,
         "not_offered": summary.sent.failed, "complete": summary.is_complete,
+        "failures": failures,
     })
 }
 
-#[derive(Debug, Args)]
-pub(super) struct RemoteVerb {
-    #[command(subcommand)]
-    verb: Verb,
-}
-
-#[derive(Debug, Subcommand)]
-enum Verb {
-    /// Makes a key that signs results, and prints the line by which others trust it
-    Keygen {
-        /// The name of the key, such as ci-2026
-        name: String,
-        /// The file of the private key; it must not be there yet
-        #[arg(long, value_name = "FILE")]
-        out: PathBuf,
-    },
-    /// Says what an upstream can, how fast it is, and whose results count
-    Check {
-        /// The upstreams
-        #[arg(required = true, value_name = "ADDRESS")]
-        addresses: Vec<String>,
-        /// Send 4 MiB there as well, and read them again
-        #[arg(long)]
-        write: bool,
-        #[command(flatten)]
-        settings: Settings,
-    },
-}
-
-impl RemoteVerb {
-    pub(super) fn run(self) -> Result<u8, Failure> {
-        match self.verb {
-            Verb::Keygen { name, out } => {
-                let key = Key::generate(&name, &out).map_err(WishError::from)?;
-                print(format!("{}\n", key.public()).as_bytes())
-            }
-            Verb::Check { addresses, write, settings } => check(&settings.of(&addresses)?, write),
+/// Returns what the nodes of these specs gave last with a store.
+pub(super) fn last_actions(
+    store: &Store,
+    specs: &[String],
+    args: &SpecArgs,
+) -> Result<Vec<ActionDigest>, Failure> {
+    let mut actions = Vec::new();
+    for name in specs {
+        let spec = Spec::load(&finder(), name, &args.overrides())?;
+        for node in spec.dag.order() {
+            let last = explain::last(store, &spec.name, &node)?;
+            let known = last
+                .map(|last| last.action)
+                .filter(|action| store.action(action).is_ok_and(|found| found.is_some()));
+            actions.push(known.ok_or_else(|| {
+                Failure::environment(format!("{node} of {} has no result in this store", spec.name))
+                    .with_hint(format!("build it first: stagegraph build {name}"))
+            })?);
         }
     }
-}
-
-fn check(wishes: &Wishes, write: bool) -> Result<u8, Failure> {
-    let settings = wishes.settings(Arc::default(), |_| ())?;
-    let mut code = DONE;
-    for address in wishes.addresses()? {
-        let probe = Probe::of(&address, &settings, write).map_err(WishError::from)?;
-        let mut text = format!("{address}\n");
-        for row in &probe.rows {
-            let mark = if row.is_fine { "" } else { "  <- a build goes on without it" };
-            text.push_str(&format!("  {:<20} {}{mark}\n", row.what, row.found));
-        }
-        print(text.as_bytes())?;
-        if !probe.is_fine() {
-            code = ENVIRONMENT;
-        }
-    }
-    Ok(code)
+    actions.sort_unstable();
+    actions.dedup();
+    Ok(actions)
 }
 
 /// What workers run: compresses the blocks of a shard.
@@ -345,23 +317,7 @@ pub(super) struct Transfer {
 impl Transfer {
     /// Returns what the nodes of the specs gave last.
     fn actions(&self, store: &Store) -> Result<Vec<ActionDigest>, Failure> {
-        let mut actions = Vec::new();
-        for name in &self.specs {
-            let spec = Spec::load(&finder(), name, &self.spec.overrides())?;
-            for node in spec.dag.order() {
-                let last = explain::last(store, &spec.name, &node)?;
-                let known = last
-                    .map(|last| last.action)
-                    .filter(|action| store.action(action).is_ok_and(|found| found.is_some()));
-                actions.push(known.ok_or_else(|| {
-                    Failure::environment(format!("{node} of {} has no result in this store", spec.name))
-                        .with_hint(format!("build it first: stagegraph build {name}"))
-                })?);
-            }
-        }
-        actions.sort_unstable();
-        actions.dedup();
-        Ok(actions)
+        last_actions(store, &self.specs, &self.spec)
     }
 
     fn prepared(&self, address: &str) -> Result<(Arc<Store>, crate::machine::Machine, Upstreams), Failure> {
@@ -377,8 +333,8 @@ impl Transfer {
     /// Makes the folder of a mirror that is to be one.
     fn make_mirror(&self, wishes: &Wishes) -> Result<(), Failure> {
         for address in wishes.addresses()? {
-            let Some(folder) = remote::folder(&address) else { continue };
-            remote::begin_mirror(folder).map_err(|error| {
+            let Some(folder) = ::remote::folder(&address) else { continue };
+            ::remote::begin_mirror(folder).map_err(|error| {
                 Failure::environment(format!("{} cannot become a mirror: {error}", folder.display()))
             })?;
         }
@@ -399,7 +355,7 @@ impl Transfer {
         self.make_mirror(&wishes)?;
         let (store, machine, upstreams) = self.prepared(to)?;
         upstreams.offer(&store, actions);
-        let (summary, failed) = upstreams.finish();
+        let (summary, failed) = upstreams.finish(&store);
         if let Some(signal) = machine.signal() {
             return Ok(stopped(signal, "what was sent stays there"));
         }
@@ -432,7 +388,7 @@ impl Transfer {
                 return Ok(stopped(signal, "what was fetched is kept"));
             }
         }
-        let (summary, failed) = upstreams.finish();
+        let (summary, failed) = upstreams.finish(&store);
         print(format!("{}\n", line(&summary.unwrap_or_default())).as_bytes())?;
         if let Some(first) = lost.first() {
             let why = failed.map_or_else(String::new, |why| format!(" ({why})"));

@@ -12,25 +12,27 @@ mod fragments;
 mod repeats;
 mod shards;
 mod sink;
+mod slices;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::Duration;
 
 use cache::blocks::{self, Blocks, Run};
 use cache::name::RelPath;
+use cache::slices::Slice;
+use cache::upstream::Signer;
 use cache::{BlobDigest, Objects, RootTree};
-use graph::Workers;
 
 use self::found::{Ready, Settings, compressed};
 use self::fragments::{Fragment, Fragments};
 use self::repeats::{Next, Repeats};
-use self::shards::{Answer, IN_FLIGHT, Shard, Shards, Wanted};
+use self::shards::{Answer, PATIENCE, Shard, Shards, Wanted};
 use self::sink::Sink;
+use self::slices::{Cut, Slices};
 use super::error::WriteError;
-use super::options::{Options, Progress};
+use super::options::{Help, Options, Progress};
 
 /// Set in a block's size where it is stored as it is.
 const STORED: u32 = 1 << 24;
@@ -94,7 +96,12 @@ pub(super) struct Data {
     pub(super) fragments: Vec<Block>,
     /// Every run of blocks, by what it was made of.
     pub(super) runs: Vec<(BlobDigest, Run)>,
-    /// Whether a worker was found to give other bytes than this program.
+    /// Its slices.
+    pub(super) slices: Vec<Slice>,
+    /// How many slices of others it is made of, and who signed them.
+    pub(super) taken: u64,
+    pub(super) signers: BTreeSet<Signer>,
+    /// Whether bytes came from elsewhere that are others than this program's.
     pub(super) is_doubtful: bool,
 }
 
@@ -105,9 +112,6 @@ enum Target {
     Fragment(usize),
 }
 
-/// How long blocks from elsewhere are waited for, before it is looked whether one is late.
-const PATIENCE: Duration = Duration::from_millis(100);
-
 /// Writes the content of `files` behind what `out` holds already.
 pub(super) fn write(
     out: &mut File,
@@ -115,7 +119,7 @@ pub(super) fn write(
     objects: &Objects,
     files: &[(&RelPath, BlobDigest, u64)],
     options: &Options,
-    workers: Option<&dyn Workers>,
+    help: Help<'_>,
     progress: Progress<'_>,
 ) -> Result<Data, WriteError> {
     let pool = rayon::ThreadPoolBuilder::new()
@@ -126,16 +130,16 @@ pub(super) fn write(
     let known = Blocks::new(objects);
     let (sender, receiver) = channel();
     let at = out.stream_position()?;
-    let shards = workers.map(|workers| Shards::new(workers, options, &settings, &known));
+    let shards = help.is_some().then(|| Shards::new(help, objects, options, &settings, &known));
     std::thread::scope(|threads| {
         let sink = Sink::new(threads, out);
-        let _ending = shards.as_ref().map(Shards::ending);
         let lanes = shards.iter().flat_map(|shards| (0..shards.lanes()).map(move |_| shards));
         for shards in lanes {
             let sender = sender.clone();
             threads.spawn(move || shards.lane(&sender));
         }
         let data = pool.in_place_scope(|scope| {
+            let _ending = shards.as_ref().map(Shards::ending);
             let pipeline = Pipeline {
                 scope,
                 options,
@@ -143,6 +147,8 @@ pub(super) fn write(
                 known: &known,
                 shards: shards.as_ref(),
                 open: Shard::default(),
+                cut: Cut::of(options.block_size),
+                slices: Slices::new(options.block_size),
                 sender,
                 receiver,
                 sink: &sink,
@@ -166,7 +172,8 @@ pub(super) fn write(
         // Where it could not be written, that is why all else ended.
         sink.finish()?;
         let is_doubtful = shards.as_ref().is_some_and(Shards::is_doubtful);
-        data.map(|data| Data { is_doubtful, ..data })
+        let (signers, taken) = shards.as_ref().map(Shards::helped).unwrap_or_default();
+        data.map(|data| Data { is_doubtful, signers, taken, ..data })
     })
 }
 
@@ -175,9 +182,11 @@ struct Pipeline<'scope, 'a> {
     options: &'scope Options,
     settings: &'scope Settings,
     known: &'scope Blocks<'scope>,
-    /// Where there are workers, and the shard that is being filled.
+    /// Where others help, the shard that is being filled, and where it ends.
     shards: Option<&'scope Shards<'scope>>,
     open: Shard,
+    cut: Cut,
+    slices: Slices,
     sender: Sender<Answer>,
     receiver: Receiver<Answer>,
     sink: &'a Sink<'a>,
@@ -349,7 +358,7 @@ impl<'scope> Pipeline<'scope, '_> {
     fn next(&mut self, target: Target) -> Result<usize, WriteError> {
         let window = match self.shards {
             None => WINDOW * self.options.threads.max(1),
-            Some(_) => IN_FLIGHT / self.options.block_size as usize,
+            Some(shards) => shards.in_flight() / self.options.block_size as usize,
         };
         while self.submitted - self.written >= window {
             self.collect()?;
@@ -371,7 +380,9 @@ impl<'scope> Pipeline<'scope, '_> {
     fn submit(&mut self, target: Target, block: Vec<u8>, key: Option<BlobDigest>) -> Result<(), WriteError> {
         let number = self.next(target)?;
         if self.shards.is_some() {
-            if self.open.add(Wanted { number, block, key }) {
+            let is_new = key.is_some();
+            let key = key.unwrap_or_else(|| self.settings.block(&block));
+            if self.open.add(Wanted { number, block, key, is_new }, self.cut) {
                 self.close_shard();
             }
             return Ok(());
@@ -379,7 +390,9 @@ impl<'scope> Pipeline<'scope, '_> {
         let (options, sender) = (self.options, self.sender.clone());
         let (settings, known) = (self.settings, self.known);
         self.scope.spawn(move |_| {
-            let result = compressed(options, settings, known, &block, key);
+            let is_new = key.is_some();
+            let key = key.unwrap_or_else(|| settings.block(&block));
+            let result = compressed(options, known, &block, key, is_new);
             // The receiver is gone only where writing has failed already.
             let _ = sender.send((number, result, block));
         });
@@ -400,12 +413,12 @@ impl<'scope> Pipeline<'scope, '_> {
         if self.targets.len() - self.early.len() <= self.open.len() {
             self.close_shard();
         }
-        let answer = match self.shards {
+        let (number, result, memory) = match self.shards {
             None => self.receiver.recv().map_err(|_| WriteError::Stopped)?,
-            Some(shards) => self.patiently(shards)?,
+            Some(_) => self.patiently()?,
         };
-        let (number, result, memory) = answer;
-        self.spare.push(memory);
+        // What a shard was read into goes with it.
+        self.spare.extend(Some(memory).filter(|memory| memory.capacity() > 0));
         // What was done twice came once already.
         if self.targets.contains_key(&number) && !self.early.contains_key(&number) {
             self.early.insert(number, result?);
@@ -413,8 +426,8 @@ impl<'scope> Pipeline<'scope, '_> {
         self.write_early()
     }
 
-    /// Waits for one block; what is late at a worker is done on this thread.
-    fn patiently(&mut self, shards: &Shards<'_>) -> Result<Answer, WriteError> {
+    /// Waits for one block, and hears signals meanwhile.
+    fn patiently(&mut self) -> Result<Answer, WriteError> {
         loop {
             match self.receiver.recv_timeout(PATIENCE) {
                 Ok(answer) => return Ok(answer),
@@ -423,9 +436,6 @@ impl<'scope> Pipeline<'scope, '_> {
                     // A signal is heard while nothing comes.
                     self.told = 0;
                     self.go_on(0)?;
-                    if let Some(late) = shards.late() {
-                        shards.compress(&late, &self.sender);
-                    }
                 }
             }
         }
@@ -464,6 +474,7 @@ impl<'scope> Pipeline<'scope, '_> {
             self.at += again.end - again.start;
             self.sink.write_again(again)?;
             self.data.runs.push((block.key, Run::new(self.at, vec![block])));
+            self.slices.add(self.settings, &block, self.at);
             self.at += bytes.len() as u64;
             self.sink.write(bytes)?;
         }
@@ -483,6 +494,7 @@ impl<'scope> Pipeline<'scope, '_> {
                 self.data.runs.push((self.settings.key("file", &[digest.as_bytes()]), run));
             }
         }
+        self.data.slices = self.slices.finish(self.settings);
         Ok(self.data)
     }
 }

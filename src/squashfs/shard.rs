@@ -4,6 +4,8 @@
 //! there    "stagegraph shard 1\n", a line of JSON (compressor, level, block_size, lengths), the blocks as one Zstandard frame
 //! back     "stagegraph shard 1\n", for each block its length (u32, little-endian; bit 31: not compressed), then all bytes
 //! ```
+//! A slice of an image that another builder wrote has the same two parts as what comes back: the lengths, and all bytes.
+//!
 //! What comes back is undone and compared with what was sent, so a worker that errs or lies costs time. One block of each shard is
 //! compressed here as well: a worker whose bytes can be undone, and are others than ours, is found out, and then the whole image is made here.
 
@@ -57,6 +59,16 @@ pub(super) struct Packed {
     pub(super) is_plain: bool,
 }
 
+/// Returns how the length of a packed block is written.
+pub(super) fn written_length(length: u32, is_plain: bool) -> [u8; 4] {
+    (length | if is_plain { PLAIN } else { 0 }).to_le_bytes()
+}
+
+/// Returns how many bytes the lengths of so many blocks take.
+pub(super) fn lengths_of(blocks: usize) -> u64 {
+    blocks as u64 * 4
+}
+
 /// Makes the message that asks for blocks to be compressed.
 pub(super) fn ask(compressor: Compressor, block_size: u32, blocks: &[&[u8]]) -> Option<Vec<u8>> {
     let head = Head {
@@ -100,8 +112,7 @@ pub fn answer(message: &[u8]) -> Result<Vec<u8>, ShardError> {
         let (block, rest) = left.split_at(*length as usize);
         left = rest;
         let pack = pack(compressor, head.block_size, block).ok_or(ShardError::Compress(number))?;
-        let plain = if pack.is_plain { PLAIN } else { 0 };
-        lengths.extend_from_slice(&(pack.bytes.len() as u32 | plain).to_le_bytes());
+        lengths.extend(written_length(pack.bytes.len() as u32, pack.is_plain));
         packed.extend(pack.bytes);
     }
     lengths.extend(packed);
@@ -125,9 +136,22 @@ pub(super) fn check(
     sample: usize,
 ) -> Result<Vec<Packed>, ShardError> {
     let rest = message.strip_prefix(MAGIC).ok_or(ShardError::Form("its first line is another"))?;
-    let (lengths, mut left) =
-        rest.split_at_checked(blocks.len() * 4).ok_or(ShardError::Form("its lengths"))?;
-    let (lengths, _) = lengths.as_chunks::<4>();
+    let (lengths, packed) = rest.split_at_checked(blocks.len() * 4).ok_or(ShardError::Form("its lengths"))?;
+    check_parts(compressor, block_size, blocks, (lengths, packed), sample)
+}
+
+/// As [`check`], for the two parts of what came back: the lengths, and all bytes.
+pub(super) fn check_parts(
+    compressor: Compressor,
+    block_size: u32,
+    blocks: &[&[u8]],
+    (lengths, mut left): (&[u8], &[u8]),
+    sample: usize,
+) -> Result<Vec<Packed>, ShardError> {
+    let (lengths, []) = lengths.as_chunks::<4>() else { return Err(ShardError::Form("its lengths")) };
+    if lengths.len() != blocks.len() {
+        return Err(ShardError::Form("it has another number of blocks"));
+    }
     let mut packed = Vec::with_capacity(blocks.len());
     for (number, (length, block)) in lengths.iter().zip(blocks).enumerate() {
         let length = u32::from_le_bytes(*length);

@@ -15,7 +15,7 @@ use super::kind::{Inputs, Kind, Made, identity};
 use crate::config::{Fields, SpecError};
 use crate::formats::squashfs::superblock;
 use crate::image::Image;
-use crate::squashfs::{self, Compressor, CompressorKind, Options, WriteError};
+use crate::squashfs::{self, Compressor, CompressorKind, Help, Options, WriteError};
 
 /// Gives `image`. A root that already is a squashfs image is taken as it is.
 pub(super) const KIND: Kind =
@@ -111,17 +111,22 @@ impl Step for Squashfs {
             job.progress("compressing", done, Some(total));
             !job.cancel.is_cancelled()
         };
-        let summary =
-            squashfs::write(&mut out, &root, job.objects, &options, &is_excluded, job.workers, &progress)
-                .map_err(|error| match error {
-                    WriteError::Store(error) => error.into(),
-                    WriteError::Write(_) | WriteError::Read { .. } => StepError::environment(error),
-                    other => StepError::action(other),
-                })?;
+        let help = Help { workers: job.workers, asks: job.asks };
+        let summary = squashfs::write(&mut out, &root, job.objects, &options, &is_excluded, help, &progress)
+            .map_err(|error| match error {
+                WriteError::Store(error) => error.into(),
+                WriteError::Write(_) | WriteError::Read { .. } => StepError::environment(error),
+                other => StepError::action(other),
+            })?;
         lost(&summary.dropped_xattrs).into_iter().for_each(|text| job.remark(text));
         drop(out);
         let image = job.objects.adopt(&path)?;
         job.objects.enter_runs(&image.digest, &summary.runs)?;
+        job.objects.enter_slices(&image.digest, &summary.slices)?;
+        if summary.taken > 0 {
+            job.objects.enter_helpers(&image.digest, &summary.signers)?;
+            job.objects.count_slices(summary.taken);
+        }
         Ok(BTreeMap::from([("image".to_owned(), image.into())]))
     }
 }

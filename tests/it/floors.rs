@@ -24,6 +24,8 @@ const FLOORS: [(&str, &[&str]); 4] = [
             "stat source blocks",
             "look ingest actions",
             "rolls checkout statement",
+            "slices",
+            "offering",
             "collect verify usage",
             "testing",
         ],
@@ -45,9 +47,9 @@ const FLOORS: [(&str, &[&str]); 4] = [
     (
         "remote/src",
         &[
-            "address counts function gate sign",
+            "address counts function sign",
             "settings upstream",
-            "channel",
+            "channel gate examine",
             "content",
             "results",
             "reapi mirror",

@@ -355,8 +355,14 @@ fn what_is_lost_between_two_builds_is_made_again_in_one() {
     let first = team.first(&casd.address());
     let known = team.second(&casd.address(), &["--to", "manifest"]);
     assert!(known.ran().iter().all(|node| OWN.contains(node)), "{:?}", known.ran());
+    let spec = team.live.spec();
+    let address = casd.address();
+    let verify =
+        ["remote", "check", &address, "--remote-trust", "trust", "--store", "store-first", "--verify", &spec];
+    let text = team.ok(&verify);
+    assert!(text.contains("  verified ") && !text.contains("altered"), "{text}");
     // Rot on the server's disk: it goes on saying that it has them.
-    let mut rotten = 0;
+    let mut rotten = Vec::new();
     for blob in casd.blobs() {
         let mut bytes = fs::read(&blob).unwrap();
         if bytes.len() > 4096 {
@@ -365,9 +371,17 @@ fn what_is_lost_between_two_builds_is_made_again_in_one() {
             run("chmod", &["u+w", blob.to_str().unwrap()]);
             fs::write(&blob, bytes).unwrap();
             fs::File::options().write(true).open(&blob).unwrap().set_modified(time).unwrap();
-            rotten += 1;
+            let [folder, file] = [blob.parent().unwrap(), &blob].map(|path| path.file_name().unwrap());
+            rotten.push(format!("{}{}", folder.to_str().unwrap(), file.to_str().unwrap()));
         }
     }
+    let found = team.run(&verify);
+    let text = String::from_utf8(found.stdout).unwrap();
+    assert_eq!(found.status.code(), Some(3), "{text}");
+    let named =
+        rotten.iter().filter(|name| text.contains(&format!("altered              SHA-256 {name}"))).count();
+    assert!(named > 3 && named == text.matches("altered").count(), "{named} of {}: {text}", rotten.len());
+    let rotten = rotten.len();
     assert!(rotten > 3, "{rotten}");
     let rot = team.build("second", &["--remote", &casd.address(), "--remote-trust", "trust"]);
     rot.assert_same(&first, "rot");
@@ -517,6 +531,69 @@ fn what_was_pulled_needs_no_upstream_and_what_is_wrong_says_so() {
         let is_fine = says.is_empty() && wrong.code == Some(0);
         assert!(wrong.code == Some(2) || is_fine, "{args:?}: {:?} {}", wrong.code, wrong.errors);
         assert!(wrong.errors.contains(says), "{args:?}: {}", wrong.errors);
+    }
+}
+
+#[test]
+fn workers_that_die_fail_or_hang_cost_time_and_nothing_else() {
+    let mut team = Team::new();
+    let program = team.path("stagegraph");
+    run("strip", &["-o", program.to_str().unwrap(), env!("CARGO_BIN_EXE_stagegraph")]);
+    team.program = program;
+    let text: Vec<u8> = (0..9_000_000u32).flat_map(|i| (i / 3 * 7).to_string().into_bytes()).collect();
+    fs::write(team.live.root().join("etc/much"), text).unwrap();
+    team.live.write_spec("path = \"root\"\n", "[node.squashfs]\ncompressor = \"xz\"\nlevel = 9\n");
+    let alone = team.build("first", &[]);
+    for (what, conduct, says) in [
+        ("killed", "kill -9 $$", true),
+        ("out of disk", "echo 'no space left on device' >&2; exit 1", true),
+        ("leaves nothing", "exit 0", true),
+        ("hangs", "exec sleep 60", false),
+    ] {
+        // Two of three do it; the third one works.
+        let count = team.path("count");
+        fs::write(&count, "").unwrap();
+        let casd = Casd::start_scripted(|real| {
+            format!(
+                "#!/bin/sh\necho >> {0}\n[ $(($(wc -l < {0}) % 3)) = 0 ] || {{ {conduct}; }}\nexec {1} \"$@\"\n",
+                count.display(),
+                real.display()
+            )
+        });
+        team.forget();
+        let address = casd.address();
+        let args =
+            ["--remote", &address, "--remote-trust", "trust", "--remote-execute", "--remote-jobs", "2"];
+        let built = team.build("second", &args);
+        built.assert_same(&alone, what);
+        assert!(!fs::read_to_string(&count).unwrap().is_empty(), "{what}: no worker was asked");
+        assert_eq!(built.errors.contains("as workers: "), says, "{what}: {}", built.errors);
+    }
+}
+
+#[test]
+fn a_root_that_changed_a_little_is_packed_from_parts_of_the_image_before() {
+    let casd = Casd::start();
+    let team = Team::new();
+    let text: Vec<u8> = (0..6_000_000u32).flat_map(|i| (i / 3 * 7).to_string().into_bytes()).collect();
+    fs::write(team.live.root().join("etc/much"), text).unwrap();
+    let first = team.first(&casd.address());
+    assert_eq!(first.remote()["slices"], 0, "{:?}", first.remote());
+    fs::write(team.live.root().join("etc/more"), "one file more").unwrap();
+    let alone = team.build("third", &[]);
+    let mirror = format!("file:{}", team.path("mirror").display());
+    let spec = team.live.spec();
+    let push = ["store", "push", &spec, "--store", "store-first", "--to", &mirror];
+    team.ok(&[&push[..], &["--remote-trust", "trust", "--remote-key", "key"]].concat());
+    for address in [casd.address(), mirror] {
+        let second = team.second(&address, &[]);
+        second.assert_same(&alone, &address);
+        assert!(second.ran().contains(&"squashfs"), "{:?}", second.ran());
+        assert!(second.remote()["slices"].as_u64() > Some(3), "{:?}", second.remote());
+        // What is made again to be compared is made of nothing that others made.
+        let check = team.build("second", &["--remote", &address, "--remote-trust", "trust", "--check"]);
+        assert_eq!((check.code, check.errors.as_str()), (Some(0), ""), "{address}");
+        assert!(!check.events.iter().any(|event| event["slices"].as_u64() > Some(0)), "{:?}", check.events);
     }
 }
 

@@ -1,18 +1,21 @@
 //! Squashfs images, read back by squashfs-tools, by libsquashfs and by the kernel.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use cache::testing::{Need, needs};
-use cache::{BlobDigest, Bytes, RelPath, RootTree, Store};
+use cache::slices::Slice;
+use cache::testing::{Memory, Need, needs};
+use cache::{ActionDigest, ActionResult, BlobDigest, Bytes, RelPath, RootTree, Store};
 use graph::Workers;
 use proptest::prelude::*;
-use stagegraph::squashfs::{self, Compressor, CompressorKind, Options};
+use stagegraph::squashfs::{self, Compressor, CompressorKind, Help, Options, Summary};
 
 use crate::world::{World, is_root, run};
 
@@ -81,7 +84,7 @@ fn root(store: &Store, top: &Path) -> RootTree {
 }
 
 fn write_root(store: &Store, root: &RootTree, options: &Options, exclude: &[&str]) -> Vec<u8> {
-    write_with(store, root, options, exclude, None)
+    write_with(store, root, options, exclude, Help::default()).0
 }
 
 fn write_with(
@@ -89,17 +92,18 @@ fn write_with(
     root: &RootTree,
     options: &Options,
     exclude: &[&str],
-    workers: Option<&dyn Workers>,
-) -> Vec<u8> {
+    help: Help<'_>,
+) -> (Vec<u8>, Summary) {
     let work = store.work_dir().unwrap();
     let path = work.path().join("image");
     let mut out = File::options().create_new(true).read(true).write(true).open(&path).unwrap();
     let excluded = |path: &RelPath| exclude.iter().any(|name| path.as_bytes() == name.as_bytes());
-    let summary = squashfs::write(&mut out, root, store, options, &excluded, workers, &|_, _| true).unwrap();
+    let summary = squashfs::write(&mut out, root, store, options, &excluded, help, &|_, _| true).unwrap();
     let bytes = fs::read(&path).unwrap();
     let blob = store.adopt(&path).unwrap();
     store.enter_runs(&blob.digest, &summary.runs).unwrap();
-    bytes
+    store.enter_slices(&blob.digest, &summary.slices).unwrap();
+    (bytes, summary)
 }
 
 /// Everything `find` and `getfattr` tell of a folder, and the hash of every file.
@@ -472,6 +476,10 @@ impl Workers for Threads {
     }
 }
 
+fn of_workers(workers: &Threads) -> Help<'_> {
+    Help { workers: Some(workers), asks: false }
+}
+
 #[test]
 fn whatever_workers_do_the_image_is_the_same() {
     let world = World::new();
@@ -503,7 +511,7 @@ fn whatever_workers_do_the_image_is_the_same() {
         // Each has a store of its own: nothing is found.
         let own = World::new();
         let root = root(&own.store, &top);
-        let image = write_with(&own.store, &root, &options, &[], Some(&workers));
+        let image = write_with(&own.store, &root, &options, &[], of_workers(&workers)).0;
         assert!(image == alone, "{what}");
         assert!(workers.asked.into_inner() > 0, "{what}");
         let wrong = workers.wrong.into_inner();
@@ -511,7 +519,92 @@ fn whatever_workers_do_the_image_is_the_same() {
         assert_eq!(wrong > 0, lies, "{what}: {wrong}");
         // And once more with the blocks of the image that was made.
         let again = Threads::new(4, conduct);
-        assert!(write_with(&own.store, &root, &options, &[], Some(&again)) == alone, "{what}, again");
+        let image = write_with(&own.store, &root, &options, &[], of_workers(&again)).0;
+        assert!(image == alone, "{what}, again");
         assert_eq!(again.asked.into_inner(), 0, "{what}: all blocks are in the store");
+    }
+}
+
+/// A folder with text, noise and repeats, of about 25 MB.
+fn much(top: &Path) {
+    fs::create_dir_all(top).unwrap();
+    let text: Vec<u8> = (0..2_500_000u32).flat_map(|i| (i / 3 * 7).to_string().into_bytes()).collect();
+    let noise: Vec<u8> = text.chunks(64).flat_map(|part| *BlobDigest::of(part).as_bytes()).collect();
+    for (name, bytes) in
+        [("a-text", &text), ("b-noise", &noise), ("c-again", &text), ("d-more", &text[1..].to_vec())]
+    {
+        fs::write(top.join(name), bytes).unwrap();
+    }
+    for number in 0..400usize {
+        let part = &text[number * 5000..][..3000 + number * 20];
+        fs::write(top.join(format!("e-small-{number}")), part).unwrap();
+    }
+}
+
+/// Has an upstream have an image with these slices.
+fn offer(store: &Store, upstream: &Memory, image: &[u8], slices: &[Slice]) {
+    let blob = store.put(image).unwrap();
+    store.enter_slices(&blob.digest, slices).unwrap();
+    let action = ActionDigest::of_encoding(blob.digest.as_bytes());
+    let outputs = BTreeMap::from([("image".to_owned(), blob.into())]).into();
+    store.set_action(&action, &ActionResult { outputs, ..ActionResult::default() }).unwrap();
+    store.offer(upstream, &action).unwrap();
+}
+
+#[test]
+fn an_image_that_differs_a_little_is_made_of_slices_that_others_wrote() {
+    const ASKING: Help<'_> = Help { workers: None, asks: true };
+    let world = World::new();
+    let top = world.path("top");
+    much(&top);
+    let options = options(CompressorKind::Zstd, 131_072, 2);
+    let (before, Summary { slices, .. }) =
+        write_with(&world.store, &root(&world.store, &top), &options, &[], Help::default());
+    // What a lazy builder would sign: the same blocks, compressed less.
+    let lazy = Options { compressor: Compressor { level: 1, ..options.compressor }, ..options.clone() };
+    let lazy_world = World::new();
+    let (lazy_image, Summary { slices: lazy_slices, .. }) =
+        write_with(&lazy_world.store, &root(&lazy_world.store, &top), &lazy, &[], Help::default());
+    assert_eq!(slices.len(), lazy_slices.len());
+    let lies: Vec<Slice> =
+        slices.iter().zip(lazy_slices).map(|(slice, lazy)| Slice { action: slice.action, ..lazy }).collect();
+
+    fs::write(top.join("b-noise-and-one"), b"one file more").unwrap();
+    let alone = World::new();
+    let wanted = write(&alone.store, &top, &options, &[]);
+    type Row = (&'static str, fn(&Memory), bool, bool);
+    let rows: [Row; 6] = [
+        ("sound", |_| (), false, true),
+        ("gone", |upstream| upstream.spoil(|_| None), false, false),
+        ("cut off", |upstream| upstream.spoil(|bytes| Some(bytes[..bytes.len() / 2].to_vec())), false, false),
+        (
+            "fails at times",
+            |upstream| {
+                let mut calls = 0;
+                *upstream.fails.lock().unwrap() = Some(Box::new(move || {
+                    calls += 1;
+                    calls % 7 == 0
+                }));
+            },
+            false,
+            true,
+        ),
+        ("dead", |upstream| *upstream.fails.lock().unwrap() = Some(Box::new(|| true)), false, false),
+        ("lies", |_| (), true, false),
+    ];
+    for (what, spoil, lied, takes) in rows {
+        let upstream = Arc::new(Memory::default());
+        if lied {
+            offer(&lazy_world.store, &upstream, &lazy_image, &lies);
+        } else {
+            offer(&world.store, &upstream, &before, &slices);
+        }
+        spoil(&upstream);
+        let own = World::new();
+        own.store.set_upstreams(vec![upstream]);
+        let (image, Summary { taken, .. }) =
+            write_with(&own.store, &root(&own.store, &top), &options, &[], ASKING);
+        assert!(image == wanted, "{what}");
+        assert_eq!(taken > 0, takes, "{what}: {taken} of {}", slices.len());
     }
 }

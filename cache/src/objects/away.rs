@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Condvar, Mutex};
 
 use super::upstream::Upstream;
@@ -19,6 +20,10 @@ pub(super) struct Away {
     pub(super) barred: Mutex<HashSet<ActionDigest>>,
     /// What could not be fetched.
     pub(super) lost: Mutex<HashSet<BlobDigest>>,
+    /// Results that are no node's.
+    pub(super) asides: AtomicU64,
+    /// Slices of others' images that images here are made of.
+    pub(super) slices: AtomicU64,
 }
 
 impl fmt::Debug for Away {

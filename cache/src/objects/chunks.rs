@@ -1,7 +1,8 @@
 //! Chunks: as what an object travels. They are found once, and remembered.
 //!
 //! Objects up to [`WHOLE`] bytes are one chunk. Larger ones are cut where the content says (FastCDC, the 2020 version): what two
-//! images have in common is cut alike wherever it lies in them.
+//! images have in common is cut alike wherever it lies in them. A slice ([`crate::slices`]) is a chunk; what lies between two is cut as if
+//! it were an object.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -88,13 +89,23 @@ impl Objects {
             chunks.push(Chunk { digest, sha256, size: bytes.len() as u64 });
         };
         let mut reader = Hashing { objects: self, file, hasher: &mut hasher };
-        if size <= WHOLE {
-            let mut bytes = Vec::new();
-            reader.read_to_end(&mut bytes).on_file("read", &path)?;
-            add(&bytes);
-        } else {
-            for piece in StreamCDC::new(reader, LEAST, USUAL, LARGEST) {
-                add(&piece.map_err(io::Error::from).on_file("read", &path)?.data);
+        // Behind every slice, and in front of it; then the rest.
+        let mut cuts = self.cuts(digest)?;
+        cuts.push(size.saturating_sub(cuts.iter().sum()));
+        let count = cuts.len();
+        for (number, length) in cuts.into_iter().enumerate() {
+            let is_slice = number % 2 == 1 && number + 1 < count;
+            let mut part = reader.by_ref().take(length);
+            if is_slice || length <= WHOLE {
+                let mut bytes = Vec::new();
+                part.read_to_end(&mut bytes).on_file("read", &path)?;
+                if !bytes.is_empty() || size == 0 {
+                    add(&bytes);
+                }
+            } else {
+                for piece in StreamCDC::new(part, LEAST, USUAL, LARGEST) {
+                    add(&piece.map_err(io::Error::from).on_file("read", &path)?.data);
+                }
             }
         }
         if hasher.finish() != *digest {

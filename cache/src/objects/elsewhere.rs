@@ -5,6 +5,7 @@
 //! it is made again; only where the upstream that was said to have it does not, it is forgotten for good.
 
 use std::io::Write;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use rusqlite::{OptionalExtension, params};
@@ -41,6 +42,26 @@ impl Objects {
     pub fn lost(&self) -> usize {
         let barred = lock(&self.away.barred).len();
         lock(&self.away.lost).len() + barred
+    }
+
+    /// Counts a result that was asked for beside those of nodes.
+    pub(crate) fn count_aside(&self) {
+        self.away.asides.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns how many of the results that this process was given are no node's: slices of images, and what is there already of what is offered.
+    pub fn asides(&self) -> u64 {
+        self.away.asides.load(Ordering::Relaxed)
+    }
+
+    /// Counts slices of others that an image is made of.
+    pub fn count_slices(&self, number: u64) {
+        self.away.slices.fetch_add(number, Ordering::Relaxed);
+    }
+
+    /// Returns how many slices of others the images of this process are made of.
+    pub fn slices_taken(&self) -> u64 {
+        self.away.slices.load(Ordering::Relaxed)
     }
 
     /// Tells whether an upstream has the bytes of an object, as far as this process knows.

@@ -39,3 +39,10 @@ pub struct Options {
     /// Whether the network must not be used.
     pub offline: bool,
 }
+
+impl Options {
+    /// Tells whether upstreams are asked for what is not in the store.
+    pub(super) fn asks(&self, store: &Store) -> bool {
+        !self.check && !store.upstreams().is_empty()
+    }
+}

@@ -267,6 +267,7 @@ fn run(workshop: &Workshop<'_>, task: &RunTask, log: &Mutex<Vec<u8>>) -> Result<
         provenance: &task.provenance,
         threads: options.jobs.max(1),
         workers: backend.workers,
+        asks: options.asks(store),
         offline: options.offline,
         cancel,
         kit: &kit,

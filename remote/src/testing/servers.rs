@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -46,24 +47,42 @@ pub struct Casd {
     child: Child,
     port: u16,
     folder: Folder,
+    runner: PathBuf,
+    /// The folder of the script, which goes with the server.
+    script: Option<Folder>,
 }
 
 impl Casd {
     /// Starts one with an empty cache.
     pub fn start() -> Self {
-        let folder = Folder::new();
-        let port = free_port();
-        let mut child = Self::run(port, folder.path());
-        wait_for(port, &mut child, &folder.join("log"));
-        Self { child, port, folder }
+        Self::start_with(servers().join("buildbox-run"))
     }
 
-    fn run(port: u16, folder: &Path) -> Child {
+    /// Starts one whose workers are another program than buildbox-run: made by `script`, which is given the path of that.
+    pub fn start_scripted(script: impl FnOnce(&Path) -> String) -> Self {
+        let place = Folder::new();
+        let runner = place.join("runner");
+        fs::write(&runner, script(&servers().join("buildbox-run"))).unwrap();
+        fs::set_permissions(&runner, fs::Permissions::from_mode(0o755)).unwrap();
+        let mut casd = Self::start_with(runner);
+        casd.script = Some(place);
+        casd
+    }
+
+    fn start_with(runner: PathBuf) -> Self {
+        let folder = Folder::new();
+        let port = free_port();
+        let mut child = Self::run(port, folder.path(), &runner);
+        wait_for(port, &mut child, &folder.join("log"));
+        Self { child, port, folder, runner, script: None }
+    }
+
+    fn run(port: u16, folder: &Path, runner: &Path) -> Child {
         let servers = servers();
         let log = fs::File::create(folder.join("log")).unwrap();
         Command::new(servers.join("buildbox-casd"))
             .arg(format!("--bind=127.0.0.1:{port}"))
-            .arg(format!("--buildbox-run={}", servers.join("buildbox-run").display()))
+            .arg(format!("--buildbox-run={}", runner.display()))
             // Failures are kept unless this is said.
             .args(["--jobs=2", "--cache-failures=false", "--quota-high=4G"])
             .arg(folder.join("cache"))
@@ -97,7 +116,7 @@ impl Casd {
     /// Ends it, and starts it again over what it has.
     pub fn restart(&mut self) {
         self.stop();
-        self.child = Self::run(self.port, self.folder.path());
+        self.child = Self::run(self.port, self.folder.path(), &self.runner);
         wait_for(self.port, &mut self.child, &self.folder.join("log"));
     }
 
@@ -110,6 +129,7 @@ impl Casd {
 
 impl Drop for Casd {
     fn drop(&mut self) {
+        drop(self.script.take());
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -25,6 +25,11 @@ impl Settings {
         Self(format!("{}-{} {block_size} {libraries}", compressor.kind.name(), compressor.level))
     }
 
+    /// Returns the key of a block of these bytes.
+    pub(super) fn block(&self, bytes: &[u8]) -> BlobDigest {
+        self.key("block", &[bytes])
+    }
+
     /// Returns the key of what is made of `parts`, in the way `kind` says.
     pub(super) fn key(&self, kind: &str, parts: &[&[u8]]) -> BlobDigest {
         let mut hasher = cache::digest::BlobHasher::default();
@@ -47,25 +52,18 @@ pub(super) fn found_block(known: &Blocks<'_>, key: &BlobDigest) -> Result<Option
     Ok(found)
 }
 
-/// Compresses a block, unless it is found by its content. One that has a key was looked up already.
+/// Compresses a block; one that is not known to be new is looked for by its key first.
 pub(super) fn compressed(
     options: &Options,
-    settings: &Settings,
     known: &Blocks<'_>,
     block: &[u8],
-    key: Option<BlobDigest>,
+    key: BlobDigest,
+    is_new: bool,
 ) -> Result<Ready, WriteError> {
     let result = || {
-        let key = match key {
-            Some(key) => key,
-            None => {
-                let key = settings.key("block", &[block]);
-                if let Some(ready) = found_block(known, &key)? {
-                    return Ok(ready);
-                }
-                key
-            }
-        };
+        if !is_new && let Some(ready) = found_block(known, &key)? {
+            return Ok(ready);
+        }
         let (bytes, is_plain) = match options.compressor.compress(block, options.block_size)? {
             Some(bytes) => (bytes, false),
             None => (block.to_vec(), true),
