@@ -9,30 +9,34 @@ mod gather;
 mod loaders;
 mod pass;
 mod place;
+mod release;
 mod report;
 mod set;
+mod signatures;
 mod sniff;
 mod walk;
 
 use std::io;
 
 pub use self::checks::{CHECKS, is_check, is_of_the_way};
-pub use self::facts::{EntryFacts, Facts, Kind, MenuFacts};
+pub use self::facts::{EntryFacts, Facts, Found, Kind, MenuFacts, SignatureFacts};
 pub use self::gather::{GatherError, folder_menus, gather, iso_menus, may_be_menu};
 pub use self::loaders::{Firmware, LoaderFacts};
 pub use self::place::Place;
+pub use self::release::{ReleaseError, verify};
 pub use self::report::{Check, FileLine, Finding, Memory, Outcome, Report, SCHEMA, Verdict};
 pub use self::set::{Set, SetError};
+pub use self::signatures::Trusted;
 pub use self::walk::{Inside, Walk};
 use crate::formats::iso9660::IsoError;
 
-/// Audits an ISO against a netboot set.
+/// Audits an ISO against a netboot set; `trusted` says whose signatures count.
 ///
 /// # Errors
 /// [`GatherError`]: one of them could not be read. An ISO that is damaged is a finding, not an error.
-pub fn audit(iso_name: &str, iso: &Place, set: Set) -> Result<Report, GatherError> {
+pub fn audit(iso_name: &str, iso: &Place, set: Set, trusted: &Trusted) -> Result<Report, GatherError> {
     let shown = set.shown.clone();
-    match gather(iso_name, iso, set) {
+    match gather(iso_name, iso, set, trusted) {
         Ok(facts) => Ok(checks::judge(&facts)),
         Err(GatherError::Iso(error)) if is_damage(&error) => {
             Ok(checks::unusable_iso(iso_name, &shown, &error))

@@ -26,6 +26,21 @@ pub struct BootEntry {
     pub family: Family,
     /// What is in the initrd.
     pub initramfs: Initramfs,
+    /// Drivers of network cards that the initrd is without, where it is a lean one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub without: Vec<String>,
+}
+
+impl BootEntry {
+    /// Tells whether its initrd can fetch its squashfs over HTTP.
+    pub fn has_livenet(&self) -> bool {
+        self.family == Family::Dracut && self.initramfs.has_livenet()
+    }
+
+    /// Tells whether its initrd can mount its squashfs over NFS.
+    pub fn mounts_nfs(&self) -> bool {
+        self.has_livenet() && self.initramfs.has_nfs() && self.initramfs.nfs_lacks.is_empty()
+    }
 }
 
 /// All kernels of an image, in order of their labels.
@@ -53,6 +68,17 @@ impl Kernels {
 
     /// Tells whether every initrd can fetch its squashfs over HTTP.
     pub fn have_livenet(&self) -> bool {
-        self.0.iter().all(|entry| entry.family == Family::Dracut && entry.initramfs.has_livenet())
+        self.0.iter().all(BootEntry::has_livenet)
+    }
+
+    /// Returns the lean ones where there is one for every kernel: scripts are for all of them.
+    pub fn all_lean(&self, lean: Self) -> Self {
+        let has = |entry: &BootEntry| lean.0.iter().any(|lean| lean.label == entry.label);
+        if self.0.iter().all(has) { lean } else { Self(Vec::new()) }
+    }
+
+    /// Tells whether every initrd can mount its squashfs over NFS.
+    pub fn mount_nfs(&self) -> bool {
+        self.0.iter().all(BootEntry::mounts_nfs)
     }
 }

@@ -3,6 +3,8 @@
 mod args;
 mod audit;
 mod build;
+#[cfg(feature = "serve")]
+mod building;
 mod catalyst;
 mod extract;
 mod failure;
@@ -10,6 +12,9 @@ mod lock;
 mod plan;
 #[cfg(feature = "remote")]
 mod remote;
+#[cfg(feature = "serve")]
+mod serve;
+mod sign;
 mod store;
 #[cfg_attr(not(feature = "remote"), path = "cli/no_upstreams.rs")]
 mod upstreams;
@@ -55,6 +60,14 @@ enum Verb {
     Audit(audit::Audit),
     /// Writes the netboot set of an ISO that is published already
     Extract(extract::Extract),
+    /// Signs what was published
+    Sign(sign::Sign),
+    /// Serves what was built, so that machines boot from it
+    #[cfg(feature = "serve")]
+    Serve(serve::Serve),
+    /// Prints the lines by which other servers and programs boot what was built
+    #[cfg(feature = "serve")]
+    Recipe(serve::Recipe),
     /// Is the backend of catalyst's target livecd-stagegraph
     Catalyst(catalyst::Catalyst),
     /// Looks after the store: its size, its soundness, what may go
@@ -135,7 +148,12 @@ fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Remote(remote) => remote.run(),
         #[cfg(feature = "remote")]
         Verb::Shard(shard) => shard.run(),
+        #[cfg(feature = "serve")]
+        Verb::Serve(serve) => serve.run(),
+        #[cfg(feature = "serve")]
+        Verb::Recipe(recipe) => recipe.run(),
         Verb::Extract(extract) => extract.run(),
+        Verb::Sign(sign) => sign.run(),
         Verb::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "stagegraph", &mut text);

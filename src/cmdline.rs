@@ -22,6 +22,9 @@ pub const SQUASHFS: &str = "image.squashfs";
 /// The squashfs inside an initramfs: dracut takes a local file only if its name ends in `.img`.
 pub const SQUASHFS_IN_INITRD: &str = "image.squashfs.img";
 
+/// How a root over NFS is mounted where nobody says more: a server may be at another port than the usual ones.
+pub const NFS_OPTIONS: &str = "vers=3,tcp";
+
 /// Gentoo's token for asking which keymap to use; iPXE has a setting in its place.
 pub const KEYMAP: &str = "dokeymap";
 
@@ -96,6 +99,13 @@ pub enum Medium {
         /// The address.
         url: String,
     },
+    /// It stays on a server, and the initramfs mounts the folder that it is in.
+    Nfs {
+        /// How to mount it, as `mount.nfs` takes it, or a boot loader's variable.
+        options: String,
+        /// `HOST:/FOLDER`, which may hold a boot loader's variables.
+        folder: String,
+    },
 }
 
 /// What a user picks in a menu.
@@ -149,6 +159,9 @@ pub enum CommandLineError {
     /// genkernel's initramfs has no HTTP client.
     #[error("a genkernel initramfs cannot fetch its squashfs over HTTP")]
     NoHttp,
+    /// Whether genkernel's initramfs can is not known: nobody booted it.
+    #[error("no line by which a genkernel initramfs mounts its squashfs over NFS was tried")]
+    NoNfs,
     /// A squashfs inside the initramfs is in memory already.
     #[error("a squashfs inside the initramfs is in memory already; copying it there again helps nobody")]
     AlreadyInMemory,
@@ -185,6 +198,13 @@ impl CommandLine {
                 tokens.push(Token::made(format!("root=live:{url}")));
                 tokens.push(Token::made(CDROOT));
             }
+            // Of the forms that dracut takes (`nfs-lib.sh`), the one that passes every option on: with a port, nobody has to be asked for it.
+            (Family::Dracut, Medium::Nfs { options, folder }) => {
+                tokens.push(Token::made("ip=dhcp"));
+                tokens.push(Token::made("rd.neednet=1"));
+                tokens.push(Token::made(format!("root=live:nfs:{options}:{folder}/{SQUASHFS}")));
+                tokens.push(Token::made(CDROOT));
+            }
             (Family::Genkernel, Medium::Iso { .. }) => {
                 tokens.push(Token::made("looptype=squashfs"));
                 tokens.push(Token::made(format!("loop=/{SQUASHFS}")));
@@ -196,6 +216,7 @@ impl CommandLine {
                 tokens.push(Token::made(CDROOT));
             }
             (Family::Genkernel, Medium::Http { .. }) => return Err(CommandLineError::NoHttp),
+            (Family::Genkernel, Medium::Nfs { .. }) => return Err(CommandLineError::NoNfs),
         }
         match (wanted.choice, wanted.family) {
             (Choice::Default, _) => {}
@@ -254,6 +275,7 @@ mod tests {
             ("iso", Medium::Iso { volume_id: "Gentoo-amd64-20260101".to_owned() }),
             ("initrd", Medium::InInitrd),
             ("http", Medium::Http { url: "http://host/image.squashfs".to_owned() }),
+            ("nfs", Medium::Nfs { options: "vers=3,tcp".to_owned(), folder: "host:/folder".to_owned() }),
         ];
         let mut table = String::new();
         for family in [Family::Dracut, Family::Genkernel] {

@@ -10,7 +10,7 @@ use cache::{FileError, Store, StoreError};
 use graph::Fault;
 
 pub use self::spec::MenuError;
-use crate::audit::{self, GatherError, Place, Report, Set, SetError, Verdict};
+use crate::audit::{self, GatherError, Place, Report, Set, SetError, Trusted, Verdict};
 use crate::config::SpecErrors;
 use crate::http::{Client, Patience};
 use crate::machine::{Ended, Machine};
@@ -105,11 +105,12 @@ pub fn extract(
         Ended::Stopped => return Ok(Extracted::Stopped),
     };
     let draft = work.path().join("set");
-    publish::publish(&store, &spec, &built, &draft)?;
+    publish::publish(&store, &spec, &built, &draft, None)?;
     let mut set = Set::open(&draft.to_string_lossy(), &Client::new(Patience::default()))?;
     set.shown = dir.to_string_lossy().into_owned();
     set.stop = machine.stop();
-    let mut report = audit::audit(&iso.to_string_lossy(), &Place::Local(iso.to_owned()), set)?;
+    let mut report =
+        audit::audit(&iso.to_string_lossy(), &Place::Local(iso.to_owned()), set, &Trusted::default())?;
     if machine.signal().is_some() {
         return Ok(Extracted::Stopped);
     }
@@ -117,7 +118,7 @@ pub fn extract(
     if matches!(report.verdict, Verdict::Different | Verdict::Unreadable) {
         return Ok(Extracted::Refused(Box::new(report)));
     }
-    let published = publish::publish(&store, &spec, &built, dir)?;
+    let published = publish::publish(&store, &spec, &built, dir, None)?;
     reporter.published(dir, &published);
     Ok(Extracted::Written(Box::new(report)))
 }

@@ -10,9 +10,12 @@ pub mod iso9660;
 pub mod kernel;
 mod little;
 pub mod menus;
+pub mod modules;
+pub mod packer;
 pub mod partitions;
 pub mod program;
 pub mod squashfs;
+pub mod verity;
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};

@@ -179,6 +179,19 @@ impl HttpFile {
         &self.url
     }
 
+    /// Finds a file of that name in the same folder of the server.
+    ///
+    /// # Errors
+    /// [`HttpError`].
+    pub fn beside(&self, name: &str) -> Result<HttpFile, HttpError> {
+        let mut url = self.url.clone();
+        url.set_query(None);
+        if let Ok(mut parts) = url.path_segments_mut() {
+            parts.pop().push(name);
+        }
+        Client { agent: self.agent.clone(), stall: self.stall }.find(&url)
+    }
+
     /// Reads the file from its start, and again from where a connection broke.
     pub fn reader(&self) -> HttpReader {
         HttpReader { file: self.clone(), at: 0, end: self.size, body: None, failures: 0 }

@@ -7,6 +7,8 @@
 pub mod arch;
 pub mod audit;
 pub mod boot;
+#[cfg(feature = "serve")]
+pub mod building;
 pub mod catalyst;
 pub mod cli;
 pub mod cmdline;
@@ -24,7 +26,12 @@ pub mod manifest;
 pub mod memory;
 pub mod plan;
 pub mod publish;
+#[cfg(feature = "serve")]
+pub mod recipes;
 pub mod report;
+#[cfg(feature = "serve")]
+pub mod serving;
+pub mod signing;
 pub mod spec;
 pub mod squashfs;
 pub mod steps;

@@ -27,6 +27,9 @@ pub struct Manifest {
     pub lock: Option<LockFacts>,
     /// The kernels, in order of their labels.
     pub kernels: Vec<BootEntry>,
+    /// The same kernels with their lean initrds, as far as there are any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lean: Vec<BootEntry>,
     /// The squashfs.
     pub squashfs: FileFacts,
     /// The ways to boot.

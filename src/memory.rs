@@ -16,12 +16,21 @@ pub enum Load {
     InInitrdUefi,
     /// The initramfs fetches it.
     Http,
+    /// As [`Load::Http`], with the lean initrd.
+    LeanHttp,
+    /// It stays on a server, with the lean initrd where there is one.
+    Nfs,
 }
 
 impl Load {
     /// Tells whether the squashfs is inside the initrd.
     pub fn is_in_initrd(self) -> bool {
         matches!(self, Load::InInitrdBios | Load::InInitrdUefi)
+    }
+
+    /// Tells whether the lean initrd is for it.
+    pub fn is_lean(self) -> bool {
+        matches!(self, Load::LeanHttp | Load::Nfs)
     }
 }
 
@@ -37,12 +46,14 @@ pub fn fits_initrd(initrd: u64, squashfs: u64) -> bool {
 }
 
 /// The ways to boot, by the names that manifests and audits give them.
-pub const WAYS: [(&str, Load); 5] = [
+pub const WAYS: [(&str, Load); 7] = [
     ("iso", Load::Medium),
     ("iso-cached", Load::Cached),
     ("netboot-bios", Load::InInitrdBios),
     ("netboot-uefi", Load::InInitrdUefi),
     ("netboot-http", Load::Http),
+    ("netboot-lean", Load::LeanHttp),
+    ("netboot-nfs", Load::Nfs),
 ];
 
 /// Bytes of what is loaded.
@@ -61,6 +72,12 @@ pub struct Sizes {
 /// Memory that a kernel and a small running system take beside what is counted, in bytes.
 const SYSTEM: u64 = 192 << 20;
 
+/// The same for a root that stays on a server, where what was unpacked is gone before the system runs.
+const SYSTEM_OVER_NFS: u64 = 112 << 20;
+
+/// The same where a lean initrd fetches its squashfs.
+const SYSTEM_LEAN: u64 = 128 << 20;
+
 /// Returns the least memory for a way to boot, in MiB, as a machine with it has it installed.
 ///
 /// A rule by measurement, not a promise: the packed and the unpacked copy of what is in the initrd are in
@@ -68,11 +85,13 @@ const SYSTEM: u64 = 192 << 20;
 pub fn least_ram(load: Load, sizes: Sizes) -> u64 {
     let Sizes { kernel, initrd, unpacked, squashfs } = sizes;
     let bytes = match load {
-        Load::Medium => initrd + unpacked,
-        Load::Cached | Load::Http => initrd + unpacked + squashfs,
-        Load::InInitrdBios => initrd + unpacked + 2 * squashfs,
-        Load::InInitrdUefi => 2 * initrd + unpacked + 3 * squashfs,
+        Load::Medium => SYSTEM + initrd + unpacked,
+        Load::Cached | Load::Http => SYSTEM + initrd + unpacked + squashfs,
+        Load::LeanHttp => SYSTEM_LEAN + initrd + unpacked + squashfs,
+        Load::Nfs => SYSTEM_OVER_NFS + initrd + unpacked,
+        Load::InInitrdBios => SYSTEM + initrd + unpacked + 2 * squashfs,
+        Load::InInitrdUefi => SYSTEM + 2 * initrd + unpacked + 3 * squashfs,
     };
     // Rounded up to 64 MiB.
-    (SYSTEM + kernel + bytes).div_ceil(64 << 20) * 64
+    (kernel + bytes).div_ceil(64 << 20) * 64
 }

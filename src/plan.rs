@@ -174,8 +174,17 @@ fn layout(spec: &Spec) -> Layout {
     }
 }
 
-/// Renders the plan as a picture.
-pub fn svg(spec: &Spec) -> String {
+/// The colours of a node: of its inside and of its edge.
+#[derive(Debug, Clone, Copy)]
+pub struct Paint {
+    /// Of its inside.
+    pub fill: &'static str,
+    /// Of its edge.
+    pub stroke: &'static str,
+}
+
+/// Renders the plan as a picture. `paint` says what colours a node has; else they tell what is published from what is not.
+pub fn svg(spec: &Spec, paint: &dyn Fn(&NodeName) -> Option<Paint>) -> String {
     let Layout { places, width, height } = layout(spec);
     let published = spec.published();
     let mut text = format!(
@@ -200,8 +209,11 @@ pub fn svg(spec: &Spec) -> String {
         }
     }
     for (node, (x, y)) in &places {
-        let (fill, stroke) =
-            if published.contains(node) { ("#e3f4e8", "#2f8f4e") } else { ("#eaf0fa", "#3f67b0") };
+        let usual = match published.contains(node) {
+            true => Paint { fill: "#e3f4e8", stroke: "#2f8f4e" },
+            false => Paint { fill: "#eaf0fa", stroke: "#3f67b0" },
+        };
+        let Paint { fill, stroke } = paint(node).unwrap_or(usual);
         let middle = x + WIDTH / 2;
         text.push_str(&format!(
             "<rect x=\"{x}\" y=\"{y}\" width=\"{WIDTH}\" height=\"{HEIGHT}\" rx=\"7\" fill=\"{fill}\" stroke=\"{stroke}\" \

@@ -6,6 +6,7 @@
 
 mod fill;
 mod listing;
+mod signed;
 mod stage;
 mod swap;
 
@@ -21,16 +22,23 @@ use graph::build::Built;
 
 use self::fill::fill;
 use self::listing::Files;
-pub use self::listing::{PublishError, Published};
+pub use self::listing::{PublishError, Published, Signature};
+pub use self::signed::{Signing, note, signatures};
 use self::stage::Alone;
 pub use self::stage::Stage;
 use crate::spec::Spec;
 
-/// Publishes what the spec names into `folder`.
+/// Publishes what the spec names into `folder`; with `sign`, it is signed before it has its name.
 ///
 /// # Errors
 /// [`PublishError`].
-pub fn publish(store: &Store, spec: &Spec, built: &Built, folder: &Path) -> Result<Published, PublishError> {
+pub fn publish(
+    store: &Store,
+    spec: &Spec,
+    built: &Built,
+    folder: &Path,
+    sign: Option<&Signing<'_>>,
+) -> Result<Published, PublishError> {
     // A link to a folder elsewhere stays one.
     let real = folder.canonicalize();
     let folder = real.as_deref().unwrap_or(folder);
@@ -47,22 +55,32 @@ pub fn publish(store: &Store, spec: &Spec, built: &Built, folder: &Path) -> Resu
     }
     swap::mend(folder, above, &name)?;
     let before = listing::of_folder(folder)?;
-    let is_same = before.as_ref().is_some_and(|before| before.files == published.files && !before.is_begun);
-    if is_same && is_whole(store, folder, &files)? {
-        published.unchanged = true;
+    let is_same =
+        before.as_ref().is_some_and(|before| before.files == published.files && before.former.is_none());
+    if is_same && is_whole(store, folder, &files, before.as_ref())? {
+        published.signatures = before.map(|before| before.signatures).unwrap_or_default();
+        published.unchanged = !signed::sign_there(folder, &mut published, sign)?;
         return Ok(published);
     }
     // What could not be published is no use to anybody, and goes when this is dropped; the error says why.
     let stage = Stage::fresh(above, &start)?;
     let old = before.as_ref().map(|before| (folder, before));
     fill(store, stage.path(), &files, &mut published, old)?;
+    if let Some(before) = &before {
+        signed::keep(store, folder, stage.path(), before, &mut published)?;
+    }
+    signed::sign(stage.path(), &mut published, sign)?;
     published.write(&stage.path().join(listing::LISTING), false)?;
     if !swap::swap(store, folder, stage.path(), before.as_ref())? {
         drop(stage);
+        // What was signed there went with it.
+        (published.signatures, published.unsigned) = Default::default();
         let path = folder.join(listing::LISTING);
         swap::replace_files(store, folder, &path, &files, &mut published, before.as_ref())?;
+        signed::sign_there(folder, &mut published, sign)?;
     }
     for (path, (digest, _)) in &files {
+        let digest = published.holds(&path.to_string()).unwrap_or(digest);
         store.remember_file(&path.below(folder), digest)?;
     }
     Ok(published)
@@ -166,8 +184,20 @@ pub fn work_beside(folder: &Path) -> Result<Stage, PublishError> {
 ///
 /// A file that was written to is a link to an object that is now damaged; that object is taken out of the
 /// store, and the error says so.
-fn is_whole(store: &Store, folder: &Path, files: &Files) -> Result<bool, PublishError> {
-    for (path, (digest, size)) in files {
+fn is_whole(
+    store: &Store,
+    folder: &Path,
+    files: &Files,
+    before: Option<&Published>,
+) -> Result<bool, PublishError> {
+    if let Some(before) = before
+        && !signed::are_whole(store, folder, before)?
+    {
+        return Ok(false);
+    }
+    let is_signed =
+        |path: &RelPath| before.is_some_and(|before| before.signatures.contains_key(&path.to_string()));
+    for (path, (digest, size)) in files.iter().filter(|(path, _)| !is_signed(path)) {
         let place = path.below(folder);
         if !fs::symlink_metadata(&place).is_ok_and(|found| found.is_file() && found.len() == *size) {
             return Ok(false);

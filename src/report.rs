@@ -255,9 +255,13 @@ impl Reporter {
         if self.style.json {
             let event = serde_json::json!({
                 "event": "published", "folder": folder.to_string(), "files": published.files,
-                "unchanged": published.unchanged,
+                "unchanged": published.unchanged, "unsigned": published.unsigned,
             });
             return self.print(&event.to_string());
+        }
+        if !published.unsigned.is_empty() {
+            let names = published.unsigned.join(", ");
+            self.say(&format!("signatures are gone: what they were on changed: {names}; sign it again"));
         }
         if published.unchanged {
             self.say(&format!("published: {folder}/ ({count} files, unchanged)"));

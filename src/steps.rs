@@ -16,6 +16,7 @@ mod ipxe;
 mod iso;
 mod kernel;
 mod kind;
+mod lean;
 mod manifest;
 mod medium;
 mod menu;
@@ -26,6 +27,7 @@ mod pins;
 mod run;
 mod squashfs;
 mod toolbox;
+mod verity;
 mod watched;
 
 pub use self::audit::NAME as AUDIT;
@@ -34,7 +36,7 @@ pub use self::packages::{Found, date_of_lists, found};
 use crate::config::Fields;
 
 /// All kinds.
-const KINDS: [&Kind; 16] = [
+const KINDS: [&Kind; 18] = [
     &audit::KIND,
     &catalyst::KIND,
     &debian::KIND,
@@ -45,12 +47,14 @@ const KINDS: [&Kind; 16] = [
     &ipxe::KIND,
     &iso::KIND,
     &kernel::KIND,
+    &lean::KIND,
     &manifest::KIND,
     &medium::KIND,
     &netboot::KIND,
     &run::KIND,
     &squashfs::KIND,
     &toolbox::KIND,
+    &verity::KIND,
 ];
 
 /// The kinds that make an ISO.

@@ -5,7 +5,7 @@ EAPI=8
 PYTHON_COMPAT=( python3_{11..14} )
 RUST_MIN_VER="1.95.0"
 
-inherit cargo git-r3 python-r1 shell-completion toolchain-funcs
+inherit cargo git-r3 python-r1 shell-completion systemd toolchain-funcs
 
 DESCRIPTION="Builds live media: an ISO and a netboot set of the same files, kept by content"
 # It has no page of its own yet; this is what Gentoo writes for that.
@@ -16,7 +16,7 @@ EGIT_REPO_URI="${STAGEGRAPH_REPO_URI:-file:///var/lib/stagegraph.git}"
 LICENSE="GPL-2+"
 # Crates, and the C libraries in them
 LICENSE+="
-	0BSD Apache-2.0 BSD BSD-2 BZIP2 CC0-1.0 CDLA-Permissive-2.0 ISC MIT
+	0BSD Apache-2.0 BSD BSD-2 Boost-1.0 BZIP2 CC0-1.0 CDLA-Permissive-2.0 ISC LGPL-2+ MIT
 	Unicode-3.0 ZLIB
 "
 SLOT="0"
@@ -67,6 +67,10 @@ src_install() {
 
 	insinto /usr/share/stagegraph/specs
 	doins specs/*.toml
+
+	newinitd packaging/openrc/stagegraph-serve.initd stagegraph-serve
+	newconfd packaging/openrc/stagegraph-serve.confd stagegraph-serve
+	systemd_dounit packaging/systemd/stagegraph-serve.{service,socket}
 
 	if tc-is-cross-compiler; then
 		ewarn "The program makes its manual pages and completions itself, and ${CHOST} programs do not run here:"

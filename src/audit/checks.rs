@@ -4,12 +4,15 @@ mod address;
 mod arch;
 mod initrds;
 mod iso;
+mod lean;
 mod lines;
 mod lists;
 mod memory;
 mod parts;
 mod select;
 mod set;
+mod signatures;
+mod verity;
 
 pub(super) use self::lines::is_image;
 pub use self::lines::is_of_the_way;
@@ -28,7 +31,7 @@ const fn row(id: &'static str, what: &'static str, look: fn(&Check, &Facts) -> O
 }
 
 /// All checks, in the order of reports.
-const ROWS: [Row; 29] = [
+const ROWS: [Row; 32] = [
     row("readable", "everything could be read", readable),
     row("iso-structure", "the ISO is whole", iso::structure),
     row("iso-boot", "El Torito: what firmware is offered to start", iso::boot),
@@ -42,10 +45,15 @@ const ROWS: [Row; 29] = [
     ),
     row("iso-checksums", "the checksums on the ISO itself (`livecd/verify`)", iso::own_checksums),
     row("kernel", "the netboot kernels are the ISO's, byte for byte", parts::kernel),
-    row("initrd", "the netboot initrds are the ISO's, byte for byte", initrds::initrd),
+    row(
+        "initrd",
+        "the netboot initrds are the ISO's, byte for byte; lean ones lack modules and firmware alone",
+        initrds::initrd,
+    ),
     row("squashfs", "the netboot squashfs is the ISO's, byte for byte", parts::squashfs),
     row("combined", "what is inside the combined initrds: the ISO's initrd and squashfs", initrds::combined),
     row("pairs", "each kernel is booted with the initrd that it has on the ISO", initrds::pairs),
+    row("verity", "the hashes by which initrds have the squashfs checked block by block", verity::verity),
     row("initramfs", "every archive of every initrd unpacks", initrds::initramfs),
     row("squashfs-image", "the superblock of every squashfs", parts::squashfs_image),
     row("modules", "the initrd has the modules of the kernel it is booted with", initrds::modules),
@@ -65,6 +73,8 @@ const ROWS: [Row; 29] = [
     ),
     row("digests", "lists of checksums", lists::digests),
     row("manifest", "the manifest of `stagegraph build`", lists::manifest),
+    row("signatures", "signatures by OpenPGP", signatures::signatures),
+    row("unsigned", "with a keyring: what boots and nobody signed", signatures::unsigned),
     row("limits", "sizes that formats, boot loaders and servers can bear", set::limits),
     row("memory", "the least memory to boot with", set::memory),
     row("names", "names that mirrors and servers put where they belong", set::names),

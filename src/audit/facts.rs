@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cache::BlobDigest;
 use serde::Serialize;
+use trust::openpgp::{Claim, Verdict};
 
 use super::loaders::LoaderFacts;
-use super::pass::Span;
+use super::pass::{Span, TreeFacts};
 use super::walk::Walk;
 use crate::formats::checksums::{Algorithm, Checksum};
 use crate::formats::cpio;
@@ -35,6 +36,8 @@ pub enum Kind {
     Manifest,
     /// An ISO 9660 image.
     Iso,
+    /// A signature of another file.
+    Signature,
     /// Anything else.
     Other,
 }
@@ -304,6 +307,8 @@ pub struct IsoFacts {
     pub other_images: Vec<(String, &'static str)>,
     /// The path of the squashfs.
     pub squashfs: Option<String>,
+    /// The hash tree of it, where an initrd has it checked by one.
+    pub tree: Option<TreeFacts>,
     /// Hashes of the whole file.
     pub hashes: BTreeMap<Algorithm, String>,
     /// The checksums on the ISO itself: the line, and what the file hashes to (nothing where it is missing).
@@ -349,10 +354,32 @@ pub struct ChecksumFacts {
     pub beside_iso: bool,
     /// Its lines and what they are about, or why it cannot be read.
     pub lines: Result<Vec<(Checksum, Target)>, String>,
-    /// Whether it is clear-signed.
-    pub signed: bool,
+    /// Its text.
+    pub text: String,
     /// Algorithms that cannot be checked.
     pub unknown: Vec<String>,
+}
+
+/// What was found out about the signatures in one file.
+#[derive(Debug, Clone)]
+pub enum Found {
+    /// They were judged.
+    Judged(Vec<Verdict>),
+    /// There is no keyring to judge them by: this is what they say of themselves.
+    Claimed(Vec<Claim>),
+    /// It is no signature, and why.
+    Unusable(String),
+}
+
+/// A file with signatures: a detached one, or a clear-signed list.
+#[derive(Debug, Clone)]
+pub struct SignatureFacts {
+    /// The file.
+    pub file: String,
+    /// What is signed; a clear-signed list itself.
+    pub of: Target,
+    /// What was found out.
+    pub found: Found,
 }
 
 /// A manifest of `stagegraph build`.
@@ -360,6 +387,8 @@ pub struct ChecksumFacts {
 pub struct ManifestFacts {
     /// Its file.
     pub file: String,
+    /// Its text.
+    pub text: String,
     /// What it says, or why it cannot be read.
     pub document: Result<Manifest, ManifestError>,
     /// The files it names: their names there, and in the set.
@@ -389,6 +418,10 @@ pub struct Facts {
     pub manifests: Vec<ManifestFacts>,
     /// Names of files beside the ISO, in its folder.
     pub beside: BTreeSet<String>,
+    /// Files with signatures.
+    pub signatures: Vec<SignatureFacts>,
+    /// Whether there is a keyring: then everything that boots has to be signed.
+    pub has_keyring: bool,
     /// Files of the set that are no plain files, or have no name in UTF-8.
     pub odd: Vec<String>,
     /// What could not be read, and why.

@@ -7,6 +7,8 @@ mod medium;
 mod menus;
 mod plan;
 mod reading;
+mod signatures;
+mod verity;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -14,11 +16,12 @@ use std::path::{Path, PathBuf};
 use self::esp::Esp;
 use self::plan::Plan;
 pub use self::reading::{folder_menus, may_be_menu};
-use super::facts::{BootFacts, Facts, IsoFacts, Kind, MenuFacts, Part};
+use super::facts::{BootFacts, Facts, IsoFacts, Kind, MenuFacts, Part, SignatureFacts};
 use super::loaders::LoaderFacts;
 use super::pass::Learnt;
 use super::place::Place;
 use super::set::{Set, SetError};
+use super::signatures::{Trusted, signed_by_name};
 use crate::formats::checksums::is_named_like_checksums;
 use crate::formats::iso9660::{Iso, IsoError};
 
@@ -44,11 +47,16 @@ struct BesideIso {
     lists: BTreeSet<String>,
 }
 
-/// Finds out everything about `iso`, a file at `iso_place`, and the set.
+/// Finds out everything about `iso`, a file at `iso_place`, and the set; signatures are judged by whom is trusted.
 ///
 /// # Errors
 /// [`GatherError`]: one of them cannot be read at all.
-pub fn gather(iso_name: &str, iso_place: &Place, mut set: Set) -> Result<Facts, GatherError> {
+pub fn gather(
+    iso_name: &str,
+    iso_place: &Place,
+    mut set: Set,
+    trusted: &Trusted,
+) -> Result<Facts, GatherError> {
     let path = Path::new(iso_name);
     let failed = |source| IsoError::Read { path: path.to_owned(), at: 0, source };
     let iso = Iso::read(iso_place.open_at().map_err(failed)?, path)?;
@@ -59,18 +67,25 @@ pub fn gather(iso_name: &str, iso_place: &Place, mut set: Set) -> Result<Facts, 
     gatherer.read_iso_loaders();
     gatherer.read_iso_menus();
     gatherer.find_iso_parts();
-    let beside = take_from_beside(iso_place, &file_name, &mut set);
+    let mut beside = take_from_beside(iso_place, &file_name, &mut set);
+    if trusted.keyring.is_some() {
+        beside.lists.extend(gatherer.ask_beside(iso_place, &file_name, &mut set));
+    }
     let mut parts = gatherer.read_set_menus(&mut set)?;
-    let lists = gatherer.read_checksums(&mut set, &mut parts, &file_name, &beside)?;
+    let lists = gatherer.read_checksums(&mut set, &mut parts, &file_name, &beside, trusted)?;
     let manifests = gatherer.read_manifests(&set, &parts, &file_name);
+    let detached = gatherer.read_signatures(&mut set, &mut parts, &file_name, &lists, &manifests, trusted)?;
     let own = gatherer.read_own_checksums();
 
     let mut plan = Plan::new(&iso);
     plan.wants_parts(&parts, &gatherer.iso_parts, &gatherer.menus);
     plan.wants_listed(&lists, &manifests);
     plan.wants_own_checksums(&own);
+    plan.wants_signatures(detached);
+    plan.wants_tree(verity::wanted(&iso, &gatherer.iso_parts, &set, &parts));
     let mut learnt = plan.read_once(&set, iso_place);
     let iso_learnt = learnt.remove("").unwrap_or_else(|| Ok(Learnt::default())).map_err(failed)?;
+    gatherer.learn_signatures(learnt.values().flatten().chain([&iso_learnt]));
     for (name, result) in learnt {
         match (parts.get_mut(&name), result) {
             (Some(part), Ok(learnt)) => plan::learn(part, learnt),
@@ -82,18 +97,17 @@ pub fn gather(iso_name: &str, iso_place: &Place, mut set: Set) -> Result<Facts, 
     plan::find_beginnings(&mut parts, &gatherer.menus, &gatherer.iso_parts);
     gatherer.walk_iso_initrds(&parts);
     gatherer.look_into_iso_kernels(&parts);
+    let late = || verity::made_late(&iso, iso_place, &gatherer.iso_parts, &parts);
+    let tree = iso_learnt.tree.clone().or_else(late);
 
     let squashfs = gatherer.iso_parts.values().find(|part| part.kind == Kind::Squashfs);
     let squashfs = squashfs.map(|part| part.name.clone());
-    let is_gentoos = iso.file("livecd").is_some()
-        || squashfs.as_deref() == Some("/image.squashfs")
-        || iso.volume_id.to_ascii_lowercase().contains("gentoo");
     Ok(Facts {
         iso: IsoFacts {
             name: file_name,
             volume_id: iso.volume_id.clone(),
             uuid: iso.uuid.clone(),
-            is_gentoos,
+            is_gentoos: is_gentoos(&iso, squashfs.as_deref()),
             volume_size: iso.volume_size,
             size: iso.size(),
             wrong_partitions,
@@ -101,16 +115,12 @@ pub fn gather(iso_name: &str, iso_place: &Place, mut set: Set) -> Result<Facts, 
             tables: gatherer.tables(squashfs.as_deref()),
             boot_images: iso.boot_images.as_ref().map(|_| gatherer.boot_images).map_err(|why| *why),
             repeated: iso.repeated.iter().map(|path| format!("/{path}")).collect(),
-            dangling: iso
-                .links
-                .keys()
-                .filter(|link| iso.leads_nowhere(link))
-                .map(|link| format!("/{link}"))
-                .collect(),
+            dangling: dangling(&iso),
             parts: gatherer.iso_parts,
             other_images: gatherer.other_images,
             squashfs,
             own_checksums: own.map(|own| own.map(|lines| plan::own_hashes(lines, &iso_learnt))),
+            tree,
             hashes: iso_learnt.whole,
         },
         set: set.shown.clone(),
@@ -123,8 +133,22 @@ pub fn gather(iso_name: &str, iso_place: &Place, mut set: Set) -> Result<Facts, 
         checksums: lists,
         manifests,
         beside: beside.names,
+        signatures: gatherer.signatures,
+        has_keyring: trusted.keyring.is_some(),
         unreadable: gatherer.unreadable.into_iter().chain(set.unread).collect(),
     })
+}
+
+/// Tells whether an ISO has a system of Gentoo's.
+fn is_gentoos(iso: &Iso, squashfs: Option<&str>) -> bool {
+    iso.file("livecd").is_some()
+        || squashfs == Some("/image.squashfs")
+        || iso.volume_id.to_ascii_lowercase().contains("gentoo")
+}
+
+/// Returns the links of an ISO that lead to nothing.
+fn dangling(iso: &Iso) -> Vec<String> {
+    iso.links.keys().filter(|link| iso.leads_nowhere(link)).map(|link| format!("/{link}")).collect()
 }
 
 /// Takes the lists and manifests that are next to the ISO into the set, and the ISO itself out of it.
@@ -150,12 +174,16 @@ fn take_from_beside(iso_place: &Place, iso_name: &str, set: &mut Set) -> BesideI
     }
     if set.folder_path() != Some(folder) {
         let before: BTreeSet<String> = set.files.keys().cloned().collect();
-        set.add_beside(folder, iso_name, is_named_like_checksums);
+        set.add_beside(folder, iso_name, |name| {
+            is_named_like_checksums(name) || signed_by_name(name) == Some(iso_name)
+        });
         beside.lists = set.files.keys().filter(|name| !before.contains(*name)).cloned().collect();
         beside.folder = folder.to_owned();
     } else if set.script.is_some() {
         set.add_beside(folder, iso_name, |name| {
-            is_named_like_checksums(name) || name.ends_with(".manifest.json")
+            let signed = signed_by_name(name);
+            let name = signed.unwrap_or(name);
+            signed == Some(iso_name) || is_named_like_checksums(name) || name.ends_with(".manifest.json")
         });
     }
     beside
@@ -178,6 +206,7 @@ struct Gatherer<'a> {
     boot_images: Vec<BootFacts>,
     esps: Vec<Esp>,
     loaders: Vec<LoaderFacts>,
+    signatures: Vec<SignatureFacts>,
 }
 
 impl<'a> Gatherer<'a> {
@@ -191,6 +220,7 @@ impl<'a> Gatherer<'a> {
             boot_images: Vec::new(),
             esps: Vec::new(),
             loaders: Vec::new(),
+            signatures: Vec::new(),
         }
     }
 }

@@ -9,13 +9,16 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 
 use blake2::Blake2b512;
+use cache::BlobDigest;
 use cache::digest::BlobHasher;
 use sha2::{Digest, Sha256, Sha512};
+use trust::openpgp::{Keyring, Verdict};
 
 use super::place::Place;
 use super::walk::{self, Walk};
 use crate::formats::checksums::{Algorithm, hex};
 use crate::formats::kernel::{Inside, Kernel};
+use crate::formats::verity;
 
 /// Bytes of a piece.
 const PIECE: usize = 1 << 20;
@@ -27,6 +30,14 @@ const WAITING: usize = 4;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Span(pub(super) Vec<(u64, u64)>);
 
+/// A detached signature to be verified while what it is on is read.
+#[derive(Debug, Clone)]
+pub(super) struct Detached {
+    pub(super) file: String,
+    pub(super) keyring: Arc<Keyring>,
+    pub(super) signature: Arc<[u8]>,
+}
+
 /// What is to be learnt of a file.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Wanted {
@@ -36,6 +47,10 @@ pub(super) struct Wanted {
     pub(super) spans: Vec<(Algorithm, Span)>,
     /// What is in it, if it is an initramfs.
     pub(super) walk: bool,
+    /// Signatures of the whole file.
+    pub(super) signatures: Vec<Detached>,
+    /// The part that a hash tree is wanted of.
+    pub(super) tree: Option<Span>,
     /// What is in this kernel that its first bytes do not tell.
     pub(super) kernel: Option<Kernel>,
 }
@@ -53,6 +68,21 @@ pub(super) struct Learnt {
     pub(super) walk: Option<Result<Walk, String>>,
     /// What is in the kernel.
     pub(super) kernel: Option<Inside>,
+    /// The hash tree of a part; nothing where that is no whole number of blocks.
+    pub(super) tree: Option<TreeFacts>,
+    /// How its signatures were judged, by the files they are in.
+    pub(super) signatures: BTreeMap<String, Vec<Verdict>>,
+}
+
+/// What is known of a hash tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TreeFacts {
+    /// The root hash, in hex.
+    pub root: String,
+    /// Blocks that it is of.
+    pub blocks: u64,
+    /// The digest of the tree as a file.
+    pub digest: BlobDigest,
 }
 
 /// Reads all files, as many at once as there are cores; those that are not read when `stop` is set are errors.
@@ -80,49 +110,60 @@ pub(super) fn read_all(files: &[(Place, Wanted)], stop: &AtomicBool) -> Vec<io::
     results.into_iter().map(|result| result.unwrap_or_else(lost)).collect()
 }
 
-/// Reads one file.
-fn read_one(place: &Place, wanted: &Wanted, stop: &AtomicBool) -> io::Result<Learnt> {
+/// Begins all hashes that are wanted of a file: those of one kind belong together.
+fn sums_of(wanted: &Wanted) -> BTreeMap<Algorithm, Sums> {
     let mut sums: BTreeMap<Algorithm, Sums> = BTreeMap::new();
     for algorithm in &wanted.whole {
         sums.entry(*algorithm).or_insert_with(|| Sums::new(*algorithm)).whole = Some(Hasher::new(*algorithm));
     }
     for (algorithm, span) in &wanted.spans {
-        let hasher = Hasher::new(*algorithm);
-        sums.entry(*algorithm).or_insert_with(|| Sums::new(*algorithm)).parts.push(Part {
-            span: span.clone(),
-            index: 0,
-            done: 0,
-            hasher,
-        });
+        let part = Part { window: Window::new(span.clone()), hasher: Hasher::new(*algorithm) };
+        sums.entry(*algorithm).or_insert_with(|| Sums::new(*algorithm)).parts.push(part);
     }
+    sums
+}
+
+/// Reads one file.
+fn read_one(place: &Place, wanted: &Wanted, stop: &AtomicBool) -> io::Result<Learnt> {
     let mut reader = place.open()?;
     std::thread::scope(|scope| {
         let mut senders = Vec::new();
+        let mut listen = || {
+            let (sender, pieces) = mpsc::sync_channel::<Arc<Vec<u8>>>(WAITING);
+            senders.push(sender);
+            pieces
+        };
         let mut hashing = Vec::new();
         let mut inline = None;
-        for mut sums in sums.into_values() {
+        for mut sums in sums_of(wanted).into_values() {
             // Where there is nothing else to do, the reading thread hashes too.
-            if inline.is_none() && !wanted.walk && senders.is_empty() && wanted.whole.len() <= 1 {
+            if inline.is_none() && !wanted.walk && hashing.is_empty() && wanted.whole.len() <= 1 {
                 inline = Some(sums);
                 continue;
             }
-            let (sender, pieces) = mpsc::sync_channel::<Arc<Vec<u8>>>(WAITING);
-            senders.push(sender);
+            let pieces = listen();
             hashing.push(scope.spawn(move || {
                 pieces.iter().for_each(|piece| sums.update(&piece));
                 sums
             }));
         }
         let walking = wanted.walk.then(|| {
-            let (sender, pieces) = mpsc::sync_channel::<Arc<Vec<u8>>>(WAITING);
-            senders.push(sender);
-            scope.spawn(move || walk::walk(Pieces { pieces, piece: Arc::default(), at: 0 }))
+            let pieces = listen();
+            scope.spawn(move || walk::walk(Pieces::of(pieces)))
         });
         let looking = wanted.kernel.as_ref().map(|kernel| {
-            let (sender, pieces) = mpsc::sync_channel::<Arc<Vec<u8>>>(WAITING);
-            senders.push(sender);
-            scope.spawn(move || kernel.look_inside(Pieces { pieces, piece: Arc::default(), at: 0 }))
+            let pieces = listen();
+            scope.spawn(move || kernel.look_inside(Pieces::of(pieces)))
         });
+        let growing = wanted.tree.clone().map(|span| {
+            let pieces = listen();
+            scope.spawn(move || tree_of(&pieces, span))
+        });
+        let mut verifying = Vec::new();
+        for Detached { file, keyring, signature } in &wanted.signatures {
+            let signed = Pieces::of(listen());
+            verifying.push((file, scope.spawn(move || keyring.detached(signature, signed))));
+        }
         let mut learnt = Learnt::default();
         loop {
             if stop.load(Ordering::Relaxed) {
@@ -154,6 +195,12 @@ fn read_one(place: &Place, wanted: &Wanted, stop: &AtomicBool) -> io::Result<Lea
         if let Some(thread) = looking {
             learnt.kernel = Some(thread.join().map_err(lost)??);
         }
+        if let Some(thread) = growing {
+            learnt.tree = thread.join().map_err(lost)?;
+        }
+        for (file, thread) in verifying {
+            learnt.signatures.insert(file.clone(), thread.join().map_err(lost)??);
+        }
         Ok(learnt)
     })
 }
@@ -167,11 +214,59 @@ struct Sums {
 }
 
 struct Part {
+    window: Window,
+    hasher: Hasher,
+}
+
+/// A part of a file that goes by.
+struct Window {
     span: Span,
     /// Which piece of the span comes next, and how much of it went by.
     index: usize,
     done: u64,
-    hasher: Hasher,
+}
+
+impl Window {
+    fn new(span: Span) -> Self {
+        Self { span, index: 0, done: 0 }
+    }
+
+    /// Hands on what of a piece is in it; the piece begins at `at`.
+    fn take(&mut self, at: u64, piece: &[u8], each: &mut dyn FnMut(&[u8])) {
+        let end = at + piece.len() as u64;
+        while let Some((start, length)) = self.span.0.get(self.index) {
+            let (from, to) = (start + self.done, start + length);
+            if from >= end || from < at {
+                break;
+            }
+            let to = to.min(end);
+            each(&piece[(from - at) as usize..(to - at) as usize]);
+            self.done += to - from;
+            if self.done < *length {
+                break;
+            }
+            self.index += 1;
+            self.done = 0;
+        }
+    }
+
+    /// Tells whether all of it went by.
+    fn is_whole(&self) -> bool {
+        self.index == self.span.0.len() || self.span.0.iter().all(|(_, length)| *length == 0)
+    }
+}
+
+/// Makes the hash tree of a part.
+fn tree_of(pieces: &mpsc::Receiver<Arc<Vec<u8>>>, span: Span) -> Option<TreeFacts> {
+    let mut window = Window::new(span);
+    let mut builder = verity::Builder::default();
+    let mut at = 0;
+    for piece in pieces.iter() {
+        window.take(at, &piece, &mut |bytes| builder.update(bytes));
+        at += piece.len() as u64;
+    }
+    let tree = builder.finish().filter(|_| window.is_whole())?;
+    Some(TreeFacts { root: tree.root, blocks: tree.blocks, digest: BlobDigest::of(&tree.bytes) })
 }
 
 impl Sums {
@@ -183,24 +278,10 @@ impl Sums {
         if let Some(hasher) = &mut self.whole {
             hasher.update(piece);
         }
-        let end = self.at + piece.len() as u64;
-        for part in &mut self.parts {
-            while let Some((start, length)) = part.span.0.get(part.index) {
-                let (from, to) = (start + part.done, start + length);
-                if from >= end || from < self.at {
-                    break;
-                }
-                let to = to.min(end);
-                part.hasher.update(&piece[(from - self.at) as usize..(to - self.at) as usize]);
-                part.done += to - from;
-                if part.done < *length {
-                    break;
-                }
-                part.index += 1;
-                part.done = 0;
-            }
+        for Part { window, hasher } in &mut self.parts {
+            window.take(self.at, piece, &mut |bytes| hasher.update(bytes));
         }
-        self.at = end;
+        self.at += piece.len() as u64;
     }
 
     fn finish(self, learnt: &mut Learnt) {
@@ -208,12 +289,18 @@ impl Sums {
             learnt.whole.insert(self.algorithm, hasher.finish());
         }
         for part in self.parts {
-            let empty = part.span.0.iter().all(|(_, length)| *length == 0);
-            if part.index == part.span.0.len() || empty {
-                learnt.spans.insert((self.algorithm, part.span), part.hasher.finish());
+            if part.window.is_whole() {
+                learnt.spans.insert((self.algorithm, part.window.span), part.hasher.finish());
             }
         }
     }
+}
+
+/// Hashes bytes that are here.
+pub(super) fn hash(algorithm: Algorithm, bytes: &[u8]) -> String {
+    let mut hasher = Hasher::new(algorithm);
+    hasher.update(bytes);
+    hasher.finish()
 }
 
 /// A hash being computed.
@@ -255,15 +342,23 @@ impl Hasher {
 
 /// The pieces of a file, as a stream.
 struct Pieces {
-    pieces: mpsc::Receiver<Arc<Vec<u8>>>,
+    // One thread has it; a lock makes that plain to those who want it so.
+    pieces: Mutex<mpsc::Receiver<Arc<Vec<u8>>>>,
     piece: Arc<Vec<u8>>,
     at: usize,
+}
+
+impl Pieces {
+    fn of(pieces: mpsc::Receiver<Arc<Vec<u8>>>) -> Self {
+        Self { pieces: Mutex::new(pieces), piece: Arc::default(), at: 0 }
+    }
 }
 
 impl BufRead for Pieces {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.at == self.piece.len() {
-            self.piece = self.pieces.recv().unwrap_or_default();
+            let pieces = self.pieces.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
+            self.piece = pieces.recv().unwrap_or_default();
             self.at = 0;
         }
         Ok(&self.piece[self.at..])
@@ -286,8 +381,6 @@ impl Read for Pieces {
 
 #[cfg(test)]
 mod tests {
-    use cache::BlobDigest;
-
     use super::*;
 
     #[test]
@@ -306,8 +399,7 @@ mod tests {
         let wanted = Wanted {
             whole: vec![Algorithm::Sha256, Algorithm::Blake3],
             spans: spans.iter().map(|span| (Algorithm::Blake3, span.clone())).collect(),
-            walk: false,
-            kernel: None,
+            ..Wanted::default()
         };
         let learnt = read_all(&[(Place::Local(path), wanted)], &AtomicBool::default()).remove(0).unwrap();
         assert_eq!(learnt.size, bytes.len() as u64);

@@ -19,7 +19,7 @@ const MAX_FILES: usize = 100_000;
 const MAX_DEPTH: usize = 32;
 
 /// What a folder behind a server is asked for, as most servers list nothing.
-const USUAL: [&str; 10] = [
+const USUAL: [&str; 12] = [
     "DIGESTS",
     "boot.ipxe",
     "autoexec.ipxe",
@@ -27,6 +27,8 @@ const USUAL: [&str; 10] = [
     "inject.ipxe",
     "combined.ipxe",
     "http.ipxe",
+    "lean.ipxe",
+    "nfs.ipxe",
     "pxelinux.cfg/default",
     "grub/grub.cfg",
     "SHA256SUMS",

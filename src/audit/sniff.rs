@@ -2,6 +2,7 @@
 
 use super::facts::{Kind, Loader, Part};
 use super::place::Place;
+use super::signatures::signed_by_name;
 use crate::formats::checksums::{is_named_like_checksums, is_signature};
 use crate::formats::compression::Compression;
 use crate::formats::menus::{self, Handed, IsThere, Menu};
@@ -17,6 +18,9 @@ pub(super) fn kind_of(name: &str, head: &[u8]) -> Kind {
     let file = name.rsplit('/').next().unwrap_or(name);
     if loader_of(name, head).is_some() {
         return Kind::Menu;
+    }
+    if signed_by_name(name).is_some() && trust::openpgp::is_detached(head) {
+        return Kind::Signature;
     }
     if is_named_like_checksums(name) && !is_signature(head) {
         return Kind::Checksums;

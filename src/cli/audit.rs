@@ -2,12 +2,14 @@
 
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Args;
+use trust::openpgp::{Keyring, KeyringError};
 
 use super::args::known_checks;
 use super::failure::{DONE, ENVIRONMENT, FAILED, Failure, WRONG, print};
-use crate::audit::{self, Place, Report, Set, SetError, Verdict};
+use crate::audit::{self, Place, Report, Set, SetError, Trusted, Verdict};
 use crate::http::{Client, Patience};
 
 /// Compares a published ISO with a published netboot set, whoever made them.
@@ -32,6 +34,9 @@ pub(super) struct Audit {
     /// Take differences of this check for warnings; may be repeated
     #[arg(long, value_name = "CHECK")]
     allow: Vec<String>,
+    /// Public keys of OpenPGP that releases are signed with; then all that boots has to be signed. May be repeated
+    #[arg(long, value_name = "FILE")]
+    keyring: Vec<PathBuf>,
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
@@ -43,6 +48,7 @@ const WIDTH: usize = 80;
 impl Audit {
     pub(super) fn run(self) -> Result<u8, Failure> {
         known_checks(&self.allow)?;
+        let trusted = trusted(&self.keyring)?;
         let client = Client::new(Patience::default());
         let (iso, netboot) = match &self.netboot {
             Some(netboot) => (self.first.clone(), netboot.clone()),
@@ -50,7 +56,8 @@ impl Audit {
         };
         let place = place(&iso, &client)?;
         let set = Set::open(&netboot, &client).map_err(set_failure)?;
-        let mut report = audit::audit(&iso, &place, set).map_err(|error| Failure::of(ENVIRONMENT, &error))?;
+        let mut report =
+            audit::audit(&iso, &place, set, &trusted).map_err(|error| Failure::of(ENVIRONMENT, &error))?;
         report.allow(&self.allow);
         self.show(&report)
     }
@@ -110,6 +117,18 @@ impl Audit {
             ))),
         }
     }
+}
+
+/// Reads whom to believe.
+pub(super) fn trusted(keyrings: &[PathBuf]) -> Result<Trusted, Failure> {
+    let keyring = match keyrings {
+        [] => None,
+        files => Some(Arc::new(Keyring::read(files).map_err(|error| {
+            let code = if matches!(error, KeyringError::Read { .. }) { ENVIRONMENT } else { WRONG };
+            Failure::of(code, &error)
+        })?)),
+    };
+    Ok(Trusted { keyring })
 }
 
 /// Finds an ISO: a file, or one on a server.

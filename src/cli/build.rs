@@ -11,12 +11,14 @@ use graph::sandbox::Mode;
 
 use super::args::{self, SpecArgs, StoreArgs, finder};
 use super::failure::{DONE, ENVIRONMENT, Failure, WRONG, code_of, complain, note, refused, stopped};
+use super::sign::{self, SignersArg};
 use super::upstreams::{self, Remotes};
 use crate::config::{Mirror, SpecErrors};
 use crate::machine::{self, Machine};
 use crate::manifest::{Manifest, Way};
 use crate::publish;
 use crate::report::{Reporter, Style};
+use crate::signing::Signers;
 use crate::spec::{Finder, Locking, Overrides, Spec};
 use crate::steps;
 
@@ -62,6 +64,14 @@ pub(super) struct Build {
     /// Print what tools print
     #[arg(short, long)]
     verbose: bool,
+    /// End when the input ends: the process that started this one holds the other end of it
+    #[arg(long, hide = true)]
+    ends_with_parent: bool,
+    /// Sign what is published, before it has its name
+    #[arg(long, conflicts_with = "to")]
+    sign: bool,
+    #[command(flatten)]
+    signers: SignersArg,
     #[command(flatten)]
     remotes: Remotes,
 }
@@ -77,6 +87,7 @@ struct With<'a> {
     store: Arc<cache::Store>,
     machine: &'a Machine,
     upstreams: upstreams::Upstreams,
+    signers: Option<Signers>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -113,8 +124,20 @@ fn is_inside(path: &Path, folder: &Path) -> bool {
     real(path).starts_with(real(folder))
 }
 
+/// Has this process stop, as by SIGTERM, once its input ends: whoever holds the other end is gone then, and need not have the right to send
+/// a signal.
+fn end_with_input() {
+    std::thread::spawn(|| {
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM);
+    });
+}
+
 impl Build {
     pub(super) fn run(self) -> Result<u8, Failure> {
+        if self.ends_with_parent {
+            end_with_input();
+        }
         let is_unboxed = matches!(self.sandbox, SandboxMode::Off);
         let finder = Finder { is_unboxed, ..finder() };
         let overrides = self.overrides()?;
@@ -130,6 +153,7 @@ impl Build {
                 format!("two specs are called {}; both would be published in one folder", twice.1.name);
             return Err(Failure::wrong(message));
         }
+        let signers = self.sign.then(|| self.signers.read()).transpose()?;
         let wanted = specs.iter().map(|spec| self.wanted(spec)).collect::<Result<Vec<_>, Failure>>()?;
         if self.to.is_empty() {
             self.check_out(&specs)?;
@@ -146,7 +170,7 @@ impl Build {
         let upstreams = self.remotes.open(&store, &mut machine, self.offline)?;
         // What is made again is compared with what is here, and what was made without a sandbox is nobody else's business.
         let upstreams = if self.check || is_unboxed { upstreams.without_uploads() } else { upstreams };
-        let with = With { store, machine: &machine, upstreams };
+        let with = With { store, machine: &machine, upstreams, signers };
         let mut code = DONE;
         let mut left: Vec<Wanted<'_>> =
             specs.iter().zip(wanted).map(|(spec, nodes)| Wanted { spec, nodes }).collect();
@@ -199,7 +223,7 @@ impl Build {
         reporter: &Reporter,
         with: &With<'_>,
     ) -> Result<(u8, Vec<Wanted<'a>>), Failure> {
-        let With { store, machine, upstreams } = with;
+        let With { store, machine, upstreams, signers } = with;
         let (mut code, mut again) = (DONE, Vec::new());
         let Some(first) = wanted.first().map(|wanted| wanted.spec) else { return Ok((code, again)) };
         let graphs = wanted.iter().map(|wanted| (&*wanted.spec.name, &wanted.spec.dag));
@@ -228,7 +252,7 @@ impl Build {
             let own = (!is_one).then(|| all.of_graph(&spec.name));
             let built = own.as_ref().unwrap_or(&all);
             let published = match built.fault() {
-                None => self.publish(store, spec, built, reporter),
+                None => self.publish(store, spec, built, signers.as_ref(), reporter),
                 Some(fault) => Ok(code_of(fault)),
             };
             match published {
@@ -328,6 +352,7 @@ impl Build {
         store: &cache::Store,
         spec: &Spec,
         built: &Built,
+        signers: Option<&Signers>,
         reporter: &Reporter,
     ) -> Result<u8, Failure> {
         if !self.to.is_empty() {
@@ -340,7 +365,8 @@ impl Build {
             return Ok(DONE);
         }
         let folder = self.out.join(&spec.name);
-        let published = publish::publish(store, spec, built, &folder)?;
+        let sign = signers.map(sign::signing);
+        let published = publish::publish(store, spec, built, &folder, sign.as_deref())?;
         store.set_root(&folder, &spec.name, &built.actions())?;
         reporter.published(&folder, &published);
         self.say_memory(store, built, reporter, &folder);

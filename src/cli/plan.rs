@@ -34,7 +34,7 @@ impl Plan {
             Format::Text => plan::text(&spec),
             Format::Dot => plan::dot(&spec),
             Format::Json => plan::json(&spec),
-            Format::Svg => plan::svg(&spec),
+            Format::Svg => plan::svg(&spec, &|_| None),
         };
         print(text.as_bytes())
     }

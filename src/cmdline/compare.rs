@@ -303,6 +303,8 @@ fn fetched(
                 "root={value}: the initrd has no {module} module and cannot mount it; make it with dracut's {module}"
             ));
         }
+    } else if last.strip_prefix("live:").is_some_and(is_nfs) {
+        over_nfs(initramfs, last, found);
     } else {
         root(roots, "root=live:http://HOST/image.squashfs", found, |value| {
             let address = value.strip_prefix("live:")?;
@@ -321,6 +323,36 @@ fn fetched(
         found.wrong(word, "the initramfs needs the network to fetch its root: ip=dhcp");
     }
     line.take("rd.neednet");
+}
+
+/// Tells whether dracut mounts a folder at an address.
+pub fn is_nfs(address: &str) -> bool {
+    ["nfs:", "nfs4:"].iter().any(|scheme| address.starts_with(scheme))
+}
+
+/// Checks whether an initrd can mount the folder that its image is in (`livenet`, and `nfs_fetch_url` of dracut's `nfs-lib.sh`).
+fn over_nfs(initramfs: &Initramfs, root: &str, found: &mut Comparison) {
+    // Behind the options and the server, or what stands for them.
+    if !root.rsplit([':', '}']).next().is_some_and(|path| path.starts_with('/') && path.len() > 1) {
+        found.wrong(
+            &format!("root={root}"),
+            "it must be root=live:nfs:OPTIONS:HOST:/FOLDER/image.squashfs, or nfs:HOST:/FOLDER/image.squashfs",
+        );
+    }
+    for (module, has) in [("livenet", initramfs.has_livenet()), ("nfs", initramfs.has_nfs())] {
+        if !has {
+            found.wrong_by_itself(format!(
+                "root=live:nfs: the initrd has no {module} module and cannot mount it; make it with dracut's livenet and nfs"
+            ));
+        }
+    }
+    if !initramfs.nfs_lacks.is_empty() {
+        found.wrong_by_itself(format!(
+            "root=live:nfs: the initrd has no {}, which mounting over NFS takes: install nfs-utils and the list of protocols \
+             (Debian: nfs-common and netbase; Gentoo: iana-etc or baselayout) before dracut runs",
+            initramfs.nfs_lacks.join(" and no ")
+        ));
+    }
 }
 
 /// Checks the words `root=`: there is one, and the last one, which dracut takes, says what is right.
@@ -413,6 +445,8 @@ mod tests {
             unpacked: 0,
             program: None,
             cmdline: BTreeMap::new(),
+            nfs_lacks: Vec::new(),
+            verity: Default::default(),
             files: Files::default(),
         }
     }
@@ -433,7 +467,7 @@ mod tests {
 
     #[test]
     fn every_line_of_the_model_is_right() {
-        let live = initramfs(&["livenet"]);
+        let live = initramfs(&["livenet", "nfs"]);
         let inside = format!("/{SQUASHFS_IN_INITRD}");
         let media = [
             (
@@ -442,6 +476,7 @@ mod tests {
             ),
             (Medium::InInitrd, Squashfs::InInitrd { path: &inside, on_iso: None, is_gentoos: false }),
             (Medium::Http { url: "http://host/image.squashfs".to_owned() }, FETCHED),
+            (Medium::Nfs { options: "vers=3,tcp".to_owned(), folder: "host:/folder".to_owned() }, FETCHED),
         ];
         let mut compared = 0;
         for family in [Family::Dracut, Family::Genkernel] {
@@ -455,7 +490,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(compared, 13);
+        assert_eq!(compared, 16);
     }
 
     #[test]
@@ -497,6 +532,10 @@ mod tests {
             (Genkernel, &bare, "looptype=squashfs loop=/other cdroot", "loop=/image.squashfs"),
             (Genkernel, &bare, "looptype=squashfs loop=/image.squashfs", "cdroot"),
             (Genkernel, &FETCHED, "root=live:http://h/i", "cannot fetch"),
+            (Dracut, &FETCHED, "root=live:nfs:vers=3:h:/i/image.squashfs", "no nfs module"),
+            (Dracut, &FETCHED, "root=live:nfs4:h:/i/image.squashfs", "no livenet module"),
+            (Dracut, &FETCHED, "root=live:nfs:${nfs}image.squashfs", "it must be root=live:nfs:OPTIONS"),
+            (Dracut, &FETCHED, "root=live:nfs:10.0.0.1:image.squashfs", "it must be root=live:nfs:OPTIONS"),
         ] {
             let found = compare(&initramfs(&[]), family, squashfs, &words(line));
             let text = format!("{:?}{:?}", found.missing, found.contradicting);

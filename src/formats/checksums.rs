@@ -1,7 +1,7 @@
 //! Files of checksums: those of Gentoo's and Fedora's mirrors, of `sha256sum` and its relatives (`-z` too), of `sha256` on BSD,
 //! with `-r` or without, of `openssl dgst`.
 //!
-//! Bare or clear-signed (RFC 9580, 7), in any order. A signature is not checked here; that is `gpg --verify`'s.
+//! Bare or clear-signed (RFC 9580, 7), in any order. A signature is not checked here; the crate `trust` does that.
 
 use serde::Serialize;
 
@@ -123,10 +123,16 @@ pub struct Checksum {
 pub struct Checksums {
     /// Its lines.
     pub files: Vec<Checksum>,
-    /// Whether it is clear-signed.
-    pub signed: bool,
     /// Algorithms that are named and cannot be checked here.
     pub unknown: Vec<String>,
+}
+
+impl Checksums {
+    /// Counts its lines from behind so many others.
+    pub fn behind(mut self, before: usize) -> Self {
+        self.files.iter_mut().for_each(|checksum| checksum.line += before);
+        self
+    }
 }
 
 /// Tells by its name whether a file holds checksums; those are small texts.
@@ -173,7 +179,6 @@ pub fn parse(name: &str, text: &str) -> Result<Checksums, String> {
     let file = name.rsplit('/').next().unwrap_or(name);
     let own = file.rsplit_once('.').map(|(own, _)| own).filter(|own| !own.is_empty());
     let lines = lines(text)?;
-    found.signed = lines.is_signed;
     for (number, line) in lines.lines {
         if let Some(comment) = line.strip_prefix('#') {
             // "# BLAKE2B HASH": what the lines below are.
@@ -195,7 +200,6 @@ pub fn parse(name: &str, text: &str) -> Result<Checksums, String> {
 /// The lines of a list with their numbers, without what a signature puts around them.
 struct Lines<'a> {
     lines: Vec<(usize, &'a str)>,
-    is_signed: bool,
 }
 
 /// Splits a list into lines, and takes them out of a clear-signed message (RFC 9580, 7).
@@ -203,7 +207,7 @@ fn lines(text: &str) -> Result<Lines<'_>, String> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     // sha256sum -z ends lines with a zero.
     let end = if text.contains('\0') && !text.contains('\n') { '\0' } else { '\n' };
-    let mut found = Lines { lines: Vec::new(), is_signed: false };
+    let mut found = Lines { lines: Vec::new() };
     let mut state = State::Bare;
     for (index, line) in text.split_terminator(end).enumerate() {
         let number = index + 1;
@@ -218,7 +222,6 @@ fn lines(text: &str) -> Result<Lines<'_>, String> {
                         "line {line}: there is text in front of the signed one, which the signature does not cover"
                     ));
                 }
-                found.is_signed = true;
                 state = State::Headers;
             }
             State::Headers if line.is_empty() => state = State::Signed,
@@ -363,7 +366,7 @@ mod tests {
         assert!(parse("x.sha256", &signed).is_err(), "a line of dashes is no checksum");
         let signed = signed.replace("- -----\n", "");
         let found = parse("x.sha256", &signed).unwrap();
-        assert!(found.signed && found.files.len() == 1);
+        assert_eq!(found.files.len(), 1);
         let cut = signed.split("-----END").next().unwrap();
         assert!(parse("x.sha256", cut).unwrap_err().contains("cut off"));
         let more = format!("{signed}{A}  y\n");
@@ -406,7 +409,7 @@ mod tests {
         let signed = format!(
             "-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n\n{A}  x\n-----BEGIN PGP SIGNATURE-----\n\niQ\n-----END PGP SIGNATURE-----\n"
         );
-        assert!(parse("SHA256SUMS.asc", &format!("\u{feff}\n{signed}")).unwrap().signed);
+        assert_eq!(parse("SHA256SUMS.asc", &format!("\u{feff}\n{signed}")).unwrap().files.len(), 1);
         let more = parse("SHA256SUMS.asc", &format!("{A}  y\n{signed}")).unwrap_err();
         assert!(more.contains("line 1: there is text in front"), "{more}");
         assert!(is_signature("\u{feff}-----BEGIN PGP SIGNATURE-----\n".as_bytes()));

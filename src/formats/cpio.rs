@@ -36,6 +36,36 @@ pub fn around(name: &str, size: u64) -> io::Result<(Vec<u8>, Vec<u8>)> {
     Ok((before, behind))
 }
 
+/// An entry of a small archive.
+pub enum Entry<'a> {
+    /// A folder.
+    Folder,
+    /// A regular file with this content, and whether it may be run.
+    File(&'a [u8], bool),
+}
+
+/// Returns an archive with these entries, which belong to root and have no time.
+///
+/// # Errors
+/// A file is larger than [`MAX_FILE`].
+pub fn archive(entries: &[(&str, Entry<'_>)]) -> io::Result<Vec<u8>> {
+    let mut archive = Vec::new();
+    for (number, (name, entry)) in (1..).zip(entries) {
+        let (mode, content): (u32, &[u8]) = match entry {
+            Entry::Folder => (0o040_755, &[]),
+            Entry::File(content, true) => (0o100_755, content),
+            Entry::File(content, false) => (0o100_644, content),
+        };
+        let length = u32::try_from(content.len())
+            .map_err(|_| io::Error::other(format!("{name} has more than {MAX_FILE} bytes")))?;
+        let builder = newc::Builder::new(name).ino(number).nlink(1).mode(mode).uid(0).gid(0).mtime(0);
+        let mut writer = builder.write(archive, length);
+        io::Write::write_all(&mut writer, content)?;
+        archive = writer.finish()?;
+    }
+    newc::trailer(archive)
+}
+
 /// Returns how many zero bytes go between an initramfs of `length` bytes and an archive whose header has `header` bytes.
 pub fn padding(length: u64, header: u64) -> u64 {
     (length + header).next_multiple_of(CONTENT_ALIGNMENT) - header - length

@@ -4,9 +4,12 @@
 //! them (`init/initramfs.c`): early microcode in front, files a boot loader appended behind. All of them
 //! are walked.
 
+mod copy;
+mod counting;
 mod files;
 mod newc;
 mod programs;
+mod verity;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, Read};
@@ -14,9 +17,12 @@ use std::io::{self, BufRead, Read};
 use cache::name::RelPath;
 use serde::{Deserialize, Serialize};
 
+pub use self::copy::{Copied, contents, copy};
+use self::counting::{Counting, MAX_UNPACKED, skip_zeros};
 pub use self::files::{Files, Made, Node, plain_name};
 pub use self::programs::Program;
 use self::programs::Programs;
+pub use self::verity::Verity;
 use super::compression::{Compression, kernels_refusal};
 
 /// What every header of an archive begins with.
@@ -25,20 +31,17 @@ const MAGIC: &[u8] = b"07070";
 /// Entries that are looked at before the file counts as hostile.
 const MAX_ENTRIES: usize = 1_000_000;
 
-/// Bytes an initramfs may unpack to.
-const MAX_UNPACKED: u64 = 16 << 30;
-
 /// Bytes of all names.
 const MAX_NAMES: usize = 256 << 20;
 
 /// Texts in an initramfs, and targets of its links, are read up to here.
 const MAX_TEXT: u64 = 64 << 10;
 
-/// Padding is skipped in blocks of this.
-const ZEROS: [u8; 4096] = [0; 4096];
-
 /// Bytes of a file that tell what program it is, or what program a script is for.
 const PROGRAM_HEAD: u64 = 128;
+
+/// What `mount` needs for NFS: its helper, and the number of a protocol's name (`nfs-utils`; without it, `Protocol not supported`).
+const NFS_NEEDS: [&str; 2] = ["usr/sbin/mount.nfs", "etc/protocols"];
 
 /// dracut's list of its modules is read up to here.
 const MAX_MODULES: u64 = 1 << 20;
@@ -95,6 +98,12 @@ pub struct Initramfs {
     /// Words of a command line that are in it, by the file they are in: dracut's `etc/cmdline.d/*.conf` and `etc/cmdline`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub cmdline: BTreeMap<String, Vec<String>>,
+    /// What it lacks to mount a root over NFS, if it has dracut's module for that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nfs_lacks: Vec<String>,
+    /// What it has to have its squashfs checked block by block.
+    #[serde(default, skip_serializing_if = "Verity::is_none")]
+    pub verity: Verity,
     /// What is there once it is unpacked.
     #[serde(skip)]
     pub files: Files,
@@ -142,12 +151,24 @@ impl Initramfs {
         }
     }
 
+    /// Returns what it lacks to mount a root over NFS, if it has dracut's module for that.
+    fn lacks_for_nfs(&self) -> Vec<String> {
+        let lacks = NFS_NEEDS.into_iter().filter(|path| self.has_nfs() && !self.has_file(path));
+        lacks.map(str::to_owned).collect()
+    }
+
+    /// Tells whether a path leads to a file.
+    fn has_file(&self, path: &str) -> bool {
+        let found = self.files.resolve(path).and_then(|path| self.files.get(&path));
+        found.is_some_and(|made| made.node == Node::File)
+    }
+
     /// Tells whether it can fetch its root over HTTP.
     pub fn has_livenet(&self) -> bool {
         self.modules.contains("livenet")
     }
 
-    /// Tells whether it can mount its root over NFS.
+    /// Tells whether it has dracut's module for a root over NFS.
     pub fn has_nfs(&self) -> bool {
         self.modules.contains("nfs")
     }
@@ -166,9 +187,24 @@ pub struct Entry<'a> {
     pub bare: bool,
     /// Whether it is a regular file.
     pub is_file: bool,
+    /// What it is, and who may do what with it: kind and permissions, user and group, and which device it is.
+    pub meta: Meta,
+    /// What ties it to other names of the same file: the archive, counted as the kernel unpacks them, and the numbers of the file there.
+    pub shared: Option<(usize, (u32, u32, u32))>,
     /// Where it is once everything is unpacked, if a later entry does not take its place; nothing where the kernel does not
     /// make it.
     pub path: Option<&'a RelPath>,
+}
+
+/// What an entry says of itself beside its content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Meta {
+    /// Kind and permissions.
+    pub mode: u32,
+    /// User and group.
+    pub owner: (u32, u32),
+    /// Which device it is.
+    pub special: (u32, u32),
 }
 
 /// Sees every entry and may read its content.
@@ -215,9 +251,11 @@ pub fn read_with(input: impl Read, visit: &mut Visitor<'_>) -> io::Result<Initra
         unpacked: 0,
         program: None,
         cmdline: BTreeMap::new(),
+        nfs_lacks: Vec::new(),
+        verity: Verity::default(),
         files: Files::default(),
     };
-    let mut names = 0;
+    let (mut names, mut archives) = (0, 0);
     let mut programs = Programs::default();
     loop {
         skip_zeros(&mut input)?;
@@ -237,17 +275,13 @@ pub fn read_with(input: impl Read, visit: &mut Visitor<'_>) -> io::Result<Initra
                 bare: true,
                 names: &mut names,
                 programs: &mut programs,
+                archives: &mut archives,
             };
             let (entries, microcode) = read_archive(&mut input, &mut found, place, visit)?;
             found.segments.push(Segment { offset, compression: None, entries, microcode });
             continue;
         }
-        let Some(compression) = Compression::detect(start) else {
-            let what = if offset == 0 { "the file" } else { "what follows" };
-            return Err(io::Error::other(format!(
-                "at byte {offset}: {what} is neither a cpio archive nor compressed in a known way"
-            )));
-        };
+        let compression = Compression::detect(start).ok_or_else(|| unknown(offset))?;
         if let Some(why) = kernels_refusal(start) {
             return Err(io::Error::other(format!("at byte {offset}: {why}")));
         }
@@ -271,6 +305,7 @@ pub fn read_with(input: impl Read, visit: &mut Visitor<'_>) -> io::Result<Initra
                 bare: false,
                 names: &mut names,
                 programs: &mut programs,
+                archives: &mut archives,
             };
             let (entries, _) = read_archive(&mut inner, &mut found, place, visit)?;
             segment.entries += entries;
@@ -282,7 +317,17 @@ pub fn read_with(input: impl Read, visit: &mut Visitor<'_>) -> io::Result<Initra
         return Err(io::Error::other("the file holds no cpio archive"));
     }
     found.program = programs.first(&found.files);
+    found.nfs_lacks = found.lacks_for_nfs();
+    let is_live = found.family == Some(Family::Dracut) && found.modules.contains("dmsquash-live");
+    found.verity.judge(&found.files, is_live);
     Ok(found)
+}
+
+fn unknown(offset: u64) -> io::Error {
+    let what = if offset == 0 { "the file" } else { "what follows" };
+    io::Error::other(format!(
+        "at byte {offset}: {what} is neither a cpio archive nor compressed in a known way"
+    ))
 }
 
 /// Which archive is being read, how many bytes of names there were so far, and what programs.
@@ -291,6 +336,8 @@ struct Place<'a> {
     bare: bool,
     names: &'a mut usize,
     programs: &'a mut Programs,
+    /// Archives so far: the kernel forgets which names are those of one file at the end of each.
+    archives: &'a mut usize,
 }
 
 /// Reads one archive to its trailer; returns the number of entries and whether all is microcode.
@@ -302,6 +349,7 @@ fn read_archive<R: BufRead>(
 ) -> io::Result<(usize, bool)> {
     let mut entries = 0;
     let mut microcode = true;
+    *place.archives += 1;
     loop {
         // To the kernel, the end of the file is the end of the archive as well.
         if entries > 0 && input.fill_buf()?.is_empty() {
@@ -350,25 +398,41 @@ fn read_entry<R: BufRead>(
     // What its first bytes tell is put in front of the others again.
     let mut head = Vec::new();
     reader.by_ref().take(PROGRAM_HEAD).read_to_end(&mut head)?;
+    let inode = (reader.nlink > 1 && is_file).then_some((reader.device.0, reader.device.1, reader.ino));
     if let Some(path) = path.as_ref() {
-        let inode = (reader.nlink > 1).then_some((reader.device.0, reader.device.1, reader.ino));
-        place.programs.made(path, if is_file { &head } else { &[] }, inode.filter(|_| is_file));
+        place.programs.made(path, if is_file { &head } else { &[] }, inode);
     }
+    let meta = Meta { mode: reader.mode, owner: reader.owner, special: reader.special };
     let mut content = head.chain(reader);
     let name = plain_name(written);
     look_at(name, &mut content, found)?;
-    if let Some(path) = path.as_ref().map(ToString::to_string) {
-        let is_words = path.strip_prefix("etc/cmdline.d/").is_some_and(|file| file.ends_with(".conf"));
-        if is_words || path == "etc/cmdline" {
-            let mut text = Vec::new();
-            (&mut content).take(MAX_TEXT).read_to_end(&mut text)?;
-            let text = String::from_utf8_lossy(&text);
-            found.cmdline.insert(path, text.split_whitespace().map(str::to_owned).collect());
-        }
-    }
-    let entry =
-        Entry { name: written, size, segment: place.segment, bare: place.bare, is_file, path: path.as_ref() };
+    let text = match path.as_ref().filter(|_| is_file).map(ToString::to_string) {
+        Some(path) => take_text(&path, &mut content, found)?,
+        None => Vec::new(),
+    };
+    let mut content = text.as_slice().chain(content);
+    let shared = inode.map(|inode| (*place.archives, inode));
+    let (Place { segment, bare, .. }, path) = (place, path.as_ref());
+    let entry = Entry { name: written, size, segment: *segment, bare: *bare, is_file, meta, shared, path };
     visit(entry, &mut content)
+}
+
+/// Takes from a file's text what it says, by its path once all is unpacked; returns what was read of it.
+fn take_text(path: &str, content: &mut impl Read, found: &mut Initramfs) -> io::Result<Vec<u8>> {
+    let is_conf = path.strip_prefix("etc/cmdline.d/").is_some_and(|file| file.ends_with(".conf"));
+    let is_words = is_conf || path == "etc/cmdline";
+    let mut text = Vec::new();
+    if !is_words && !Verity::is_told_by(path) {
+        return Ok(text);
+    }
+    content.take(MAX_TEXT).read_to_end(&mut text)?;
+    let plain = String::from_utf8_lossy(&text);
+    if is_words {
+        found.cmdline.insert(path.to_owned(), plain.split_whitespace().map(str::to_owned).collect());
+    } else {
+        found.verity.take(path, &plain);
+    }
+    Ok(text)
 }
 
 /// Takes from an entry's name, and for dracut's list from its content, what it tells.
@@ -393,79 +457,13 @@ fn look_at(name: &str, content: &mut impl Read, found: &mut Initramfs) -> io::Re
     Ok(())
 }
 
-/// Skips padding, but no more of it than an initramfs may unpack to.
-fn skip_zeros<R: Read>(input: &mut Counting<R>) -> io::Result<()> {
-    while input.at <= MAX_UNPACKED {
-        let buffer = input.fill_buf()?;
-        // Padding may be long: whole blocks are compared, then bytes.
-        let blocks =
-            buffer.chunks_exact(ZEROS.len()).take_while(|block| **block == ZEROS).count() * ZEROS.len();
-        let zeros = blocks + buffer[blocks..].iter().take_while(|byte| **byte == 0).count();
-        let all = zeros == buffer.len();
-        if zeros == 0 {
-            return Ok(());
-        }
-        input.consume(zeros);
-        if !all {
-            return Ok(());
-        }
-    }
-    Ok(())
-}
-
-/// Counts the bytes read, and never shows fewer than [`Counting::PEEK`] of them before the end: whoever looks
-/// at first bytes sees them whole.
-struct Counting<R> {
-    inner: R,
-    buffer: Vec<u8>,
-    start: usize,
-    at: u64,
-}
-
-impl<R: Read> Counting<R> {
-    const PEEK: usize = newc::HEADER;
-    const CAPACITY: usize = 1 << 18;
-
-    fn new(inner: R) -> Self {
-        Self { inner, buffer: Vec::with_capacity(Self::CAPACITY), start: 0, at: 0 }
-    }
-}
-
-impl<R: Read> Read for Counting<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let available = self.fill_buf()?;
-        let read = available.len().min(buffer.len());
-        buffer[..read].copy_from_slice(&available[..read]);
-        self.consume(read);
-        Ok(read)
-    }
-}
-
-impl<R: Read> BufRead for Counting<R> {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.buffer.len() - self.start < Self::PEEK {
-            self.buffer.drain(..self.start);
-            self.start = 0;
-            let wanted = (Self::CAPACITY - self.buffer.len()) as u64;
-            // Reads on until the buffer is full or the input ends.
-            self.inner.by_ref().take(wanted).read_to_end(&mut self.buffer)?;
-        }
-        Ok(&self.buffer[self.start..])
-    }
-
-    fn consume(&mut self, amount: usize) {
-        self.start += amount;
-        self.at += amount as u64;
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::io::Write;
 
     use super::*;
 
-    fn archive(names: &[(&str, &str)]) -> Vec<u8> {
+    pub(super) fn archive(names: &[(&str, &str)]) -> Vec<u8> {
         let mut out = Vec::new();
         for (name, content) in names {
             let mut writer =
@@ -477,7 +475,7 @@ mod tests {
         out
     }
 
-    fn compressed(compression: Compression, bytes: &[u8]) -> Vec<u8> {
+    pub(super) fn compressed(compression: Compression, bytes: &[u8]) -> Vec<u8> {
         match compression {
             Compression::Gzip => {
                 let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());

@@ -40,6 +40,9 @@ pub enum PublishError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// What is published could not be signed.
+    #[error("nothing was published: {0}")]
+    Unsigned(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// An output to be published is a single file.
     #[error("{0} is a single file; only folders can be published")]
     NotAFolder(String),
@@ -52,6 +55,17 @@ impl PublishError {
     }
 }
 
+/// A signature of a published file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signature {
+    /// The file that is signed.
+    pub of: String,
+    /// That file's digest without the signature.
+    pub unsigned: BlobDigest,
+    /// The digest of the file that the signature is in.
+    pub bytes: BlobDigest,
+}
+
 /// What was published.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Published {
@@ -60,19 +74,32 @@ pub struct Published {
     /// Inode and time of each file as it was published: while they stay, nobody wrote to it.
     #[serde(default)]
     pub(super) stats: BTreeMap<String, (u64, i64)>,
+    /// Signatures, by the files that they are in: lists that are signed in place, and files beside what they are on.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub signatures: BTreeMap<String, Signature>,
+    /// What was signed before, and is not any more: it changed.
+    #[serde(skip)]
+    pub unsigned: Vec<String>,
     /// Whether it was all there already.
     #[serde(skip)]
     pub unchanged: bool,
-    /// Whether an exchange of files was begun and not ended.
+    /// What was published before an exchange of files that was begun and not ended: each file is of that, or of this.
     #[serde(skip)]
-    pub(super) is_begun: bool,
+    pub(super) former: Option<Box<Published>>,
 }
 
 impl Published {
     /// Says that these files are published.
     pub(super) fn of(files: &Files) -> Self {
         let digests = files.iter().map(|(path, (digest, _))| (path.to_string(), *digest));
-        Self { files: digests.collect(), stats: BTreeMap::new(), unchanged: false, is_begun: false }
+        Self {
+            files: digests.collect(),
+            stats: BTreeMap::new(),
+            signatures: BTreeMap::new(),
+            unsigned: Vec::new(),
+            unchanged: false,
+            former: None,
+        }
     }
 
     /// Writes the listing, so that it lasts: under its own name, or as the one that is to take its place.
@@ -90,10 +117,22 @@ impl Published {
         write().on_file("write", path)
     }
 
-    /// Takes in what another listing says is ours.
-    fn join(&mut self, other: Self) {
-        self.stats.extend(other.stats);
-        self.files.extend(other.files);
+    /// Returns all files that are ours, with the digests of what they hold as far as they are not signed in place; detached signatures
+    /// among them.
+    pub(super) fn ours(&self) -> impl Iterator<Item = (&String, &BlobDigest)> {
+        let beside = self.signatures.iter().filter(|(name, _)| !self.files.contains_key(*name));
+        self.files.iter().chain(beside.map(|(name, signature)| (name, &signature.bytes)))
+    }
+
+    /// Returns the digest of what a file holds, signed in place or not.
+    pub(super) fn holds(&self, name: &str) -> Option<&BlobDigest> {
+        let signed = self.signatures.get(name).map(|signature| &signature.bytes);
+        signed.or_else(|| self.files.get(name))
+    }
+
+    /// Returns this, and what was published before, where both count.
+    fn each(&self) -> impl Iterator<Item = &Self> {
+        std::iter::once(self).chain(self.former.as_deref())
     }
 }
 
@@ -119,9 +158,13 @@ pub(super) fn read(path: &Path) -> Result<Option<Published>, PublishError> {
     let Some(mut found) = read(path)? else { return Err(PublishError::Foreign(folder.to_owned())) };
     // Half written, it says nothing: then nothing was exchanged yet.
     if let Some(Some(next)) = read(&next_to(path))? {
-        let found = found.get_or_insert_with(|| Published::of(&Files::new()));
-        found.join(next);
-        found.is_begun = true;
+        let former = found.unwrap_or_else(|| Published::of(&Files::new()));
+        let mut both = next;
+        for (name, digest) in &former.files {
+            both.files.entry(name.clone()).or_insert(*digest);
+        }
+        both.former = Some(Box::new(former));
+        found = Some(both);
     }
     Ok(found)
 }
@@ -156,11 +199,13 @@ pub(super) fn is_ours(
     before: Option<&Published>,
 ) -> Result<bool, PublishError> {
     let Some((name, digest)) = listed else { return Ok(false) };
-    let known = before.and_then(|before| before.stats.get(name)).copied();
-    if known.is_some() && known == Some(stat(path).on_file("read", path)?) {
+    let listings = || before.into_iter().flat_map(Published::each);
+    let found = stat(path).on_file("read", path)?;
+    if listings().any(|listing| listing.stats.get(name) == Some(&found)) {
         return Ok(true);
     }
-    Ok(store.file_digest(path)? == *digest)
+    let found = store.file_digest(path)?;
+    Ok(found == *digest || listings().any(|listing| listing.holds(name) == Some(&found)))
 }
 
 /// Collects what is below `folder` and was not published: folders without anything published in them, files
@@ -173,7 +218,7 @@ pub(super) fn list_foreign(
     foreign: &mut Vec<PathBuf>,
 ) -> Result<(), PublishError> {
     let here = folder.join(below);
-    let files = || before.iter().flat_map(|before| before.files.iter());
+    let files = || before.iter().flat_map(|before| before.ours());
     for entry in fs::read_dir(&here).on_file("list", &here)? {
         let entry = entry.on_file("list", &here)?;
         let path = below.join(entry.file_name());

@@ -16,6 +16,7 @@ use rustix::io::Errno;
 
 use super::fill::fill;
 use super::listing::{Files, LISTING, PublishError, Published, is_ours, list_foreign, next_to};
+use super::signed;
 use super::stage::{self, Stage};
 
 /// How the folders that old ones are moved into begin, for a published folder's name.
@@ -137,6 +138,9 @@ pub(super) fn replace_files(
     let waiting = Stage::fresh(folder, WAITING)?;
     let top = waiting.path();
     fill(store, top, files, published, before.map(|before| (folder, before)))?;
+    if let Some(before) = before {
+        signed::keep(store, folder, top, before, published)?;
+    }
     // In a folder of ours, what is not listed is somebody's; beside other files, the names are the caller's to give.
     let is_free = listing.file_name().is_some_and(|name| name != LISTING);
     for path in files.keys() {
@@ -157,7 +161,7 @@ pub(super) fn replace_files(
         }
         fs::rename(path.below(top), &place).on_file("publish", &place)?;
     }
-    remove_former(store, folder, files, before)?;
+    remove_former(store, folder, files, published, before)?;
     fs::rename(next_to(listing), listing).on_file("write", listing)?;
     File::open(folder).and_then(|folder| folder.sync_all()).on_file("sync", folder)?;
     Ok(())
@@ -168,10 +172,13 @@ fn remove_former(
     store: &Store,
     folder: &Path,
     files: &Files,
+    published: &Published,
     before: Option<&Published>,
 ) -> Result<(), PublishError> {
-    let is_published = |name: &str| files.keys().any(|path| path.to_string() == name);
-    for listed in before.into_iter().flat_map(|before| &before.files) {
+    let is_published = |name: &str| {
+        files.keys().any(|path| path.to_string() == name) || published.signatures.contains_key(name)
+    };
+    for listed in before.into_iter().flat_map(Published::ours) {
         let (name, place) = (listed.0, folder.join(listed.0));
         let is_file = place.symlink_metadata().is_ok_and(|found| found.is_file());
         if is_published(name) || !is_file || !is_ours(store, &place, Some(listed), before)? {

@@ -8,7 +8,7 @@ use graph::{Job, Step, StepError};
 use serde::Serialize;
 
 use super::kind::{Inputs, Kind, Made, folder, identity, json};
-use crate::audit::{self, Place, Set, Verdict};
+use crate::audit::{self, Place, Set, Trusted, Verdict};
 use crate::config::{Fields, SpecError};
 use crate::image::Image;
 
@@ -63,7 +63,8 @@ impl Step for Audit {
         job.progress("reading back", 0, None);
         let mut set = Set::given("the published files", files);
         set.stop = job.cancel.flag();
-        let mut report = audit::audit(&self.iso, &Place::Local(iso), set).map_err(StepError::environment)?;
+        let mut report = audit::audit(&self.iso, &Place::Local(iso), set, &Trusted::default())
+            .map_err(StepError::environment)?;
         job.check_cancelled()?;
         report.allow(&self.allow);
         let findings = report.findings();

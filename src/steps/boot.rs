@@ -20,10 +20,25 @@ use crate::image::{Image, NamedKernel, is_plain, is_plain_name};
 
 /// Reads the input `facts` of a node.
 pub(super) fn decode(job: &Job<'_>) -> Result<Kernels, StepError> {
-    let bytes = job.objects.read(&job.blob("facts")?.digest)?;
+    decode_from(job, "facts", "initrd")
+}
+
+/// The input that has what is known of lean initrds.
+pub(super) const LEAN: &str = "lean-facts";
+
+/// Reads the input of a node that says what lean initrds there are; none, where it has no such input.
+pub(super) fn decode_lean(job: &Job<'_>) -> Result<Kernels, StepError> {
+    match job.inputs.contains_key(LEAN) {
+        true => decode_from(job, LEAN, "lean"),
+        false => Ok(Kernels(Vec::new())),
+    }
+}
+
+fn decode_from(job: &Job<'_>, input: &str, step: &str) -> Result<Kernels, StepError> {
+    let bytes = job.objects.read(&job.blob(input)?.digest)?;
     Kernels::decode(&bytes).map_err(|error| {
         StepError::action(format!(
-            "the input \"facts\" of {} is not what the step initrd gives: {error}",
+            "the input {input:?} of {} is not what the step {step} gives: {error}",
             job.node
         ))
     })
@@ -36,14 +51,25 @@ pub(super) fn given(job: &Job<'_>) -> Result<Kernels, StepError> {
     for (input, is_kernel) in [("kernel", true), ("initrd", false)] {
         let images = job.tree(input)?;
         for entry in &mut kernels.0 {
-            let found = images.tree.files().find(|(path, ..)| path.as_bytes() == entry.label.as_bytes());
-            let (_, digest, size) = found.ok_or_else(|| {
-                StepError::action(format!("the input {input:?} of {} has no file {}", job.node, entry.label))
-            })?;
-            *(if is_kernel { &mut entry.kernel } else { &mut entry.initrd }) = Blob { digest, size };
+            let blob = labelled(job, input, &images, &entry.label)?;
+            *(if is_kernel { &mut entry.kernel } else { &mut entry.initrd }) = blob;
         }
     }
     Ok(kernels)
+}
+
+/// Returns the file of a kernel in `images`, the folder that the node has as that input: it has the kernel's label as its name.
+pub(super) fn labelled(
+    job: &Job<'_>,
+    input: &str,
+    images: &RootTree,
+    label: &str,
+) -> Result<Blob, StepError> {
+    let found = images.tree.files().find(|(path, ..)| path.as_bytes() == label.as_bytes());
+    let (_, digest, size) = found.ok_or_else(|| {
+        StepError::action(format!("the input {input:?} of {} has no file {label}", job.node))
+    })?;
+    Ok(Blob { digest, size })
 }
 
 /// The architecture that the boot loaders made here are for; those for PCs start kernels of 32 bits too.
@@ -113,7 +139,7 @@ impl Bootable {
     /// Returns what other steps are told of it; `initrd` is all of its initrds in one.
     pub(super) fn entry(self, initrd: Blob) -> BootEntry {
         let Self { label, kernel, release, archs, initrds: _, family, initramfs } = self;
-        BootEntry { label, kernel, release, archs, initrd, family, initramfs }
+        BootEntry { label, kernel, release, archs, initrd, family, initramfs, without: Vec::new() }
     }
 }
 

@@ -28,7 +28,7 @@ struct Initrd {
 }
 
 impl Step for Initrd {
-    identity!(version 6);
+    identity!(version 8);
 
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
         let found = boot::find(job.objects, &job.tree("boot")?, &self.hints)?;

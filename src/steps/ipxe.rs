@@ -9,20 +9,20 @@ use cache::Output;
 use graph::{Job, Step, StepError};
 use serde::Serialize;
 
-use super::boot::decode;
+use super::boot::{LEAN, decode, decode_lean};
 use super::kind::{Inputs, Kind, Made, folder, identity};
 use super::menu::Menu;
 use crate::boot::{BootEntry, Kernels};
-use crate::cmdline::{Choice, KEYMAP, Medium, SQUASHFS_IN_INITRD, Token};
+use crate::cmdline::{Choice, KEYMAP, Medium, NFS_OPTIONS, SQUASHFS_IN_INITRD, Token};
 use crate::steps::netboot::{HTTP_ALONE, Names};
 
 /// The version of the bytes: raised in the commit that changes them, with the digests in `pins.rs`.
-pub(super) const VERSION: u32 = 3;
+pub(super) const VERSION: u32 = 4;
 
 /// Gives `beside`, the script that lies beside the ISO, and `folder`, the scripts of the netboot folder.
 pub(super) const KIND: Kind = Kind {
     name: "ipxe",
-    inputs: Inputs::Named { required: &["facts"], optional: &["ways"] },
+    inputs: Inputs::Named { required: &["facts"], optional: &[LEAN, "ways"] },
     make: |fields, image| {
         let step = Ipxe {
             iso: image.iso_name(),
@@ -53,6 +53,13 @@ enum How {
     Combined,
     /// The initramfs fetches it.
     Http,
+    /// As [`How::Http`], with the lean initrd.
+    Lean,
+    /// The initramfs mounts the folder that it is in.
+    Nfs {
+        /// With the lean initrd.
+        is_lean: bool,
+    },
 }
 
 impl Ipxe {
@@ -64,7 +71,13 @@ impl Ipxe {
         }
         text.push_str("isset ${cmdline} || set cmdline\n");
         match how {
-            How::Http => text.push_str(
+            How::Nfs { .. } => text.push_str(&format!(
+                "# The squashfs stays on a server: a parent script sets nfs to HOST:/FOLDER, the folder as the server exports it, and\n\
+                 # nfsopts to what else mounting takes.\n\
+                 isset ${{nfs}} || goto failed_nfs\n\
+                 isset ${{nfsopts}} || set nfsopts {NFS_OPTIONS}\n\n",
+            )),
+            How::Http | How::Lean => text.push_str(
                 "# The initramfs needs the folder's whole address. iPXE knows it since 2024; for older ones, a parent\n\
                  # script sets base, without a slash at its end.\n\
                  isset ${base} || isset ${cwduri} || goto failed_base\n\
@@ -91,6 +104,10 @@ impl Ipxe {
                 "failed_base",
                 "This iPXE does not tell the folder's address. Set base to it, without a slash at its end.",
             ),
+            (
+                "failed_nfs",
+                "Nobody says where the squashfs is. Set nfs to HOST:/FOLDER, the exported folder with image.squashfs.",
+            ),
             ("failed_choice", "No kernel was chosen."),
             ("failed_boot", "The kernel could not be started."),
         ] {
@@ -108,13 +125,15 @@ impl Ipxe {
         let url = format!("${{base}}/{}", names.squashfs());
         let medium = match how {
             How::Inject | How::Combined => Medium::InInitrd,
-            How::Http => Medium::Http { url },
+            How::Http | How::Lean => Medium::Http { url },
+            How::Nfs { .. } => Medium::Nfs { options: "${nfsopts}".to_owned(), folder: "${nfs}".to_owned() },
         };
         let line = self.menu.line(entry, &medium, Choice::Default, None)?.ipxe();
         let kernel = names.kernel(label);
         let initrd = match how {
             How::Combined => names.combined(label),
-            How::Inject | How::Http => names.initrd(label),
+            How::Lean | How::Nfs { is_lean: true } => names.lean(label),
+            How::Inject | How::Http | How::Nfs { is_lean: false } => names.initrd(label),
         };
         // UEFI kernels and old versions of iPXE find the initrd by this name.
         let mut text = format!(
@@ -173,6 +192,18 @@ impl Step for Ipxe {
                 job.remark("no script boots from the network: the squashfs is too large for an initrd, and the initramfs cannot fetch it");
                 beside_how = None;
             }
+        }
+        let lean = kernels.all_lean(decode_lean(job)?);
+        let is_lean = !lean.0.is_empty();
+        if is_lean && lean.have_livenet() {
+            scripts.insert("lean.ipxe", self.script(&kernels, &folder_names, How::Lean)?);
+        }
+        for entry in kernels.0.iter().filter(|entry| !entry.initramfs.nfs_lacks.is_empty()) {
+            let lacks = entry.initramfs.nfs_lacks.join(" and no ");
+            job.remark(format!("there is no nfs.ipxe: the initrd {} has no {lacks}", entry.label));
+        }
+        if kernels.mount_nfs() {
+            scripts.insert("nfs.ipxe", self.script(&kernels, &folder_names, How::Nfs { is_lean })?);
         }
         let mut files = Vec::new();
         for (name, text) in scripts {

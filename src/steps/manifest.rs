@@ -7,16 +7,16 @@ use graph::{Job, Step, StepError};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::boot::decode;
+use super::boot::{decode, decode_lean};
 use super::kind::{Inputs, Kind, Made, folder, identity, json};
 use super::menu::{Menu, least_ram};
 use crate::boot::Kernels;
-use crate::cmdline::{Choice, Medium};
+use crate::cmdline::{Choice, Medium, NFS_OPTIONS};
 use crate::manifest::{FileFacts, ImageFacts, LockFacts, Manifest, NodeFacts, SCHEMA, Way};
 use crate::memory::{Load, WAYS};
 
 /// The version of the bytes: raised in the commit that changes them, with the digests in `pins.rs`.
-pub(super) const VERSION: u32 = 4;
+pub(super) const VERSION: u32 = 6;
 
 /// Gives `files`, a folder with the manifest under its published name. Inputs beside `facts`, `squashfs` and
 /// `packages` are folders whose files it names, as far as they are published.
@@ -61,12 +61,15 @@ const GENERATOR: &str = concat!("stagegraph ", env!("CARGO_PKG_VERSION"));
 
 /// Stands for the address of the folder a client boots from.
 const ADDRESS: &str = "http://SERVER/FOLDER/image.squashfs";
+const EXPORT: &str = "SERVER:/FOLDER";
 
 impl WriteManifest {
-    fn ways(&self, kernels: &Kernels, squashfs: u64) -> Result<Vec<Way>, StepError> {
+    fn ways(&self, kernels: &Kernels, lean: &Kernels, squashfs: u64) -> Result<Vec<Way>, StepError> {
         let mut ways = Vec::new();
-        for entry in &kernels.0 {
+        for full in &kernels.0 {
             for (way, load) in WAYS {
+                let lean = lean.0.iter().find(|lean| lean.label == full.label).filter(|_| load.is_lean());
+                let entry = lean.unwrap_or(full);
                 if load.is_in_initrd() && !kernels.can_hold(squashfs) {
                     continue;
                 }
@@ -76,8 +79,16 @@ impl WriteManifest {
                         (Medium::Iso { volume_id: self.volume_id.clone() }, choice)
                     }
                     Load::InInitrdBios | Load::InInitrdUefi => (Medium::InInitrd, Choice::Default),
-                    Load::Http if !entry.initramfs.has_livenet() => continue,
-                    Load::Http => (Medium::Http { url: ADDRESS.to_owned() }, Choice::Default),
+                    Load::LeanHttp if lean.is_none() => continue,
+                    Load::Http | Load::LeanHttp if !entry.has_livenet() => continue,
+                    Load::Http | Load::LeanHttp => {
+                        (Medium::Http { url: ADDRESS.to_owned() }, Choice::Default)
+                    }
+                    Load::Nfs if !kernels.mount_nfs() => continue,
+                    Load::Nfs => {
+                        let (options, folder) = (NFS_OPTIONS.to_owned(), EXPORT.to_owned());
+                        (Medium::Nfs { options, folder }, Choice::Default)
+                    }
                 };
                 ways.push(Way {
                     way: way.to_owned(),
@@ -102,6 +113,7 @@ impl Step for WriteManifest {
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
         let read = |name: &str| Ok::<_, StepError>(job.objects.read(&job.blob(name)?.digest)?);
         let kernels = decode(job)?;
+        let lean = kernels.all_lean(decode_lean(job)?);
         let packages = match job.inputs.contains_key("packages") {
             true => serde_json::from_slice(&read("packages")?).map_err(|error| {
                 StepError::action(format!("the input \"packages\" of {} is not JSON: {error}", job.node))
@@ -153,8 +165,9 @@ impl Step for WriteManifest {
                 epoch: self.epoch,
             },
             lock: self.lock.map(|sha256| LockFacts { sha256 }),
-            boot: self.ways(&kernels, squashfs.size)?,
+            boot: self.ways(&kernels, &lean, squashfs.size)?,
             kernels: kernels.0,
+            lean: lean.0,
             squashfs,
             files,
             nodes: nodes.collect(),

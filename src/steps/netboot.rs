@@ -27,7 +27,7 @@ pub(super) const KIND: Kind = Kind {
     name: "netboot",
     inputs: Inputs::Named {
         required: &["kernel", "initrd", "facts", "squashfs"],
-        optional: &["net-bios", "net-efi", "tools"],
+        optional: &["lean", "net-bios", "net-efi", "tools"],
     },
     make: |fields, image| {
         let step = Netboot {
@@ -127,6 +127,11 @@ impl Names {
     /// The initrd with the squashfs inside.
     pub(super) fn combined(&self, label: &str) -> String {
         self.named(label, "combined")
+    }
+
+    /// The initrd without what a root over the network does not need.
+    pub(super) fn lean(&self, label: &str) -> String {
+        self.named(label, "lean")
     }
 
     pub(super) fn squashfs(&self) -> String {
@@ -325,6 +330,14 @@ impl Step for Netboot {
             }
             beside.push((outside.kernel(label), entry.kernel));
             beside.push((outside.initrd(label), entry.initrd));
+        }
+        if job.inputs.contains_key("lean") {
+            let lean = job.tree("lean")?;
+            // Scripts are for all kernels: a lean one that some lack is loaded by none.
+            let is_whole = lean.tree.files().count() == kernels.0.len();
+            for (path, digest, size) in lean.tree.files().filter(|_| is_whole) {
+                files.push((names.lean(&path.to_string()), Blob { digest, size }));
+            }
         }
         // iPXE's scripts have the initramfs fetch what no initrd holds.
         let is_ipxe = |name: &str| LOADERS.iter().any(|own| own.name == name && own.package == IPXE);

@@ -86,12 +86,17 @@ fn root(bench: &Bench) -> Output {
     Output { object: Object::Tree(bench.store.put_tree(&tree).expect("stored")), bytes: Bytes::Store }
 }
 
-/// A folder with a kernel, by its header, and a dracut initrd, by its names.
-fn boot(bench: &Bench) -> Output {
+/// A kernel, by its header.
+fn a_kernel() -> Vec<u8> {
     let mut kernel = vec![0u8; 0x4000];
     kernel[0x202..0x206].copy_from_slice(b"HdrS");
     kernel[0x20e..0x210].copy_from_slice(&0x1000u16.to_le_bytes());
     kernel[0x1200..0x120a].copy_from_slice(b"6.1.0-test");
+    kernel
+}
+
+/// A folder with a kernel and a dracut initrd, by its names.
+fn boot(bench: &Bench) -> Output {
     let mut initrd = Vec::new();
     for (name, content) in [
         ("usr/lib/dracut/modules.txt", &b"base\ndmsquash-live\nlivenet\n"[..]),
@@ -103,7 +108,7 @@ fn boot(bench: &Bench) -> Output {
         initrd = entry.finish().expect("memory");
     }
     let initrd = cpio::newc::trailer(initrd).expect("memory");
-    bench.files(&[("vmlinuz-test", &kernel), ("initramfs-test.img", &initrd)])
+    bench.files(&[("vmlinuz-test", &a_kernel()), ("initramfs-test.img", &initrd)])
 }
 
 /// The inputs that steps take of kernels, initrds and the squashfs.
@@ -202,14 +207,113 @@ fn ipxe_scripts() {
         "the scripts of the folder",
         ipxe::VERSION,
         &joined(&bench, &ran, "folder"),
-        (3, "de161a973e75f7435f83196a02b8c28578398a16a936234276c9cc82c3edde92"),
+        (4, "de161a973e75f7435f83196a02b8c28578398a16a936234276c9cc82c3edde92"),
     );
     assert_pinned(
         "the script next to the ISO",
         ipxe::VERSION,
         &joined(&bench, &ran, "beside"),
-        (3, "c0375e10f8e80617e4e7991d3b28b3c013bf18bdf25b400f605a3894f42fbfdd"),
+        (4, "c0375e10f8e80617e4e7991d3b28b3c013bf18bdf25b400f605a3894f42fbfdd"),
     );
+}
+
+/// A folder with a kernel and an initrd that can mount over NFS, and has a module which that does not take.
+fn boot_over_nfs(bench: &Bench, compress: fn(&[u8]) -> Vec<u8>) -> Output {
+    let mut initrd = Vec::new();
+    let modules = "usr/lib/modules/6.1.0-test";
+    for (name, mode, content) in [
+        ("etc", 0o040_755, &b""[..]),
+        ("etc/protocols", 0o100_644, b"tcp 6 TCP\n"),
+        ("usr", 0o040_755, b""),
+        ("usr/lib", 0o040_755, b""),
+        ("usr/lib/dracut", 0o040_755, b""),
+        ("usr/lib/dracut/modules.txt", 0o100_644, b"base\ndmsquash-live\nlivenet\nnfs\n"),
+        ("usr/lib/modules", 0o040_755, b""),
+        (modules, 0o040_755, b""),
+        (&format!("{modules}/modules.dep"), 0o100_644, b"kernel/sound/a.ko:\nkernel/net/b.ko:\n"),
+        (&format!("{modules}/kernel"), 0o040_755, b""),
+        (&format!("{modules}/kernel/net"), 0o040_755, b""),
+        (&format!("{modules}/kernel/net/b.ko"), 0o100_644, b"firmware=b.bin\0"),
+        (&format!("{modules}/kernel/sound"), 0o040_755, b""),
+        (&format!("{modules}/kernel/sound/a.ko"), 0o100_644, b"firmware=a.bin\0"),
+        ("usr/lib/firmware", 0o040_755, b""),
+        ("usr/lib/firmware/a.bin", 0o100_644, b"of the sound"),
+        ("usr/lib/firmware/b.bin", 0o100_644, b"of the network"),
+        ("usr/sbin", 0o040_755, b""),
+        ("usr/sbin/mount.nfs", 0o100_755, b"#!/bin/sh\n"),
+    ] {
+        let entry = cpio::newc::Builder::new(name).mode(mode).nlink(1);
+        let mut entry = entry.write(initrd, content.len() as u32);
+        std::io::Write::write_all(&mut entry, content).expect("memory");
+        initrd = entry.finish().expect("memory");
+    }
+    let initrd = compress(&cpio::newc::trailer(initrd).expect("memory"));
+    bench.files(&[("vmlinuz-test", &a_kernel()), ("initramfs-test.img", &initrd)])
+}
+
+/// A way to compress, its name, and the digest of what comes out.
+type Pinned = (fn(&[u8]) -> Vec<u8>, &'static str, &'static str);
+
+#[test]
+fn lean_initrds_and_their_scripts() {
+    let bench = Bench::new();
+    let zstd: fn(&[u8]) -> Vec<u8> = |bytes| zstd::encode_all(bytes, 1).expect("memory");
+    let bare: fn(&[u8]) -> Vec<u8> = <[u8]>::to_vec;
+    let ways: [Pinned; 2] = [
+        (zstd, "a lean initrd of zstd", "c89523f84a015faccfac2c65b4f21db5a48be3c0c7eca82c8837ba6b98f87a59"),
+        (
+            bare,
+            "a lean initrd that is bare",
+            "283a9971bac8b4c2f202e1b533e297da7ebfb415dd7b3da72e1f15332cf514b9",
+        ),
+    ];
+    for (compress, what, digest) in ways {
+        let boot = boot_over_nfs(&bench, compress);
+        let initrd = run(&bench, &initrd::KIND, "", &[("boot", boot)]);
+        let [images, facts] = ["images", "facts"].map(|name| initrd.outputs[name].clone());
+        let ran = run(&bench, &lean::KIND, "", &[("images", images), ("facts", facts.clone())]);
+        let lean = bench.read_files(&ran, "images").remove("linux").expect("a lean initrd");
+        assert_pinned(what, lean::VERSION, &lean, (4, digest));
+        let found = crate::formats::initramfs::read(&lean[..]).expect("an initramfs");
+        let has = |path: &str| found.files.get(&path_of(path)).is_some();
+        let modules = "usr/lib/modules/6.1.0-test/kernel";
+        assert!(has(&format!("{modules}/net/b.ko")) && !has(&format!("{modules}/sound/a.ko")));
+        assert!(has("usr/lib/firmware/b.bin") && !has("usr/lib/firmware/a.bin"));
+        let inputs = [("facts", facts), ("lean-facts", ran.outputs["facts"].clone())];
+        let ran = run(&bench, &ipxe::KIND, "", &inputs);
+        let scripts = bench.read_files(&ran, "folder");
+        let both = [&scripts["lean.ipxe"][..], &scripts["nfs.ipxe"]].concat();
+        assert_pinned(
+            "the scripts of little memory",
+            ipxe::VERSION,
+            &both,
+            (4, "9d3382e92f065c5374000b31d62edce2e1a7159f84ec8b87a97d17ba5445383b"),
+        );
+    }
+}
+
+/// The hash tree and its hook, as they stand behind an initrd.
+#[test]
+fn what_has_the_squashfs_checked() {
+    let mut builder = crate::formats::verity::Builder::default();
+    builder.update(&(0..300u32 * 4096).map(|n| (n % 251) as u8).collect::<Vec<_>>());
+    let tree = builder.finish().expect("whole blocks");
+    let checks = crate::formats::verity::Checks {
+        image: "pinned.iso".to_owned(),
+        blocks: tree.blocks,
+        root: tree.root.clone(),
+    };
+    let archive = checks.archive(&tree.bytes, "usr/lib/dracut/hooks").expect("it is small");
+    assert_pinned(
+        "the archive with the hash tree",
+        verity::VERSION,
+        &archive,
+        (1, "2f4cdd0254b95ecb24d9d14329dbfa0745bee33b1351c0c403ce81fdab33984b"),
+    );
+}
+
+fn path_of(path: &str) -> cache::name::RelPath {
+    cache::name::RelPath::new(path.as_bytes()).expect("a path")
 }
 
 /// With dosfstools 4.2 and mtools 4.0.32, those of Debian 12; what runs them is ours.
@@ -277,7 +381,7 @@ fn the_manifest() {
         "the manifest",
         manifest::VERSION,
         text.as_bytes(),
-        (4, "7467b7eb400d4d138bb78d50e01ac1909b1866559de218ebe983a9dcca4d6338"),
+        (6, "a282e742b27b289d075b0a8d0c00a2ad5de402f18feee44b9d4cd088300e883c"),
     );
 }
 

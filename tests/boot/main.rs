@@ -8,6 +8,8 @@
 mod grub;
 mod http;
 mod pxelinux;
+mod room;
+mod verity;
 mod vm;
 
 use std::fs::File;
@@ -77,7 +79,9 @@ impl Published {
     fn check(&self, mut vm: Vm, way: &str) {
         vm.wait_for("root@live:~# ", vm::BOOTED);
         vm.send(
-            "L=$(losetup -nlO NAME | head -n1); printf 'RE''PORT size=%s\\n' \"$(blockdev --getsize64 $L)\"; \
+            "L=$(findmnt -nro SOURCE /run/rootfsbase || losetup -nlO NAME | head -n1); \
+             printf 'RE''PORT size=%s\\n' \"$(blockdev --getsize64 $L)\"; \
+             printf 'RE''PORT checked=%s\\n' \"$(cat /sys/class/block/$(basename $(readlink -f $L))/dm/name)\"; \
              printf 'RE''PORT first=%s\\n' \"$(head -c 1048576 $L | sha256sum | cut -c1-64)\"; \
              printf 'RE''PORT last=%s\\n' \"$(tail -c 1048576 $L | sha256sum | cut -c1-64)\"; \
              printf 'RE''PORT root=%s\\n' \"$(findmnt -nro FSTYPE /)\"; \
@@ -102,6 +106,9 @@ impl Published {
         assert_eq!(value("first"), end(0));
         assert_eq!(value("last"), end(size - END));
         assert_eq!(value("root"), "overlay");
+        // What was read above went through the hash tree.
+        let is_checked = !self.manifest["kernels"][0]["initramfs"]["verity"]["checks"].is_null();
+        assert_eq!(value("checked"), if is_checked { "stagegraph-root" } else { "" });
         assert_eq!(Some(value("release").as_str()), self.manifest["kernels"][0]["release"].as_str());
         let running = value("cmdline");
         let expected = self.way(way)["command_line"].as_str().unwrap();

@@ -28,7 +28,7 @@ const HOPELESS: [&str; 7] = [
 const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
 const OVMF_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Firmware {
     /// Text goes to the serial line.
     Bios,
@@ -53,8 +53,18 @@ pub(crate) struct Vm {
 impl Vm {
     /// Starts a guest with so much memory, in MiB.
     pub(crate) fn start(firmware: Firmware, memory: u64, devices: &[&str]) -> Self {
+        Self::start_with(Command::new("setpriv"), firmware, memory, devices)
+    }
+
+    /// Starts a guest in a network namespace.
+    pub(crate) fn start_in(namespace: &str, firmware: Firmware, memory: u64, devices: &[&str]) -> Self {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", namespace, "setpriv"]);
+        Self::start_with(command, firmware, memory, devices)
+    }
+
+    fn start_with(mut command: Command, firmware: Firmware, memory: u64, devices: &[&str]) -> Self {
         // A test that is killed takes its guest along.
-        let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
         command.args(
             "-nodefaults -display none -monitor none -no-reboot -serial stdio -cpu qemu64 -smp 1".split(' '),

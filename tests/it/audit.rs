@@ -11,7 +11,9 @@ use serde_json::Value;
 use stagegraph::formats::cpio;
 use stagegraph::formats::iso9660::{Iso, Platform};
 
-use crate::live::{Live, RELEASE, write_dracut_initrd, write_initrd, write_kernel};
+use trust::testing::Gpg;
+
+use crate::live::{Live, RELEASE, change, write_able, write_dracut_initrd, write_initrd, write_kernel};
 use crate::world::{run, run_in};
 
 const ISO: &str = "install-tiny-20260102T030405Z.iso";
@@ -157,10 +159,68 @@ impl Published {
         self.write(name, bytes);
     }
 
-    fn audit(&self) -> (i32, Value) {
-        let args = [self.iso().display().to_string(), self.dir.display().to_string()];
-        audit(&self.world, &[&args[0], &args[1]])
+    /// Signs lists, as of a day; from then on the audit has the key.
+    fn sign(&self, lists: &[&str]) {
+        let gpg = Gpg::new();
+        let day = |day: &'static str| ["--faked-system-time", day];
+        let [option, made] = day("20260101T000000!");
+        let key = gpg.key("release <release@example.org>", "ed25519", &["never", option, made]);
+        for list in lists {
+            let [option, signed] = day("20260102T000000!");
+            let args = [option, signed, "--local-user", &key, "--clearsign"];
+            self.write(list, gpg.run(&args, &self.read(list)));
+        }
+        fs::write(self.keyring(), gpg.export(&[&key])).unwrap();
     }
+
+    fn keyring(&self) -> PathBuf {
+        self.world.world.path("keyring.asc")
+    }
+
+    /// Changes a byte of a file behind the last place where something stands.
+    fn change(&self, name: &str, behind: &[u8], at: usize) {
+        let mut bytes = self.read(name);
+        change(&mut bytes, behind, at, 1);
+        self.write(name, bytes);
+    }
+
+    fn audit(&self) -> (i32, Value) {
+        let mut args = vec![self.iso().display().to_string(), self.dir.display().to_string()];
+        if self.keyring().exists() {
+            args.extend(["--keyring".to_owned(), self.keyring().display().to_string()]);
+        }
+        audit(&self.world, &args.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+}
+
+/// What is in an initrd that mounts a root over NFS: some of it, a lean one is without.
+fn files_for_nfs() -> Vec<(&'static str, &'static str)> {
+    vec![
+        ("init", "#!/bin/sh\n"),
+        ("etc/protocols", "tcp 6 TCP\n"),
+        ("usr/bin/tool", "a tool"),
+        ("usr/lib/dracut/modules.txt", "base\ndmsquash-live\nlivenet\nnfs\n"),
+        (
+            "usr/lib/modules/6.1.0-test/modules.dep",
+            "kernel/sound/a.ko:\nkernel/net/b.ko:\nkernel/fs/nfs/nfs.ko: kernel/fs/netfs.ko\n",
+        ),
+        ("usr/lib/modules/6.1.0-test/kernel/fs/netfs.ko", "what it depends on"),
+        ("usr/lib/modules/6.1.0-test/kernel/fs/nfs/nfs.ko", "a file system"),
+        ("usr/lib/modules/6.1.0-test/kernel/net/b.ko", "a network"),
+        ("usr/lib/modules/6.1.0-test/kernel/sound/a.ko", "a sound"),
+        ("usr/sbin/mount.nfs", "#!/bin/sh\n"),
+    ]
+}
+
+/// Makes the lean initrd of a set anew, with those files alone and as they are changed: nothing for as it is, no text for gone.
+fn write_lean(set: &Published, change: impl Fn(&str) -> Option<&'static str>) {
+    let mut files = files_for_nfs();
+    files.retain(|(name, _)| !name.ends_with("/a.ko") && change(name) != Some(""));
+    for (name, content) in &mut files {
+        *content = change(name).unwrap_or(content);
+    }
+    fs::remove_file(set.path("netboot/gentoo.lean")).unwrap();
+    write_initrd(&set.path("netboot/gentoo.lean"), &files, "gzip -n");
 }
 
 /// Sets to damage, built once.
@@ -168,6 +228,8 @@ struct Bases {
     one: Live,
     two: Live,
     without_livenet: Live,
+    lean: Live,
+    checked: Live,
 }
 
 impl Bases {
@@ -187,7 +249,14 @@ impl Bases {
         ];
         write_initrd(&without_livenet.root().join("boot/initramfs-test.img"), &files, "gzip -n");
         without_livenet.build(&[]);
-        Self { one, two, without_livenet }
+        let lean = Live::new();
+        let boot = lean.root().join("boot/initramfs-test.img");
+        write_initrd(&boot, &files_for_nfs(), "gzip -n");
+        lean.build(&[]);
+        let checked = Live::new();
+        write_able(&checked.root().join("boot/initramfs-test.img"), "");
+        checked.build(&[]);
+        Self { one, two, without_livenet, lean, checked }
     }
 
     fn copy(&self, base: Base) -> Published {
@@ -195,6 +264,8 @@ impl Bases {
             Base::One => &self.one,
             Base::Two => &self.two,
             Base::WithoutLivenet => &self.without_livenet,
+            Base::Lean => &self.lean,
+            Base::Checked => &self.checked,
         };
         let world = Live::bare();
         let dir = world.world.path("set");
@@ -208,6 +279,10 @@ enum Base {
     One,
     Two,
     WithoutLivenet,
+    /// With a lean initrd, and a root over NFS.
+    Lean,
+    /// With an initrd that has the squashfs checked.
+    Checked,
 }
 
 /// A damage: the check that finds it, how it is done, and a part of what the check says.
@@ -688,6 +763,79 @@ const DAMAGES: &[Damage] = &[
         "no livenet module",
     )
     .of(Base::WithoutLivenet),
+    damage(
+        "initrd",
+        "a file of the lean initrd has other bytes",
+        |set| write_lean(set, |name| (name == "usr/bin/tool").then_some("another")),
+        "has other bytes, or more: /usr/bin/tool",
+    )
+    .of(Base::Lean),
+    damage(
+        "initrd",
+        "the lean initrd lacks more than modules",
+        |set| write_lean(set, |name| (name == "usr/bin/tool").then_some("")),
+        "lacks: /usr/bin and /usr/bin/tool",
+    )
+    .of(Base::Lean),
+    damage(
+        "initrd",
+        "the lean initrd lacks a module that mounts the root",
+        |set| write_lean(set, |name| name.ends_with("nfs.ko").then_some("")),
+        "nfs.ko",
+    )
+    .of(Base::Lean),
+    damage(
+        "initrd",
+        "the lean initrd lacks a module that another one depends on",
+        |set| write_lean(set, |name| name.ends_with("netfs.ko").then_some("")),
+        "netfs.ko",
+    )
+    .of(Base::Lean),
+    damage(
+        "initrd",
+        "the lean initrd is published as the full one",
+        |set| set.write("netboot/gentoo.initrd", set.read("netboot/gentoo.lean")),
+        "is not /boot/gentoo.igz of the ISO",
+    )
+    .of(Base::Lean),
+    damage(
+        "initrd",
+        "two files of the lean initrd are one, of which the second has the bytes",
+        |set| {
+            let script = "mkdir t; cd t; gzip -dc ../netboot/gentoo.lean | cpio -idm --quiet; ln -f usr/bin/tool init; \
+                          find . | LC_ALL=C sort | cpio -o -H newc --quiet | gzip -n > ../netboot/new; cd ..; rm -r t; mv netboot/new netboot/gentoo.lean";
+            run_in(&set.dir, "sh", &["-ec", script]);
+        },
+        "/init",
+    )
+    .of(Base::Lean),
+    damage(
+        "ipxe",
+        "lean.ipxe boots the initrd",
+        |set| set.edit("netboot/lean.ipxe", "kernel gentoo.vmlinuz", "kernel gentoo.lean"),
+        "boots netboot/gentoo.lean, which is no kernel",
+    )
+    .of(Base::Lean),
+    damage(
+        "ipxe",
+        "nfs.ipxe has no slash between the folder and the file",
+        |set| set.edit("netboot/nfs.ipxe", "${nfs}/image.squashfs", "${nfs}image.squashfs"),
+        "it must be root=live:nfs:OPTIONS:HOST:/FOLDER/image.squashfs",
+    )
+    .of(Base::Lean),
+    damage(
+        "ipxe",
+        "the root is to be mounted over NFS by an initrd that does not know the protocol",
+        |set| set.edit("netboot/http.ipxe", "root=live:${base}/", "root=live:nfs:vers=3:10.0.0.1:/srv/"),
+        "no nfs module",
+    ),
+    damage(
+        "ipxe",
+        "nfs.ipxe names a file that is no squashfs",
+        |set| set.edit("netboot/nfs.ipxe", "${nfs}/image.squashfs", "${nfs}/gentoo.vmlinuz"),
+        "is no squashfs of this set",
+    )
+    .of(Base::Lean),
     damage(
         "ipxe",
         "the root is a server's block device, and the initrd cannot mount one",
@@ -1603,7 +1751,51 @@ const DAMAGES: &[Damage] = &[
         },
         "/image.squashfs: is no sound squashfs: its inode table is damaged",
     ),
+    damage(
+        "verity",
+        "one bit of the hash tree in an initrd is flipped",
+        |set| set.change("netboot/gentoo.initrd", b"verity\0\0", 6),
+        "is not the hash tree of the squashfs",
+    )
+    .of(Base::Checked),
+    damage(
+        "verity",
+        "an initrd has the root hash of another squashfs",
+        |set| set.change("netboot/gentoo.initrd", b"\nroot=", 6),
+        "netboot/gentoo.initrd: has the squashfs checked by the root hash",
+    )
+    .of(Base::Checked),
+    damage(
+        "verity",
+        "nothing in an initrd uses the hash tree",
+        |set| set.change("netboot/gentoo.initrd", b"00-stagegraph-verity.sh", 22),
+        "which would use it: nothing is checked",
+    )
+    .of(Base::Checked),
+    damage(
+        "signatures",
+        "a line of a signed list is changed, and there is a keyring",
+        |set| {
+            set.sign(&[LIST]);
+            set.edit(LIST, "SHA512", "SHA-512");
+        },
+        "the signature of 2026-01-02 is bad",
+    ),
+    damage(
+        "unsigned",
+        "only the list of the ISO's folder is signed, and does not have the script",
+        |set| {
+            let text = String::from_utf8(set.read(LIST)).unwrap();
+            let lines = text.lines().filter(|line| !line.contains("ipxe") && !line.contains("manifest"));
+            set.write(LIST, lines.collect::<Vec<_>>().join("\n") + "\n");
+            set.sign(&[LIST]);
+        },
+        "boot.ipxe: is a script or a menu that no good signature covers",
+    ),
 ];
+
+/// The list of the ISO and what lies beside it.
+const LIST: &str = "install-tiny-20260102T030405Z.iso.DIGESTS";
 
 fn initrd_of_nobody() -> Vec<u8> {
     archive("init", b"x")
@@ -1780,12 +1972,12 @@ fn an_iso_of_catalyst_and_a_set_unpacked_by_hand_match_and_its_own_checksums_cou
     let iso = make("catalyst.iso");
     let set = live.world.path("by-hand");
     by_hand(&live, &iso, &set);
+    let gpg = Gpg::new();
+    let key = gpg.key("releng <releng@example.org>", "ed25519", &[]);
     let signed = |folder: &Path, name: &str, of: &str| {
-        let script = format!(
-            "(echo '-----BEGIN PGP SIGNED MESSAGE-----'; echo 'Hash: SHA512'; echo; echo '# SHA512 HASH'; sha512sum {of}; \
-            echo '# BLAKE2B HASH'; b2sum --tag {of}; echo '-----BEGIN PGP SIGNATURE-----'; echo; echo iQ; echo '-----END PGP SIGNATURE-----') > {name}"
-        );
-        run_in(folder, "bash", &["-c", &script]);
+        let script = format!("echo '# SHA512 HASH'; sha512sum {of}; echo '# BLAKE2B HASH'; b2sum --tag {of}");
+        let list = run_in(folder, "bash", &["-c", &script]);
+        fs::write(folder.join(name), gpg.clear(&key, list.as_bytes())).unwrap();
     };
     signed(live.world.dir.path(), "catalyst.iso.DIGESTS", "catalyst.iso");
     signed(&set, "DIGESTS", "gentoo gentoo.igz image.squashfs combined.igz boot.ipxe");
@@ -2138,10 +2330,18 @@ fn what_people_really_write_is_no_difference() {
         ("lists of other tools, from Windows, with detached signatures", &|set| {
             let script = "openssl dgst -sha512 gentoo gentoo.igz > openssl.sha512; sha256sum -z gentoo gentoo.igz > SHA256SUMS
                 printf '\\357\\273\\277' > B2SUMS; b2sum gentoo gentoo.igz | sed 's/$/\\r/' >> B2SUMS
-                (echo '# gentoo: 1 bytes'; sha256sum --tag gentoo) > Live-1-CHECKSUM
-                for list in SHA256SUMS B2SUMS; do
-                printf -- '-----BEGIN PGP SIGNATURE-----\\n\\niHU=\\n-----END PGP SIGNATURE-----\\n' > $list.asc; done; printf '\\1\\0x' > SHA256SUMS.gpg";
+                (echo '# gentoo: 1 bytes'; sha256sum --tag gentoo) > Live-1-CHECKSUM";
             run_in(set, "sh", &["-ec", script]);
+            let gpg = Gpg::new();
+            let key = gpg.key("them <them@example.org>", "ed25519", &[]);
+            for (list, end, how) in [
+                ("SHA256SUMS", "asc", "--armor"),
+                ("B2SUMS", "asc", "--armor"),
+                ("SHA256SUMS", "gpg", "--no-armor"),
+            ] {
+                let signature = gpg.detached(&key, &[how], &fs::read(set.join(list)).unwrap());
+                fs::write(set.join(format!("{list}.{end}")), signature).unwrap();
+            }
         }),
         ("lists in other forms", &|set| {
             fs::write(set.join("boot.ipxe"), script("set space:hex 20\necho a${space:string}b")).unwrap();

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::live::{Live, RELEASE, hashes, write_initrd, write_kernel};
 use crate::world::{run, run_in};
 
-const ALL: [&str; 12] = [
+const ALL: [&str; 14] = [
     "audit",
     "digests",
     "grub",
@@ -18,11 +18,13 @@ const ALL: [&str; 12] = [
     "ipxe",
     "iso",
     "kernel",
+    "lean",
     "manifest",
     "netboot",
     "netboot-digests",
     "squashfs",
     "stage2",
+    "verity",
 ];
 
 #[test]
@@ -32,7 +34,7 @@ fn a_second_build_runs_nothing_and_says_so() {
     assert_eq!(live.build(&[]), [""; 0]);
     let output = live.stagegraph(&["build", &live.spec()]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(text.contains("12 nodes: 12 cached") && text.contains("unchanged"), "{text}");
+    assert!(text.contains("14 nodes: 14 cached") && text.contains("unchanged"), "{text}");
 }
 
 #[test]
@@ -40,7 +42,10 @@ fn a_change_runs_exactly_what_depends_on_it_and_why_names_it() {
     let live = Live::new();
     live.build(&[]);
     let ran = live.build(&["--set", "squashfs.compressor=xz"]);
-    assert_eq!(ran, ["audit", "digests", "iso", "manifest", "netboot", "netboot-digests", "squashfs"]);
+    assert_eq!(
+        ran,
+        ["audit", "digests", "iso", "manifest", "netboot", "netboot-digests", "squashfs", "verity"]
+    );
     let why = live.stagegraph(&["why", &live.spec(), "squashfs"]);
     let text = String::from_utf8(why.stdout).unwrap();
     assert!(text.contains("squashfs: param compressor changed"), "{text}");
@@ -77,7 +82,7 @@ fn replacing_a_tool_runs_the_nodes_that_run_it_and_no_others() {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(0), "{text}");
     // The ISO's bytes are the same, but the manifest names its tool, and digests name the manifest.
-    let summary = "12 nodes: 8 cached, 4 built (iso because tool xorriso changed; 3 more depend on it)";
+    let summary = "14 nodes: 10 cached, 4 built (iso because tool xorriso changed; 3 more depend on it)";
     assert!(text.contains(summary), "{text}");
 }
 
@@ -387,7 +392,7 @@ fn a_spec_limits_its_tools_and_the_limits_are_in_no_key() {
     assert_eq!(spec("file_mib = 4\nprocesses = 900", write).0, Some(0));
     assert_eq!(live.build(&[]), [""; 0]);
     let (_, text) = spec("file_mib = 5", write);
-    assert!(text.contains("13 cached"), "{text}");
+    assert!(text.contains("15 cached"), "{text}");
     let (code, text) = spec("memory = 3", write);
     assert!(code == Some(2) && text.contains("memory"), "{text}");
     let (code, text) = spec("processes = 0", write);
@@ -568,10 +573,10 @@ fn a_plan_is_printed_in_every_format_and_builds_nothing() {
     insta::assert_snapshot!("plan-text", plan("text"));
     insta::assert_snapshot!("plan-dot", plan("dot"));
     let document: serde_json::Value = serde_json::from_str(&plan("json")).unwrap();
-    assert_eq!(document["nodes"].as_array().unwrap().len(), 12);
+    assert_eq!(document["nodes"].as_array().unwrap().len(), 14);
     let svg = plan("svg");
     assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
-    assert_eq!(svg.matches("<rect").count(), 13);
+    assert_eq!(svg.matches("<rect").count(), 15);
     assert!(!live.out().exists() && !live.world.path("store").exists());
 }
 

@@ -13,7 +13,7 @@ use petgraph::graph::{DiGraph, NodeIndex};
 use syn::visit::{self, Visit};
 
 /// For each crate, its modules from the ground up; those on one floor do not use each other.
-const FLOORS: [(&str, &[&str]); 4] = [
+const FLOORS: [(&str, &[&str]); 6] = [
     (
         "cache/src",
         &[
@@ -58,18 +58,31 @@ const FLOORS: [(&str, &[&str]); 4] = [
         ],
     ),
     (
+        "serve/src",
+        &[
+            "answers confine connections datagram ports site works",
+            "scripts",
+            "machines",
+            "room",
+            "dhcp nfs page tftp",
+            "http listen lookout",
+            "web",
+        ],
+    ),
+    ("trust/src", &["testing", "openpgp", "sign"]),
+    (
         "src",
         &[
-            "arch config memory squashfs hints",
+            "arch config memory squashfs hints recipes",
             "formats upstreams",
             "cmdline http difference",
             "image boot",
             "manifest",
-            "audit catalyst",
+            "audit catalyst serving",
             "steps",
             "spec",
             "plan publish",
-            "report",
+            "building report signing",
             "machine",
             "extract finish lock",
             "cli",
@@ -258,7 +271,9 @@ fn no_files_use_each_other_in_a_circle() {
     for (house, _) in FLOORS {
         let read = Crate::read(&root().join(house));
         let arrows = arrows(&read);
-        assert!(arrows.len() > 10, "{house}: {arrows:?}");
+        // Of a crate with a handful of files, that many are seen that its files need each other.
+        let least = if read.files.len() > 6 { 10 } else { 2 };
+        assert!(arrows.len() > least, "{house}: {arrows:?}");
         let mut graph = DiGraph::<&Module, ()>::new();
         let numbers: BTreeMap<&Module, NodeIndex> =
             read.files.keys().map(|module| (module, graph.add_node(module))).collect();

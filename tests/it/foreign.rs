@@ -131,7 +131,7 @@ fn published_folders_keep_the_store_whatever_bytes_their_names_have() {
     assert!(text.contains("removed 0 results"), "{text}");
     let mut again = live.command(&["build", &live.spec(), "--out"]);
     let output = again.arg(&out).output().unwrap();
-    assert!(String::from_utf8_lossy(&output.stdout).contains("12 cached"));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("14 cached"));
 }
 
 #[test]
@@ -272,6 +272,49 @@ fn folders_that_cannot_be_exchanged_are_published_into_all_the_same() {
     );
     let _overlay = Mount::new(&["-t", "overlay", "overlay", "-o", &layers], &at("merged"));
     assert_eq!(publish_twice(&live, "merged"), expected);
+}
+
+#[test]
+fn an_exchange_of_files_that_was_broken_off_is_gone_on_with_from_any_point() {
+    if !needs(Need::Root) {
+        return;
+    }
+    let live = Live::new();
+    let at = |name: &str| live.world.path(name);
+    let publish = |title: &str, out: &str| {
+        let title = format!("image.title={title}");
+        let output = live.stagegraph(&["build", &live.spec(), "--out", out, "--set", &title]);
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        hashes(&at(out).join("tiny"))
+    };
+    fs::create_dir_all(at("point/tiny")).unwrap();
+    let _point = Mount::new(&["-t", "tmpfs", "none"], &at("point/tiny"));
+    let one = publish("One", "other");
+    let scripts = ["boot.ipxe", "combined.ipxe", "http.ipxe", "inject.ipxe"];
+    for (done, title) in (0..=scripts.len()).flat_map(|done| [(done, "One"), (done, "Two"), (done, "Three")])
+    {
+        let two = publish("Two", "point");
+        assert_ne!(one, two);
+        // As a process leaves it that is ended behind its first renames.
+        fs::copy(at("other/tiny/.stagegraph.json"), at("point/tiny/.stagegraph.json.next")).unwrap();
+        for script in &scripts[..done] {
+            let path = format!("tiny/netboot/{script}");
+            fs::copy(at("other").join(&path), at("point").join(&path)).unwrap();
+        }
+        let found = publish(title, "point");
+        match title {
+            "One" => assert_eq!(found, one, "{done}"),
+            "Two" => assert_eq!(found, two, "{done}"),
+            _ => assert!(found != one && found != two, "{done}"),
+        }
+        // What is somebody's is somebody's, in either state.
+        fs::copy(at("other/tiny/.stagegraph.json"), at("point/tiny/.stagegraph.json.next")).unwrap();
+        fs::write(at("point/tiny/netboot/boot.ipxe"), "mine").unwrap();
+        let refused = live.stagegraph(&["build", &live.spec(), "--out", "point", "--set", "image.title=One"]);
+        assert_eq!(refused.status.code(), Some(3), "{done}");
+        assert_eq!(fs::read_to_string(at("point/tiny/netboot/boot.ipxe")).unwrap(), "mine");
+        fs::remove_file(at("point/tiny/netboot/boot.ipxe")).unwrap();
+    }
 }
 
 #[test]

@@ -52,6 +52,31 @@ pub(crate) fn write_dracut_initrd(path: &Path, release: &str) {
     write_initrd(path, &files, "gzip -n");
 }
 
+/// Writes an initrd that can have its squashfs checked, but for what is named.
+pub(crate) fn write_able(path: &Path, without: &str) {
+    let module = format!("usr/lib/modules/{RELEASE}/kernel/drivers/md/dm-verity.ko.xz");
+    let dep = format!("usr/lib/modules/{RELEASE}/modules.dep");
+    let files = [
+        ("etc/os-release", ""),
+        ("init", "#!/bin/sh\n"),
+        ("usr/lib/dracut/modules.txt", "base\ndm\ndmsquash-live\nlivenet\n"),
+        ("usr/lib/dracut/hooks/mount/x.sh", ""),
+        ("usr/sbin/dmsetup", "#!/bin/sh\n"),
+        ("usr/sbin/losetup", "#!/bin/sh\n"),
+        (dep.as_str(), "kernel/drivers/md/dm-verity.ko.xz:\n"),
+        (module.as_str(), "a module"),
+    ];
+    let files: Vec<_> =
+        files.into_iter().filter(|(name, _)| without.is_empty() || !name.contains(without)).collect();
+    write_initrd(path, &files, "gzip -n");
+}
+
+/// Changes the byte that is so far behind the last place where something stands.
+pub(crate) fn change(bytes: &mut [u8], behind: &[u8], at: usize, bits: u8) {
+    let place = (0..bytes.len() - behind.len()).rev().find(|at| bytes[*at..].starts_with(behind)).unwrap();
+    bytes[place + at] ^= bits;
+}
+
 /// A spec over a small root, with a store and an output folder.
 pub(crate) struct Live {
     pub(crate) world: World,

@@ -19,7 +19,12 @@ mod release;
 #[cfg(feature = "remote")]
 mod remote;
 mod roots;
+#[cfg(feature = "serve")]
+mod serve;
+mod signatures;
+mod signing;
 mod squashfs;
 mod stale;
+mod verity;
 mod world;
 mod wrong;

@@ -4,7 +4,7 @@ use super::select::{initrd_of, linux, set_menus};
 use crate::audit::facts::{EntryFacts, Facts, Kind, MenuFacts, Part};
 use crate::audit::report::Outcome;
 use crate::audit::set::names_in_set;
-use crate::cmdline::compare::{INSTALLER, network_root};
+use crate::cmdline::compare::{INSTALLER, is_nfs, network_root};
 
 /// A word that says where the image is, and what has to be there.
 struct Source {
@@ -78,11 +78,13 @@ pub(super) fn of_entry<'a>(facts: &'a Facts, menu: &MenuFacts, entry: &'a EntryF
     for word in &entry.words {
         let known = SOURCES.iter().filter(|source| is_others || source.is_dracuts).find_map(|source| {
             let text = word.strip_prefix(source.start)?;
-            (text.contains("://") || text.contains("${")).then_some((source, text))
+            (text.contains("://") || text.contains("${") || is_nfs(text)).then_some((source, text))
         });
         let Some((source, text)) = known else { continue };
         let files = match source.start {
             ARCHISO => below(text, entry),
+            // Behind the options and the server, or what stands for them, the path there.
+            _ if is_nfs(text) => vec![text.rsplit([':', '}']).next().unwrap_or(text).to_owned()],
             start
                 if start.strip_suffix('=').is_some_and(|key| INSTALLER.contains(&key))
                     && !text.ends_with(".img") =>
@@ -154,6 +156,12 @@ pub(super) fn judge(
                 subject,
                 format!("{text} is not here: whether it is the ISO {} is not judged", facts.iso.name),
                 "see that it is that ISO, or publish it with the set",
+            ),
+            // A server of file systems may have it anywhere, under any name.
+            Found::Nothing if is_nfs(text) => outcome.warns(
+                subject,
+                format!("{text} is not here: whether it is the ISO's {wanted} is not judged"),
+                format!("see that it is that {wanted}, or export the folder of the set"),
             ),
             Found::Part(_) | Found::Nothing => {
                 if facts.is_listed {

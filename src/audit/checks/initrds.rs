@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::lean;
 use super::lines::{is_image, is_of_the_way};
 use super::parts::{TAKE, difference, meant};
 use super::select::{Booted, count, initrd_of, initrds_of, linux, listed, set_menus};
+use super::verity;
 use crate::audit::facts::{EntryFacts, Facts, Kind, MenuFacts, Part};
 use crate::audit::report::{Check, Outcome};
 use crate::formats::initramfs::{Node, Runs, plain_name};
@@ -13,8 +15,9 @@ pub(super) fn initrd(check: &Check, facts: &Facts) -> Outcome {
     let mut outcome = Outcome::new(check);
     let booted = Booted::of(facts);
     let mut right = Vec::new();
+    let mut lean_ones = Vec::new();
     for part in facts.of_kind(Kind::Initramfs).filter(|part| booted.has(&part.name)) {
-        let only_begins = part.begins.as_ref().is_some_and(|begins| !begins.is_all_of(part.size));
+        let only_begins = part.begins.is_some() && !is_isos(part);
         // One with a squashfs inside is the next check's business, and so is one that only begins well.
         if part.is_combined() || only_begins || part.digest().is_none() {
             continue;
@@ -26,17 +29,37 @@ pub(super) fn initrd(check: &Check, facts: &Facts) -> Outcome {
                 let what = "is loaded beside the ISO's initrd; the ISO has none like it";
                 outcome.warns(&part.name, what, "see that its files are meant to be there");
             }
-            None => {
-                let what = match meant(facts, part) {
-                    Some(other) => format!("is not {} of the ISO: {}", other.name, difference(part, other)),
-                    None => "the ISO has no initrd to compare with".to_owned(),
-                };
-                outcome.differs(&part.name, what, TAKE);
-            }
+            None => match lean::of(facts, part) {
+                Some((_, found)) if found.is_lean() => lean_ones.push(part.name.as_str()),
+                Some((full, found)) => found.says(&part.name, full, &mut outcome),
+                None => {
+                    let what = match meant(facts, part) {
+                        Some(other) => {
+                            format!("is not {} of the ISO: {}", other.name, difference(part, other))
+                        }
+                        None => "the ISO has no initrd to compare with".to_owned(),
+                    };
+                    outcome.differs(&part.name, what, TAKE);
+                }
+            },
         }
     }
     judge_beside(facts, &mut outcome);
-    outcome.says(format!("{}: the ISO's, byte for byte", listed(right)), "there is no loose initrd")
+    let lean = match lean_ones.is_empty() {
+        true => String::new(),
+        false => format!("; every file of {} is in it", listed(lean_ones)),
+    };
+    outcome.says(format!("{}: the ISO's, byte for byte{lean}", listed(right)), "there is no loose initrd")
+}
+
+/// Tells whether an initrd is the ISO's, or that and what has its squashfs checked.
+fn is_isos(part: &Part) -> bool {
+    part.begins.as_ref().is_some_and(|begins| {
+        let is_checked = |part: &Part| {
+            !part.is_combined() && part.contents().is_some_and(|walk| !verity::paths(walk).is_empty())
+        };
+        begins.is_all_of(part.size) || is_checked(part) && more_behind(part, begins.length).is_nothing()
+    })
 }
 
 /// Tells whether an initrd is only loaded beside one of the ISO's and has no system of its own: microcode, an overlay.
@@ -59,6 +82,10 @@ struct More {
 }
 
 impl More {
+    fn is_nothing(&self) -> bool {
+        self.replaced.is_empty() && self.added.is_empty()
+    }
+
     fn say(&self, subject: &str, outcome: &mut Outcome) {
         let hint = "take the ISO's initrd, and behind it the squashfs alone; what the image needs belongs into the image";
         let named = |paths: &[String]| listed(paths.iter().map(String::as_str));
@@ -138,7 +165,13 @@ fn more_behind(part: &Part, length: u64) -> More {
     let segments = &walk.initramfs.segments;
     let first = segments.iter().take_while(|segment| segment.offset < length).count();
     let images: BTreeSet<&str> = walk.images.iter().map(|image| image.path.as_str()).collect();
+    // What has the squashfs checked is another check's business.
+    let checked = verity::paths(walk);
     for (path, made) in walk.initramfs.files.iter().filter(|(_, made)| made.last >= first) {
+        let is_new = made.first >= first || made.node == Node::Folder;
+        if is_new && checked.contains(&path.to_string()) {
+            continue;
+        }
         let path = format!("/{path}");
         if images.contains(path.as_str()) {
             continue;
@@ -158,7 +191,7 @@ pub(super) fn combined(check: &Check, facts: &Facts) -> Outcome {
     let mut right = Vec::new();
     for part in facts.of_kind(Kind::Initramfs) {
         let images = part.contents().map_or(&[][..], |walk| &walk.images);
-        let begins = part.begins.as_ref().filter(|begins| !begins.is_all_of(part.size));
+        let begins = part.begins.as_ref().filter(|_| !is_isos(part));
         if images.is_empty() && begins.is_none() {
             continue;
         }
@@ -223,8 +256,12 @@ pub(super) fn combined(check: &Check, facts: &Facts) -> Outcome {
 
 /// Returns the ISO's initrds that an entry of the set loads, in order; what the ISO has none of is left out.
 fn loaded_of_iso<'a>(facts: &'a Facts, menu: &MenuFacts, entry: &EntryFacts) -> Vec<&'a Part> {
-    let beginnings = initrds_of(facts, menu, entry).filter_map(|part| part.begins.as_ref());
-    beginnings.flat_map(|begins| &begins.initrds).filter_map(|name| facts.iso.parts.get(name)).collect()
+    let of_iso = |part: &'a Part| match &part.begins {
+        Some(begins) => begins.initrds.iter().filter_map(|name| facts.iso.parts.get(name)).collect(),
+        // A lean one stands for the one that it is of.
+        None => Vec::from_iter(lean::full_of(facts, part)),
+    };
+    initrds_of(facts, menu, entry).flat_map(of_iso).collect()
 }
 
 pub(super) fn pairs(check: &Check, facts: &Facts) -> Outcome {

@@ -106,6 +106,10 @@ pub(in crate::audit) fn is_image(path: &str) -> bool {
 
 /// Judges what an entry loads, each for itself.
 fn judge_loaded(facts: &Facts, menu: &MenuFacts, entry: &EntryFacts, subject: &str, outcome: &mut Outcome) {
+    let kernel = entry.kernel.as_ref().and_then(|name| facts.part(menu, name));
+    if let Some(part) = kernel.filter(|p| matches!(p.kind, Kind::Initramfs | Kind::Squashfs | Kind::Iso)) {
+        outcome.differs(subject, format!("boots {}, which is no kernel", part.name), "name the kernel there");
+    }
     for loaded in &entry.initrds {
         let Some(part) = loaded.part.as_ref().and_then(|name| facts.part(menu, name)) else { continue };
         match (&loaded.inside, part.kind) {

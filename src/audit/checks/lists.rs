@@ -12,20 +12,18 @@ const AGAIN: &str = "make the list anew from the published files, and sign it ag
 
 pub(super) fn digests(check: &Check, facts: &Facts) -> Outcome {
     let mut outcome = Outcome::new(check);
-    let (mut lines, mut signed) = (0, false);
+    let mut lines = 0;
     for list in &facts.checksums {
         outcome.looked();
-        signed |= list.signed;
         lines += judge_list(facts, list, &mut outcome);
     }
     for (folder, names) in uncovered(facts) {
         let what = format!("no list of checksums names {}", listed(names.iter().map(String::as_str)));
         outcome.warns(folder, what, "add the files to the list, or take them away");
     }
-    let signature = if signed { " (signatures are gpg's to check)" } else { "" };
     outcome.says(
         format!(
-            "{} of {} hold{signature}",
+            "{} of {} hold",
             count(lines, "line", "lines"),
             count(facts.checksums.len(), "list", "lists")
         ),

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use super::super::facts::{ChecksumFacts, Kind, ManifestFacts, Part, Target};
 use super::super::place::Place;
 use super::super::set::{Set, SetError, names_in_set};
+use super::super::signatures::Trusted;
 use super::super::sniff::first_look;
+use super::signatures::clear_signed;
 use super::{BesideIso, Gatherer};
 use crate::formats::checksums;
 use crate::manifest::{Manifest, ManifestError};
@@ -17,6 +19,7 @@ impl Gatherer<'_> {
         parts: &mut BTreeMap<String, Part>,
         iso_name: &str,
         beside_iso: &BesideIso,
+        trusted: &Trusted,
     ) -> Result<Vec<ChecksumFacts>, SetError> {
         let files: Vec<String> = parts
             .values()
@@ -33,14 +36,20 @@ impl Gatherer<'_> {
                     continue;
                 }
             };
-            let parsed = text.ok_or_else(|| "it is no text".to_owned());
-            let parsed = parsed.and_then(|text| checksums::parse(&file, &text));
+            let signed = text.as_deref().and_then(|text| clear_signed(&file, text, trusted));
+            let parsed = text.as_deref().ok_or_else(|| "it is no text".to_owned());
+            let parsed = parsed.and_then(|text| checksums::parse(&file, text));
+            // Only what a signature covers counts, as whoever verifies it reads it.
+            let parsed = match &signed {
+                Some((_, Some((covered, before)))) => {
+                    parsed.and_then(|_| checksums::parse(&file, covered)).map(|parsed| parsed.behind(*before))
+                }
+                _ => parsed,
+            };
+            self.signatures.extend(signed.map(|(facts, _)| facts));
             let beside = beside_iso.lists.contains(&file);
             let folder = file.rsplit_once('/').map_or("", |(folder, _)| folder).to_owned();
-            let (signed, unknown) = match &parsed {
-                Ok(parsed) => (parsed.signed, parsed.unknown.clone()),
-                Err(_) => (false, Vec::new()),
-            };
+            let unknown = parsed.as_ref().map(|parsed| parsed.unknown.clone()).unwrap_or_default();
             let mut target = |name: &str| -> Result<Target, SetError> {
                 if name == iso_name {
                     return Ok(Target::Iso);
@@ -82,7 +91,8 @@ impl Gatherer<'_> {
                     Ok(lines)
                 }
             };
-            lists.push(ChecksumFacts { file, beside_iso: beside, lines, signed, unknown });
+            let text = text.unwrap_or_default();
+            lists.push(ChecksumFacts { file, beside_iso: beside, lines, text, unknown });
         }
         Ok(lists)
     }
@@ -97,14 +107,18 @@ impl Gatherer<'_> {
         let mut manifests = Vec::new();
         for part in files {
             let Some(place) = set.files.get(&part.name) else { continue };
-            let document = match place.text() {
-                Ok(Some(text)) => Manifest::read(&text),
-                Ok(None) => Err(ManifestError::Syntax("it is not a text".to_owned())),
+            let text = match place.text() {
+                Ok(text) => text,
                 Err(error) => {
                     self.unreadable.push((part.name.clone(), error.to_string()));
                     continue;
                 }
             };
+            let document = match &text {
+                Some(text) => Manifest::read(text),
+                None => Err(ManifestError::Syntax("it is not a text".to_owned())),
+            };
+            let text = text.unwrap_or_default();
             let folder = part.name.rsplit_once('/').map_or("", |(folder, _)| folder);
             let named = document.as_ref().ok().map(|document| document.files.keys());
             let targets = named.into_iter().flatten().map(|name| {
@@ -116,7 +130,7 @@ impl Gatherer<'_> {
                 (name.clone(), found.map_or(Target::Missing, Target::Part))
             });
             let files = targets.collect();
-            manifests.push(ManifestFacts { file: part.name.clone(), document, files });
+            manifests.push(ManifestFacts { file: part.name.clone(), text, document, files });
         }
         manifests
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::super::facts::{
     Beginning, ChecksumFacts, Kind, ManifestFacts, MenuFacts, OwnChecksums, Part, Target, span_of,
 };
-use super::super::pass::{self, Learnt, Span, Wanted};
+use super::super::pass::{self, Detached, Learnt, Span, Wanted};
 use super::super::place::Place;
 use super::super::set::Set;
 use crate::formats::checksums::{Algorithm, Checksum};
@@ -95,6 +95,22 @@ impl<'a> Plan<'a> {
         }
     }
 
+    /// Asks for the hash tree of the ISO's squashfs.
+    pub(super) fn wants_tree(&mut self, squashfs: Option<Span>) {
+        self.iso_wanted.tree = squashfs;
+    }
+
+    /// Asks for signatures to be verified.
+    pub(super) fn wants_signatures(&mut self, detached: Vec<(Target, Detached)>) {
+        for (target, detached) in detached {
+            match target {
+                Target::Iso => self.iso_wanted.signatures.push(detached),
+                Target::Part(name) => self.wanted.entry(name).or_default().signatures.push(detached),
+                Target::Missing | Target::Climbs => {}
+            }
+        }
+    }
+
     /// Reads the ISO (the name "") and all wanted files, each once even if it has several names.
     pub(super) fn read_once(
         &mut self,
@@ -125,6 +141,8 @@ impl<'a> Plan<'a> {
             all.whole.extend(wanted.whole);
             all.spans.extend(wanted.spans);
             all.walk |= wanted.walk;
+            all.signatures.extend(wanted.signatures);
+            all.tree = all.tree.take().or(wanted.tree);
             all.kernel = all.kernel.take().or(wanted.kernel);
         }
         for (_, wanted) in &mut files {

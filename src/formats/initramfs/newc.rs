@@ -24,10 +24,16 @@ pub(super) struct Entry<'a, R> {
     pub(super) ino: u32,
     pub(super) mode: u32,
     pub(super) nlink: u32,
+    /// The user and the group that it is of.
+    pub(super) owner: (u32, u32),
+    /// Which device it is.
+    pub(super) special: (u32, u32),
     /// The number of bytes of the content.
     pub(super) size: u32,
     /// The file system that it was on.
     pub(super) device: (u32, u32),
+    /// The header, the name and the padding behind it, as they are written.
+    pub(super) head: Vec<u8>,
     input: io::Take<&'a mut R>,
 }
 
@@ -48,17 +54,24 @@ impl<'a, R: BufRead> Entry<'a, R> {
             let digits = std::str::from_utf8(digits).map_err(|_| damaged())?;
             *field = u32::from_str_radix(digits, 16).map_err(|_| damaged())?;
         }
-        let [ino, mode, _, _, nlink, _, size, major, minor, _, _, name_size, _] = fields;
+        let [ino, mode, uid, gid, nlink, _, size, major, minor, own_major, own_minor, name_size, _] = fields;
         if name_size > MAX_NAME {
             return Err(io::Error::other(format!("an entry has a name of {name_size} bytes")));
         }
         let padded = padded(HEADER as u64 + u64::from(name_size)) - HEADER as u64;
-        let mut name = vec![0; padded as usize];
-        input.read_exact(&mut name)?;
-        name.truncate(name_size as usize);
-        name.truncate(name.iter().position(|byte| *byte == 0).unwrap_or(name.len()));
+        let mut head = header.to_vec();
+        head.resize(HEADER + padded as usize, 0);
+        input.read_exact(&mut head[HEADER..])?;
+        let name = &head[HEADER..HEADER + name_size as usize];
+        let name = &name[..name.iter().position(|byte| *byte == 0).unwrap_or(name.len())];
         let input = input.take(u64::from(size));
-        Ok(Self { name: shown(&name), ino, mode, nlink, size, device: (major, minor), input })
+        let (owner, special, device) = ((uid, gid), (own_major, own_minor), (major, minor));
+        Ok(Self { name: shown(name), ino, mode, nlink, owner, special, size, device, head, input })
+    }
+
+    /// Tells whether it is a folder.
+    pub(super) fn is_folder(&self) -> bool {
+        self.mode & 0o170_000 == 0o040_000
     }
 
     /// Tells whether it is the last one.

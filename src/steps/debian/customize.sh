@@ -34,9 +34,9 @@ done
 ln -sf /dev/null "$root/etc/systemd/system/dracut-shutdown.service"
 in_root systemctl -q set-default multi-user.target
 
-# One kernel, one initramfs.
-release=$(ls "$root/usr/lib/modules")
-[ "$(echo "$release" | wc -w)" = 1 ] || fail "expected one kernel, found: $release"
+# An initramfs for each kernel.
+releases=$(ls "$root/usr/lib/modules" 2> /dev/null || :)
+[ -n "$releases" ] || fail "there is no kernel: no package among the node's packages has one"
 
 # Of a module that dracut refuses, it says neither that it comes first nor what it lacks. $1 is what dracut printed.
 why_no_initramfs() {
@@ -51,15 +51,17 @@ why_no_initramfs() {
 	done
 	fail "dracut cannot install its module $module${lacks:+, which needs$lacks}; a package that has what it needs is to be among the node's packages"
 }
-log=/build/tmp/dracut.log
-{
-	in_root env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C TZ=UTC HOME=/root SOURCE_DATE_EPOCH="$SOURCE_DATE_EPOCH" \
-		dracut --force --tmpdir /tmp "/boot/initrd.img-$release" "$release" 2>&1 || : > "$log.failed"
-} | while IFS= read -r line; do
-	echo "$line"
-	echo "$line" >> "$log"
-done
-[ ! -e "$log.failed" ] || why_no_initramfs "$log"
+make_initramfs() { # RELEASE
+	log=/build/tmp/dracut-$1.log
+	{
+		in_root env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C TZ=UTC HOME=/root SOURCE_DATE_EPOCH="$SOURCE_DATE_EPOCH" \
+			dracut --force --tmpdir /tmp "/boot/initrd.img-$1" "$1" 2>&1 || : > "$log.failed"
+	} | while IFS= read -r line; do
+		echo "$line"
+		echo "$line" >> "$log"
+	done
+	[ ! -e "$log.failed" ] || why_no_initramfs "$log"
+}
 
 # The sandbox makes no device nodes, and dracut puts none into the initramfs then: they go into an archive (newc) behind its own.
 entry() { # NAME MODE INODE MAJOR MINOR
@@ -67,18 +69,24 @@ entry() { # NAME MODE INODE MAJOR MINOR
 		$((${#1} + 1)) 0 "$1"
 	head -c $(((4 - (111 + ${#1}) % 4) % 4)) /dev/zero
 }
-{
-	cat "$root/boot/initrd.img-$release"
-	head -c $(((4 - $(stat -c %s "$root/boot/initrd.img-$release") % 4) % 4)) /dev/zero
-	entry dev/console $((020644)) 1 5 1
-	entry dev/kmsg $((020644)) 2 1 11
-	entry dev/null $((020644)) 3 1 3
-	entry dev/random $((020644)) 4 1 8
-	entry dev/urandom $((020644)) 5 1 9
-	entry 'TRAILER!!!' 0 0 0 0
-} > "$root/boot/initrd.new"
-mv "$root/boot/initrd.new" "$root/boot/initrd.img-$release"
-chmod 644 "$root/boot/initrd.img-$release" "$root/boot/vmlinuz-$release"
+add_nodes() { # RELEASE
+	{
+		cat "$root/boot/initrd.img-$1"
+		head -c $(((4 - $(stat -c %s "$root/boot/initrd.img-$1") % 4) % 4)) /dev/zero
+		entry dev/console $((020644)) 1 5 1
+		entry dev/kmsg $((020644)) 2 1 11
+		entry dev/null $((020644)) 3 1 3
+		entry dev/random $((020644)) 4 1 8
+		entry dev/urandom $((020644)) 5 1 9
+		entry 'TRAILER!!!' 0 0 0 0
+	} > "$root/boot/initrd.new"
+	mv "$root/boot/initrd.new" "$root/boot/initrd.img-$1"
+	chmod 644 "$root/boot/initrd.img-$1" "$root/boot/vmlinuz-$1"
+}
+for release in $releases; do
+	make_initramfs "$release"
+	add_nodes "$release"
+done
 rm -f "$root/vmlinuz" "$root/vmlinuz.old" "$root/initrd.img" "$root/initrd.img.old"
 
 # What differs from run to run, or must not be shared by all who boot this.

@@ -122,6 +122,9 @@ impl<'a> Runner<'a> {
             way.worked = false;
             return Some(way);
         }
+        if let Some(name) = asks_for(&words, line.commands.get(way.command), &way) {
+            way.known.values.insert(name.to_owned(), format!("${{{name}}}"));
+        }
         // Failing makes a difference where another command comes next.
         let may_fail = line.commands[way.command..].iter().any(|(_, words)| !words.is_empty());
         // "iseq a b && kernel x || kernel y" means y for what is not the same, not for an x that is not there.
@@ -215,6 +218,15 @@ fn gives_default(words: &[&str], next: Option<&(Joint, Vec<String>)>, way: &Way)
     let name = asked.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')).unwrap_or_default();
     matches!(&next[..], [command, set, ..] if command == "set" && set.split(':').next() == Some(name))
         && !way.known.values.contains_key(name)
+}
+
+/// Returns the name of a setting that a script cannot do without and does not set, as in `isset ${name} || goto failed`: one before it
+/// is to, and then only the machine knows what it is.
+fn asks_for<'a>(words: &[&'a str], next: Option<&(Joint, Vec<String>)>, way: &Way) -> Option<&'a str> {
+    let (["isset", asked], Some((Joint::Else, next))) = (words, next) else { return None };
+    let name = asked.strip_prefix("${")?.strip_suffix('}')?;
+    let goes = matches!(&next[..], [command, ..] if command == "goto");
+    (goes && !way.known.values.contains_key(name)).then_some(name)
 }
 
 fn next_line(way: Way) -> Way {
