@@ -8,11 +8,7 @@ use cache::{BlobDigest, Bytes, Node, Store, StoreError, Tree, TreeDigest};
 use graph::explain::Change;
 use graph::tool::listing::Listing;
 
-use crate::formats::control::field;
-
-/// Where dpkg lists the packages of a root (`deb-control(5)`), and where Portage has a folder for each.
-const DPKG: &[u8] = b"var/lib/dpkg/status";
-const PORTAGE: &str = "var/db/pkg/";
+use crate::formats::installed::{DPKG, of_dpkg, of_portage};
 
 /// How many lines are shown at most.
 const MOST: usize = 10;
@@ -113,7 +109,7 @@ fn tree(store: &Store, digest: &str) -> Result<Option<Whole>, StoreError> {
 
 /// Reads dpkg's list in a tree, if there is one and its bytes are where they were.
 fn dpkg_status(store: &Store, digest: &TreeDigest, tree: &Tree) -> Result<Option<String>, StoreError> {
-    let Ok(path) = RelPath::new(DPKG) else { return Ok(None) };
+    let Ok(path) = RelPath::new(DPKG.as_bytes()) else { return Ok(None) };
     let Some(Node::File { digest: blob, size }) = tree.inode(&path).map(|inode| &inode.node) else {
         return Ok(None);
     };
@@ -130,21 +126,12 @@ fn of_version(version: &str) -> (String, String) {
 }
 
 fn packages_of_dpkg(status: &str) -> Parts {
-    let package =
-        |stanza: &str| Some((field(stanza, "Package")?.to_owned(), of_version(field(stanza, "Version")?)));
-    status.split("\n\n").filter_map(package).collect()
+    of_dpkg(status).map(|deb| (deb.name.to_owned(), of_version(deb.version))).collect()
 }
 
-/// Folders are called after category, name and version (PMS, 3.2: a version begins with a digit behind a dash).
 fn packages_of_portage(tree: &Tree) -> Parts {
-    let package = |path: &RelPath| {
-        let text = std::str::from_utf8(path.as_bytes()).ok()?.strip_prefix(PORTAGE)?;
-        let (category, name) = text.split_once('/').filter(|(_, name)| !name.contains('/'))?;
-        let digit = |(at, _): &(usize, &str)| name[at + 1..].starts_with(|c: char| c.is_ascii_digit());
-        let (at, _) = name.match_indices('-').find(digit)?;
-        Some((format!("{category}/{}", &name[..at]), of_version(&name[at + 1..])))
-    };
-    tree.entries().filter_map(|(path, _)| package(path)).collect()
+    let names = tree.entries().filter_map(|(path, _)| std::str::from_utf8(path.as_bytes()).ok());
+    names.filter_map(of_portage).map(|(name, version)| (name, of_version(version))).collect()
 }
 
 #[cfg(test)]

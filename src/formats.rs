@@ -6,6 +6,7 @@ pub mod control;
 pub mod cpio;
 pub mod fat;
 pub mod initramfs;
+pub mod installed;
 pub mod iso9660;
 pub mod kernel;
 mod little;
@@ -14,6 +15,7 @@ pub mod modules;
 pub mod packer;
 pub mod partitions;
 pub mod program;
+pub mod spdx;
 pub mod squashfs;
 pub mod verity;
 

@@ -377,6 +377,10 @@ impl<'a> Reader<'a> {
     fn packings(&self) -> BTreeMap<NodeName, Packing> {
         let mut packings: BTreeMap<NodeName, Packing> = BTreeMap::new();
         for (taker, kind) in &self.kinds {
+            // It reads what a package manager noted, and is content with what is packed.
+            if kind.name == steps::SBOM {
+                continue;
+            }
             let Ok(settings) = step_settings(self.items[taker], kind.name) else { continue };
             let inputs = settings.get("input").and_then(|inputs| inputs.entries().ok()).into_iter().flatten();
             let roots = inputs.filter_map(|(_, input)| parse_output(input.as_text().ok()?));

@@ -25,6 +25,7 @@ mod packages;
 #[cfg(test)]
 mod pins;
 mod run;
+mod sbom;
 mod squashfs;
 mod toolbox;
 mod verity;
@@ -36,7 +37,7 @@ pub use self::packages::{Found, date_of_lists, found};
 use crate::config::Fields;
 
 /// All kinds.
-const KINDS: [&Kind; 18] = [
+const KINDS: [&Kind; 19] = [
     &audit::KIND,
     &catalyst::KIND,
     &debian::KIND,
@@ -52,6 +53,7 @@ const KINDS: [&Kind; 18] = [
     &medium::KIND,
     &netboot::KIND,
     &run::KIND,
+    &sbom::KIND,
     &squashfs::KIND,
     &toolbox::KIND,
     &verity::KIND,
@@ -74,6 +76,8 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 pub const ROOT: &str = "root";
 /// See [`ROOT`].
 pub const SQUASHFS: &str = squashfs::KIND.name;
+/// The kind that lists the software of one.
+pub const SBOM: &str = sbom::KIND.name;
 
 /// Stands for the step that this machine can do: one that makes a root, or one that gives tools.
 pub const AUTO: &str = "auto";

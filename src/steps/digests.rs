@@ -1,6 +1,6 @@
 //! `digests`: the digest files that Gentoo publishes, for every file of a folder, in a fixed order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
 use blake2::Blake2b512;
@@ -20,7 +20,7 @@ use crate::image::Image;
 /// The version of the bytes: raised in the commit that changes them, with the digests in `pins.rs`.
 pub(super) const VERSION: u32 = 2;
 
-/// Gives `files`. Its inputs are the folders whose files it names.
+/// Gives `files`. Its inputs are the folders whose files it names; where some are published and others are not, it names those that are.
 ///
 /// With `iso = true` the ISO comes first and gets a `.sha256` and a `.CONTENTS.gz`, as on Gentoo's
 /// mirrors; else the file is called `DIGESTS`. With `each = true`, every other file gets a list and a `.sha256` too; without
@@ -49,7 +49,11 @@ fn make(fields: &Fields<'_>, image: &Image) -> Option<Made> {
     });
     let bsd = bsd.unwrap_or(false);
     let each = fields.bool("each", false);
-    Some(Made::new(Digests { iso, hashes, bsd, each }, &["files/"]))
+    let published = fields.published();
+    let is_kept = |input: &str| !published.is_empty() && !published.contains_key(input);
+    let kept = fields.entries("input").into_iter().map(|(input, _)| input.to_owned());
+    let kept = kept.filter(|input| is_kept(input)).collect();
+    Some(Made::new(Digests { iso, hashes, bsd, each, kept }, &["files/"]))
 }
 
 #[derive(Serialize)]
@@ -60,6 +64,9 @@ struct Digests {
     bsd: bool,
     /// Whether every file gets a list of its own as well, and a `.sha256`.
     each: bool,
+    /// The inputs that nobody publishes.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    kept: BTreeSet<String>,
 }
 
 /// The hashes of one file, in hex.
@@ -145,7 +152,7 @@ impl Step for Digests {
 
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
         let mut named: BTreeMap<String, Blob> = BTreeMap::new();
-        for input in job.inputs.keys() {
+        for input in job.inputs.keys().filter(|input| !self.kept.contains(*input)) {
             for (path, digest, size) in job.tree(input)?.tree.files() {
                 let name = path.to_string();
                 if named.insert(name.clone(), Blob { digest, size }).is_some() {
@@ -214,6 +221,7 @@ mod tests {
             hashes: vec![Algorithm::Blake2b, Algorithm::Sha512],
             bsd: false,
             each: false,
+            kept: BTreeSet::new(),
         };
         let text = digests.lines(name, &hashes) + &digests.lines(&format!("{name}.CONTENTS.gz"), &hashes);
         assert_eq!(text.len(), 774);

@@ -217,6 +217,48 @@ fn ipxe_scripts() {
     );
 }
 
+#[test]
+fn the_list_of_software() {
+    let mut bench = Bench::new();
+    let mut inputs = inputs(&bench);
+    let status =
+        b"Package: a\nVersion: 1:2\nArchitecture: amd64\nStatus: install ok installed\nSource: b (2)\n";
+    let blob = bench.store.put(status).expect("stored");
+    let mut tree = TreeBuilder::new(Meta::plain(0o755));
+    for path in ["var", "var/lib", "var/lib/dpkg"] {
+        tree.insert(path_of(path), Meta::plain(0o755), Node::Dir).expect("an entry");
+    }
+    let node = Node::File { digest: blob.digest, size: blob.size };
+    tree.insert(path_of("var/lib/dpkg/status"), Meta::plain(0o644), node).expect("an entry");
+    let tree = bench.store.put_tree(&tree.finish().expect("a tree")).expect("stored");
+    inputs.insert("root", Output { object: Object::Tree(tree), bytes: Bytes::Store });
+    inputs.insert("iso", bench.files(&[("pinned.iso", b"an ISO")]));
+    let sha256 = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+    let packages = format!("[{{\"name\": \"a\", \"version\": \"1:2\", \"sha256\": \"{sha256}\"}}]");
+    inputs.insert("packages", bench.blob(packages.as_bytes()));
+    let mut below = provenance("toolbox", &[]);
+    let mut action = (*below.action).clone();
+    action.sources = BTreeMap::from([("ipxe".to_owned(), format!("1.0 sha256:{sha256}"))]);
+    below.action = std::sync::Arc::new(action);
+    bench.provenance.insert(graph::NodeName::new("tools").expect("a name"), below);
+    let inputs = some(&inputs, &["iso", "squashfs", "root", "packages"]);
+    let ran = run(&bench, &sbom::KIND, "supplier = 'Organization: Example'", &inputs);
+    let text = bench.read_files(&ran, "files").remove("pinned.iso.spdx.json").expect("a document");
+    let text = String::from_utf8(text).expect("JSON").replace(env!("CARGO_PKG_VERSION"), "VERSION");
+    // Its address has the hash of all else, the program's version too.
+    let text: String = text
+        .lines()
+        .filter(|line| !line.contains("documentNamespace"))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    assert_pinned(
+        "the list of software",
+        sbom::VERSION,
+        text.as_bytes(),
+        (1, "c6aaec2c37485f4be44f85aee70f97d6061c09ea10bcc39e6eb9a354decb19a7"),
+    );
+}
+
 /// A folder with a kernel and an initrd that can mount over NFS, and has a module which that does not take.
 fn boot_over_nfs(bench: &Bench, compress: fn(&[u8]) -> Vec<u8>) -> Output {
     let mut initrd = Vec::new();

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::live::{Live, RELEASE, hashes, write_initrd, write_kernel};
 use crate::world::{run, run_in};
 
-const ALL: [&str; 14] = [
+const ALL: [&str; 15] = [
     "audit",
     "digests",
     "grub",
@@ -22,6 +22,7 @@ const ALL: [&str; 14] = [
     "manifest",
     "netboot",
     "netboot-digests",
+    "sbom",
     "squashfs",
     "stage2",
     "verity",
@@ -34,7 +35,7 @@ fn a_second_build_runs_nothing_and_says_so() {
     assert_eq!(live.build(&[]), [""; 0]);
     let output = live.stagegraph(&["build", &live.spec()]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(text.contains("14 nodes: 14 cached") && text.contains("unchanged"), "{text}");
+    assert!(text.contains("15 nodes: 15 cached") && text.contains("unchanged"), "{text}");
 }
 
 #[test]
@@ -44,7 +45,7 @@ fn a_change_runs_exactly_what_depends_on_it_and_why_names_it() {
     let ran = live.build(&["--set", "squashfs.compressor=xz"]);
     assert_eq!(
         ran,
-        ["audit", "digests", "iso", "manifest", "netboot", "netboot-digests", "squashfs", "verity"]
+        ["audit", "digests", "iso", "manifest", "netboot", "netboot-digests", "sbom", "squashfs", "verity"]
     );
     let why = live.stagegraph(&["why", &live.spec(), "squashfs"]);
     let text = String::from_utf8(why.stdout).unwrap();
@@ -53,7 +54,7 @@ fn a_change_runs_exactly_what_depends_on_it_and_why_names_it() {
     let why = live.stagegraph(&["why", &live.spec(), "iso"]);
     assert!(String::from_utf8_lossy(&why.stdout).contains("iso: input squashfs changed"));
     let ran = live.build(&["--set", "image.title=Other"]);
-    assert_eq!(ran, ["audit", "digests", "ipxe", "iso", "manifest", "netboot", "netboot-digests"]);
+    assert_eq!(ran, ["audit", "digests", "ipxe", "iso", "manifest", "netboot", "netboot-digests", "sbom"]);
 }
 
 #[test]
@@ -65,7 +66,7 @@ fn a_node_that_yields_the_same_bytes_stops_the_wave() {
     assert_eq!(live.build(&[]), Vec::<String>::new());
     // Nothing has this name.
     live.write_spec("path = \"root\"\n", "[node.squashfs]\nexclude = [\"boot/*\", \"dev/*\", \"proc/*\", \"sys/*\", \"run/*\", \"tmp/*\", \"no\"]\n");
-    assert_eq!(live.build(&[]), ["audit", "digests", "manifest", "squashfs"]);
+    assert_eq!(live.build(&[]), ["audit", "digests", "manifest", "sbom", "squashfs"]);
 }
 
 #[test]
@@ -82,7 +83,7 @@ fn replacing_a_tool_runs_the_nodes_that_run_it_and_no_others() {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(0), "{text}");
     // The ISO's bytes are the same, but the manifest names its tool, and digests name the manifest.
-    let summary = "14 nodes: 10 cached, 4 built (iso because tool xorriso changed; 3 more depend on it)";
+    let summary = "15 nodes: 10 cached, 5 built (iso because tool xorriso changed; 4 more depend on it)";
     assert!(text.contains(summary), "{text}");
 }
 
@@ -392,7 +393,7 @@ fn a_spec_limits_its_tools_and_the_limits_are_in_no_key() {
     assert_eq!(spec("file_mib = 4\nprocesses = 900", write).0, Some(0));
     assert_eq!(live.build(&[]), [""; 0]);
     let (_, text) = spec("file_mib = 5", write);
-    assert!(text.contains("15 cached"), "{text}");
+    assert!(text.contains("16 cached"), "{text}");
     let (code, text) = spec("memory = 3", write);
     assert!(code == Some(2) && text.contains("memory"), "{text}");
     let (code, text) = spec("processes = 0", write);
@@ -416,7 +417,7 @@ fn a_folder_that_a_tool_closed_to_its_owner_is_swept_and_names_of_our_own_are_no
     assert_eq!(code, Some(1), "{text}");
     let left: Vec<_> = fs::read_dir(live.world.path("store/scratch")).unwrap().collect();
     assert!(left.is_empty(), "{left:?}");
-    let all = "[\"iso.files\", \"netboot.beside\", \"ipxe.beside\", \"manifest.files\", \"digests.files\", \"r.x\"]";
+    let all = "[\"iso.files\", \"netboot.beside\", \"ipxe.beside\", \"manifest.files\", \"sbom.files\", \"digests.files\", \"r.x\"]";
     let (code, text) = node("mkdir out/x; echo 1 > out/x/.stagegraph.json", &format!("\".\" = {all}"));
     assert_eq!(code, Some(2), "{text}");
     assert!(text.contains(".stagegraph.json"), "{text}");
@@ -573,10 +574,10 @@ fn a_plan_is_printed_in_every_format_and_builds_nothing() {
     insta::assert_snapshot!("plan-text", plan("text"));
     insta::assert_snapshot!("plan-dot", plan("dot"));
     let document: serde_json::Value = serde_json::from_str(&plan("json")).unwrap();
-    assert_eq!(document["nodes"].as_array().unwrap().len(), 14);
+    assert_eq!(document["nodes"].as_array().unwrap().len(), 15);
     let svg = plan("svg");
     assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
-    assert_eq!(svg.matches("<rect").count(), 15);
+    assert_eq!(svg.matches("<rect").count(), 16);
     assert!(!live.out().exists() && !live.world.path("store").exists());
 }
 

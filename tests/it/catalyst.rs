@@ -116,7 +116,7 @@ impl Catalyst {
 fn a_request_gives_iso_netboot_set_and_digests_that_match_and_a_second_one_does_nothing() {
     let catalyst = Catalyst::new(&[("gentoo", "dracut")]);
     catalyst.finished();
-    let kinds = ["", ".initrd", ".ipxe", ".manifest.json", ".squashfs", ".vmlinuz"];
+    let kinds = ["", ".initrd", ".ipxe", ".manifest.json", ".spdx.json", ".squashfs", ".vmlinuz"];
     let mut expected: Vec<String> = kinds
         .iter()
         .flat_map(|kind| ["", ".DIGESTS", ".sha256"].map(|more| format!("{ISO}{kind}{more}")))
@@ -142,7 +142,7 @@ fn a_request_gives_iso_netboot_set_and_digests_that_match_and_a_second_one_does_
     run("touch", &[catalyst.live.world.path("chroot/etc/motd").to_str().unwrap()]);
     let (code, text) = catalyst.finish();
     assert_eq!(code, Some(0), "{text}");
-    assert!(text.contains("11 nodes: 11 cached"), "{text}");
+    assert!(text.contains("12 nodes: 12 cached"), "{text}");
     assert_eq!(hashes(&catalyst.builds()), before);
     // And from nothing, elsewhere.
     let mut other = Catalyst::new(&[("gentoo", "dracut")]);

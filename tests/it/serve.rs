@@ -151,7 +151,7 @@ fn what_is_built_is_served_as_soon_as_it_is_published() {
         std::thread::sleep(Duration::from_millis(100));
     }
     let parts = works(&server)[0]["parts"].as_array().unwrap().clone();
-    assert!(parts.len() == 14 && parts.iter().all(|part| part["state"] == "done"), "{parts:?}");
+    assert!(parts.len() == 15 && parts.iter().all(|part| part["state"] == "done"), "{parts:?}");
     let picture = server.text("/works/tiny.svg");
     assert!(picture.starts_with("<svg") && picture.contains("squashfs"), "{picture}");
     assert_eq!(server.status("/works/other.svg", &[]), "404");

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::installed::Installed;
 use crate::catalyst::Values;
+use crate::formats::installed::of_portage;
 
 /// Keys whose words name files or folders of the machine; of a kernel's, their ends.
 const FILES: [&str; 12] = [
@@ -148,32 +149,11 @@ pub(super) struct Package {
 
 /// Returns the packages that Portage says are installed in a root, as far as the root still has its records.
 pub(super) fn packages(root: &Tree) -> Vec<Package> {
-    let mut packages = BTreeSet::new();
-    for (path, _) in root.entries() {
-        let Ok(text) = std::str::from_utf8(path.as_bytes()) else { continue };
-        let Some(below) = text.strip_prefix("var/db/pkg/") else { continue };
-        if let Some((category, full)) = below.split_once('/')
-            && !full.contains('/')
-            // Being merged when catalyst was ended.
-            && !full.starts_with('-')
-            && let Some((name, version)) = split_version(full)
-        {
-            packages.insert(Package { name: format!("{category}/{name}"), version: version.to_owned() });
-        }
-    }
-    packages.into_iter().collect()
-}
-
-/// Splits `foo-bar-1.2-r3` into name and version, as PMS 3.2 has them: a version begins with a digit, and a revision
-/// belongs to it.
-fn split_version(full: &str) -> Option<(&str, &str)> {
-    let (before, last) = full.rsplit_once('-')?;
-    let is_revision = last
-        .strip_prefix('r')
-        .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()));
-    let name = if is_revision { before.rsplit_once('-')?.0 } else { before };
-    let version = &full[name.len() + 1..];
-    version.starts_with(|c: char| c.is_ascii_digit()).then_some((name, version))
+    let names = root.entries().filter_map(|(path, _)| std::str::from_utf8(path.as_bytes()).ok());
+    let found = names.filter_map(of_portage);
+    let found: BTreeSet<Package> =
+        found.map(|(name, version)| Package { name, version: version.to_owned() }).collect();
+    found.into_iter().collect()
 }
 
 /// Removes a folder that catalyst was told to keep.
@@ -190,22 +170,4 @@ pub(super) fn remove(path: &Path) -> Result<(), StepError> {
     }
     fs::remove_dir_all(path)
         .map_err(|error| StepError::environment(format!("remove {}: {error}", path.display())))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_package_is_split_as_portage_splits_it() {
-        for (full, expected) in [
-            ("bash-5.2_p37", Some(("bash", "5.2_p37"))),
-            ("gentoo-kernel-6.12.31", Some(("gentoo-kernel", "6.12.31"))),
-            ("openssh-9.9_p2-r1", Some(("openssh", "9.9_p2-r1"))),
-            ("font-adobe-100dpi-1.0.4-r2", Some(("font-adobe-100dpi", "1.0.4-r2"))),
-            ("nothing", None),
-        ] {
-            assert_eq!(split_version(full), expected, "{full}");
-        }
-    }
 }
