@@ -1,13 +1,20 @@
-//! Has the user's own gpg sign, which holds the keys or asks the card that does.
+//! Has the user's own gpg and openssl sign, which hold the keys or ask the card that does.
 //!
 //! Nothing here reads a private key. The program gets the key's name and the path of what is to be signed, and gives a signature;
 //! whoever called verifies it before it counts.
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::SystemTime;
 
+use tempfile::NamedTempFile;
+
+use crate::cms::{CertificateError, Chain};
+use crate::dsse::{Envelope, PublicKey, signed_bytes};
 use crate::openpgp::Keyring;
 
 /// Why nothing was signed.
@@ -33,6 +40,17 @@ pub enum SignError {
         /// What it said.
         why: String,
     },
+    /// A private key lies where others may read it, or is not there.
+    #[error("the key {path} {why}")]
+    Key {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// A certificate cannot be used.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
     /// The public key could not be had.
     #[error("{program} has no public key {key}: {why}")]
     NoKey {
@@ -173,3 +191,223 @@ impl Gpg {
         })
     }
 }
+
+/// Where openssl finds a private key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Place {
+    /// In a file, which openssl reads.
+    File(PathBuf),
+    /// On a card or in a token, by its URI (RFC 7512).
+    Token(String),
+}
+
+/// A private key, by where openssl finds it; nothing here reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PrivateKey {
+    place: Place,
+    /// Where openssl takes the passphrase from (openssl-passphrase-options(1)); without it, it asks.
+    passphrase: Option<String>,
+}
+
+impl PrivateKey {
+    /// Takes a key by the path of its file, or by the URI of a token; and where openssl takes the passphrase from, where it is not to ask.
+    ///
+    /// # Errors
+    /// The URI has the PIN in it, or the passphrase is written down: they would be in the list of processes, which everybody may read.
+    pub fn new(text: &str, passphrase: Option<&str>) -> Result<Self, String> {
+        if passphrase.is_some_and(|from| !["env:", "file:", "fd:"].iter().any(|kind| from.starts_with(kind)))
+        {
+            return Err(
+                "a passphrase is not written down; say where openssl takes it from: env:NAME or file:PATH"
+                    .to_owned(),
+            );
+        }
+        let is_token = text.starts_with("pkcs11:");
+        // The attributes of the path are parted by `;`, those of the query, behind `?`, by `&`.
+        if is_token && text.split([';', '?', '&', ':']).any(|part| part.trim_start().starts_with("pin-value"))
+        {
+            return Err(
+                "the PIN is in it, and all who see the list of processes would see it; pin-source names a file with it"
+                    .to_owned(),
+            );
+        }
+        let place = match is_token {
+            true => Place::Token(text.to_owned()),
+            false => Place::File(PathBuf::from(text)),
+        };
+        Ok(Self { place, passphrase: passphrase.map(str::to_owned) })
+    }
+
+    /// Returns the same key, whose file is meant as seen from a folder.
+    pub fn seen_from(self, folder: &Path) -> Self {
+        let place = match self.place {
+            Place::File(path) => Place::File(folder.join(path)),
+            token => token,
+        };
+        Self { place, ..self }
+    }
+
+    /// Looks whether others than its owner may read it.
+    fn check(&self) -> Result<(), SignError> {
+        let Place::File(path) = &self.place else { return Ok(()) };
+        let wrong = |why: String| SignError::Key { path: path.clone(), why };
+        let found = std::fs::metadata(path).map_err(|error| wrong(format!("cannot be found: {error}")))?;
+        let mode = found.permissions().mode() & 0o777;
+        if mode & 0o077 == 0 {
+            return Ok(());
+        }
+        let what = format!(
+            "has mode {mode:04o}, by which others may read or change it; chmod 600 {}",
+            path.display()
+        );
+        Err(wrong(what))
+    }
+
+    /// Adds the options that name it; the first of them is called differently by each command of openssl.
+    fn args(&self, option: &str, args: &mut Vec<OsString>) {
+        match &self.place {
+            Place::File(path) => args.extend([option.into(), path.into()]),
+            Place::Token(uri) => {
+                args.extend(["-engine", "pkcs11", "-keyform", "engine", option, uri].map(OsString::from));
+            }
+        }
+        if let Some(from) = &self.passphrase {
+            args.extend(["-passin".into(), from.into()]);
+        }
+    }
+}
+
+/// OpenSSL, the certificate that signs code, and its key.
+#[derive(Debug, Clone)]
+pub struct Openssl {
+    certificate: PathBuf,
+    chain: Chain,
+    /// The certificates above, in one file, which is all that openssl takes.
+    above: Option<Arc<NamedTempFile>>,
+    key: PrivateKey,
+}
+
+const OPENSSL: &str = "openssl";
+const NO_OPENSSL: &str = "install OpenSSL (Debian: openssl; Gentoo: dev-libs/openssl)";
+
+impl Openssl {
+    /// Takes a certificate, the files of those above it, and its key.
+    ///
+    /// # Errors
+    /// [`SignError`]: a certificate cannot be used, or others than its owner may read the key.
+    pub fn new(certificate: PathBuf, above: &[PathBuf], key: PrivateKey) -> Result<Self, SignError> {
+        let chain = Chain::read(&certificate, above, SystemTime::now())?;
+        key.check()?;
+        let refused =
+            |why: String| SignError::Refused { program: OPENSSL.to_owned(), file: certificate.clone(), why };
+        let pem = chain.above().map_err(refused)?;
+        let above = match pem.is_empty() {
+            true => None,
+            false => {
+                let mut file = NamedTempFile::new().map_err(|error| refused(error.to_string()))?;
+                file.write_all(pem.as_bytes()).map_err(|error| refused(error.to_string()))?;
+                Some(Arc::new(file))
+            }
+        };
+        Ok(Self { certificate, chain, above, key })
+    }
+
+    /// Returns the certificate that signs, and those above it.
+    pub fn chain(&self) -> &Chain {
+        &self.chain
+    }
+
+    /// Returns the command line for a signature of a file, on standard output.
+    fn args(&self, file: &Path) -> Vec<OsString> {
+        let mut args: Vec<OsString> =
+            ["cms", "-sign", "-binary", "-noattr", "-md", "sha256", "-outform", "DER", "-signer"]
+                .map(OsString::from)
+                .to_vec();
+        args.push(self.certificate.clone().into());
+        if let Some(above) = &self.above {
+            args.extend(["-certfile".into(), above.path().into()]);
+        }
+        self.key.args("-inkey", &mut args);
+        args.extend(["-in".into(), file.into()]);
+        args
+    }
+
+    /// Makes a detached signature in DER.
+    ///
+    /// # Errors
+    /// [`SignError`].
+    pub fn sign(&self, file: &Path) -> Result<Vec<u8>, SignError> {
+        let (is_done, signature, errors) = output(OPENSSL, &self.args(file), NO_OPENSSL)?;
+        if is_done && !signature.is_empty() {
+            return Ok(signature);
+        }
+        Err(refused(file, &errors))
+    }
+}
+
+/// openssl prints "…:error:code:library:function:why:file:line:" (ERR_print_errors(3)), and lines of its own.
+fn refused(file: &Path, errors: &str) -> SignError {
+    let why = last_words(errors, |line| line.to_ascii_lowercase().starts_with("engine "));
+    SignError::Refused { program: OPENSSL.to_owned(), file: file.to_owned(), why }
+}
+
+/// A builder's key, by which openssl signs statements.
+#[derive(Debug, Clone)]
+pub struct BuilderKey {
+    key: PrivateKey,
+    public: PublicKey,
+}
+
+impl BuilderKey {
+    /// Takes a key, and has openssl say which public key belongs to it; `name` is what that is called in messages.
+    ///
+    /// # Errors
+    /// [`SignError`].
+    pub fn new(key: PrivateKey, name: &str) -> Result<Self, SignError> {
+        key.check()?;
+        let mut args = vec!["pkey".into()];
+        key.args("-in", &mut args);
+        args.extend(["-pubout", "-outform", "DER"].map(OsString::from));
+        let (is_done, der, errors) = output(OPENSSL, &args, NO_OPENSSL)?;
+        let no_key = |why| SignError::NoKey { program: OPENSSL.to_owned(), key: name.to_owned(), why };
+        if !is_done {
+            return Err(no_key(last_words(&errors, |_| false)));
+        }
+        let public = PublicKey::of_bytes(name, &der).map_err(no_key)?;
+        Ok(Self { key, public })
+    }
+
+    /// Returns the public key.
+    pub fn public(&self) -> &PublicKey {
+        &self.public
+    }
+
+    /// Signs a payload; what openssl gave is verified.
+    ///
+    /// # Errors
+    /// [`SignError`].
+    pub fn sign(&self, payload_type: &str, payload: &[u8]) -> Result<Envelope, SignError> {
+        let failed = |error: io::Error| refused(Path::new("a statement"), &error.to_string());
+        // openssl has to know how long it is: it takes a file.
+        let mut file = NamedTempFile::new().map_err(failed)?;
+        file.write_all(&signed_bytes(payload_type, payload)).map_err(failed)?;
+        let mut args: Vec<OsString> = ["pkeyutl", "-sign", "-rawin"].map(OsString::from).to_vec();
+        self.key.args("-inkey", &mut args);
+        if let Some(digest) = self.public.digest() {
+            args.extend(["-digest".into(), digest.into()]);
+        }
+        args.extend(["-in".into(), file.path().into()]);
+        let (is_done, signature, errors) = output(OPENSSL, &args, NO_OPENSSL)?;
+        if !is_done || signature.is_empty() {
+            return Err(refused(Path::new("a statement"), &errors));
+        }
+        let envelope = Envelope::new(payload_type, payload, &self.public, &signature);
+        match envelope.is_by(&self.public) {
+            true => Ok(envelope),
+            false => Err(refused(Path::new("a statement"), "what it gave does not verify")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

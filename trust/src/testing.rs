@@ -86,3 +86,116 @@ impl Drop for Gpg {
         drop(Command::new("gpgconf").arg("--homedir").arg(self.0.path()).args(["--kill", "all"]).status());
     }
 }
+
+/// A folder with certificates that openssl made, and their keys.
+#[derive(Debug)]
+pub struct Certificates(tempfile::TempDir);
+
+/// What a certificate of a signer is to say.
+#[derive(Debug, Clone, Copy)]
+pub struct Asks<'a> {
+    /// The kind of key: words of `openssl genpkey`.
+    pub key: &'a [&'a str],
+    /// Its extensions: lines of `openssl x509 -extfile`.
+    pub extensions: &'a str,
+    /// When it ends to be valid, in days; negative where it has ended.
+    pub days: &'a str,
+}
+
+/// A key that every iPXE takes.
+pub const RSA: &[&str] = &["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"];
+
+/// What a certificate says that may sign code.
+pub const CODE_SIGNING: &str = "extendedKeyUsage = codeSigning\n";
+
+impl Default for Asks<'_> {
+    fn default() -> Self {
+        Self { key: RSA, extensions: CODE_SIGNING, days: "30" }
+    }
+}
+
+impl Default for Certificates {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Certificates {
+    /// Makes a root, `ca`.
+    pub fn new() -> Self {
+        let all = Self(tempfile::tempdir().unwrap());
+        all.root("ca");
+        all
+    }
+
+    /// Returns the path of a file of the folder.
+    pub fn path(&self, name: &str) -> std::path::PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Runs openssl in the folder, and returns what it prints.
+    pub fn run(&self, args: &[&str]) -> Vec<u8> {
+        let output =
+            Command::new("openssl").args(args).current_dir(self.0.path()).stdin(Stdio::null()).output();
+        let output = output.expect("openssl is installed");
+        assert!(output.status.success(), "openssl {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    }
+
+    /// Makes a key, `NAME.key`, that nobody else may read.
+    pub fn key(&self, name: &str, kind: &[&str]) {
+        let file = format!("{name}.key");
+        self.run(&[&["genpkey"], kind, &["-out", &file]].concat());
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        fs::set_permissions(self.path(&file), mode).unwrap();
+    }
+
+    /// Makes a root: `NAME.key` and `NAME.crt`.
+    pub fn root(&self, name: &str) {
+        self.key(name, RSA);
+        let (key, crt, subject) = (format!("{name}.key"), format!("{name}.crt"), format!("/CN={name}"));
+        self.run(&["req", "-x509", "-new", "-key", &key, "-subj", &subject, "-days", "60", "-out", &crt]);
+    }
+
+    /// Makes a signer under a root: `NAME.key` and `NAME.crt`.
+    pub fn signer(&self, name: &str, root: &str, asks: Asks<'_>) {
+        self.key(name, asks.key);
+        fs::write(self.path("extensions"), asks.extensions).unwrap();
+        let file = |end: &str| format!("{name}.{end}");
+        self.run(&[
+            "req",
+            "-new",
+            "-key",
+            &file("key"),
+            "-subj",
+            &format!("/CN={name}"),
+            "-out",
+            &file("csr"),
+        ]);
+        let (ca, ca_key) = (format!("{root}.crt"), format!("{root}.key"));
+        let (csr, crt) = (file("csr"), file("crt"));
+        let args = [
+            "x509",
+            "-req",
+            "-in",
+            &csr,
+            "-CA",
+            &ca,
+            "-CAkey",
+            &ca_key,
+            "-CAcreateserial",
+            "-days",
+            asks.days,
+        ];
+        self.run(&[&args[..], &["-extfile", "extensions", "-out", &crt]].concat());
+    }
+
+    /// Signs a file as iPXE wants it, but for what is said otherwise; the signature is `NAME.sig`.
+    pub fn sign(&self, name: &str, file: &str, with: &[&str], how: &[&str]) -> Vec<u8> {
+        let (crt, key, out) = (format!("{name}.crt"), format!("{name}.key"), format!("{name}.sig"));
+        let fixed = ["cms", "-sign", "-binary", "-in", file, "-outform", "DER", "-out", &out];
+        let with: Vec<&str> = with.iter().flat_map(|certificates| ["-certfile", certificates]).collect();
+        self.run(&[&fixed[..], &["-signer", &crt, "-inkey", &key], &with[..], how].concat());
+        fs::read(self.path(&out)).unwrap()
+    }
+}
