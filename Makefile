@@ -16,7 +16,7 @@ HOST_PACKAGES := mmdebstrap xorriso grub-common grub-pc-bin grub-efi-amd64-bin m
 	syslinux-common
 TEST_PACKAGES  := squashfs-tools squashfs-tools-ng genisoimage cpio zstd xz-utils attr libcap2-bin \
 	qemu-system-x86 ovmf ipxe-qemu dnsmasq-base iproute2 curl tftp-hpa atftp libnfs-utils systemd isc-dhcp-server kea-dhcp4-server nginx-light openssl e2fsprogs procps python3-minimal python3-venv xfsprogs fdisk \
-	gnupg cryptsetup-bin
+	gnupg cryptsetup-bin softhsm2 libengine-pkcs11-openssl
 CATALYST_PACKAGES := lbzip2 rsync busybox-static git squashfs-tools-ng squashfs-tools libcap2-bin cpio xfsprogs fdisk \
 	genisoimage procps python3-venv qemu-system-x86 ipxe-qemu
 CHECK_PACKAGES := g++ gcc-aarch64-linux-gnu libc6-dev-arm64-cross
@@ -105,7 +105,7 @@ check: packages-check
 # who builds, and somebody else runs one of their tests; nor to a power failure, nor to what only reads or runs no tool: none.
 FAST = cargo nextest run --locked --workspace -E
 ALL = 'not binary(boot) | test(/^vm::/)'
-AS_USER = '(not binary(boot) - test(/^(remote|power|audit|http|layouts|squashfs|signatures|floors)::/)) | test(/^remote::a_second_builder/) | test(/^vm::/)'
+AS_USER = '(not binary(boot) - test(/^(remote|power|audit|http|layouts|squashfs|signatures|statements|code|floors)::/)) | test(/^remote::a_second_builder/) | test(/^vm::/)'
 
 test-fast: packages-test
 	cargo fmt --all --check

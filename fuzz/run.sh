@@ -4,7 +4,7 @@ set -eu
 cd "$(dirname "$0")"
 seconds=$1
 shift
-export STAGEGRAPH_FUZZ_ISO="$PWD/seed.iso"
+export STAGEGRAPH_FUZZ_ISO="$PWD/seed.iso" STAGEGRAPH_FUZZ_KEYRING="$PWD/seed.gpg"
 [ $# -gt 0 ] || set -- $(cargo +nightly fuzz list)
 for target; do
 	echo "== $target"

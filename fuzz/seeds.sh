@@ -50,3 +50,18 @@ STORE=${STAGEGRAPH_STORE:-$HOME/.cache/stagegraph}
 grep -l -a '^stagegraph tree' -r "$STORE/objects" 2>/dev/null | head -5 | while read -r tree; do
 	[ "$(stat -c %s "$tree")" -gt 200000 ] || seed store "$(basename "$tree")" < "$tree"
 done
+
+export GNUPGHOME="$work/gnupg"
+mkdir -m 700 "$GNUPGHOME"
+gpg -q --batch --passphrase '' --quick-generate-key fuzz ed25519 sign never
+gpg -q --export > seed.gpg
+printf 'a\n- b\n' > "$work/text"
+gpg -q --batch --clearsign < "$work/text" | seed signatures clear
+gpg -q --batch --armor --detach-sign < "$work/text" | seed signatures armored
+gpg -q --batch --detach-sign < "$work/text" | seed signatures binary
+gpg -q --export | seed signatures keyring
+gpgconf --kill all
+(cd "$work" && openssl req -x509 -newkey rsa:2048 -noenc -keyout ca.key -out ca.crt -subj /CN=fuzz -days 9 -addext extendedKeyUsage=codeSigning -addext basicConstraints=CA:FALSE 2>/dev/null)
+openssl cms -sign -binary -noattr -md sha256 -outform DER -signer "$work/ca.crt" -inkey "$work/ca.key" -in "$work/text" | seed signatures cms
+openssl pkey -in "$work/ca.key" -pubout | seed signatures public
+printf '{"payload":"e30=","payloadType":"application/vnd.in-toto+json","signatures":[{"sig":"AAAA"}]}' | seed signatures envelope

@@ -19,14 +19,15 @@ mod walk;
 use std::io;
 
 pub use self::checks::{CHECKS, is_check, is_of_the_way};
-pub use self::facts::{EntryFacts, Facts, Found, Kind, MenuFacts, SignatureFacts};
+pub use self::facts::{CodeSignatureFacts, EntryFacts, Facts, Found, Kind, MenuFacts, SignatureFacts};
 pub use self::gather::{GatherError, folder_menus, gather, iso_menus, may_be_menu};
 pub use self::loaders::{Firmware, LoaderFacts};
 pub use self::place::Place;
 pub use self::release::{ReleaseError, verify};
 pub use self::report::{Check, FileLine, Finding, Memory, Outcome, Report, SCHEMA, Verdict};
 pub use self::set::{Set, SetError};
-pub use self::signatures::Trusted;
+pub use self::signatures::{CODE_SIGNATURE, Trusted};
+pub use self::sniff::{CODE_HEAD, takes_code_signature};
 pub use self::walk::{Inside, Walk};
 use crate::formats::iso9660::IsoError;
 

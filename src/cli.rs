@@ -10,6 +10,7 @@ mod extract;
 mod failure;
 mod lock;
 mod plan;
+mod provenance;
 #[cfg(feature = "remote")]
 mod remote;
 #[cfg(feature = "serve")]
@@ -62,6 +63,8 @@ enum Verb {
     Extract(extract::Extract),
     /// Signs what was published
     Sign(sign::Sign),
+    /// Prints what a published set was built of
+    Provenance(provenance::Provenance),
     /// Serves what was built, so that machines boot from it
     #[cfg(feature = "serve")]
     Serve(serve::Serve),
@@ -154,6 +157,7 @@ fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Recipe(recipe) => recipe.run(),
         Verb::Extract(extract) => extract.run(),
         Verb::Sign(sign) => sign.run(),
+        Verb::Provenance(provenance) => provenance.run(),
         Verb::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "stagegraph", &mut text);

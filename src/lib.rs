@@ -25,6 +25,7 @@ pub mod machine;
 pub mod manifest;
 pub mod memory;
 pub mod plan;
+pub mod provenance;
 pub mod publish;
 #[cfg(feature = "serve")]
 pub mod recipes;

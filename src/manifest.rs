@@ -13,6 +13,9 @@ use crate::cmdline::Choice;
 /// The version of the schema.
 pub const SCHEMA: u32 = 1;
 
+/// The ending of a manifest's name, behind that of its ISO.
+pub const ENDING: &str = ".manifest.json";
+
 /// The whole document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {

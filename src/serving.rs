@@ -15,14 +15,11 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, openat2, st
 use rustix::io::Errno;
 use serve::{Content, Digests, Entry, Role, Set, Way};
 
-use crate::manifest::{FileFacts, Manifest, ManifestError};
+use crate::manifest::{ENDING, FileFacts, Manifest, ManifestError};
 use crate::recipes::Kernel;
 
 /// What a published folder says of itself.
 const LISTING: &str = ".stagegraph.json";
-
-/// The ending of a manifest's name.
-const MANIFEST: &str = ".manifest.json";
 
 /// Bytes of a manifest or a listing, at most.
 const LARGEST: u64 = 64 << 20;
@@ -254,18 +251,27 @@ fn read_all(file: &File) -> io::Result<Vec<u8>> {
 
 fn listed(listing: &File) -> BTreeMap<String, BlobDigest> {
     #[derive(serde::Deserialize)]
+    struct Signed {
+        bytes: BlobDigest,
+    }
+    #[derive(serde::Deserialize)]
     struct Listing {
         files: BTreeMap<String, BlobDigest>,
+        #[serde(default)]
+        signatures: BTreeMap<String, Signed>,
     }
     // Without a listing that can be read there are no digests, and nothing else is wrong.
     let listing = read_all(listing).ok().and_then(|bytes| serde_json::from_slice::<Listing>(&bytes).ok());
-    listing.map(|listing| listing.files).unwrap_or_default()
+    let Some(Listing { mut files, signatures }) = listing else { return BTreeMap::new() };
+    // A list that is signed in place holds other bytes than were published.
+    files.extend(signatures.into_iter().map(|(path, signature)| (path, signature.bytes)));
+    files
 }
 
 /// Reads the manifest at the top of a folder, where there is one.
 fn read_manifest(folder: &Path, files: &BTreeMap<String, Opened>) -> Result<Option<Manifest>, ServeError> {
     let is_it = |path: &&String| {
-        path.ends_with(MANIFEST) && RelPath::new(path.as_bytes()).is_ok() && !path.contains('/')
+        path.ends_with(ENDING) && RelPath::new(path.as_bytes()).is_ok() && !path.contains('/')
     };
     let Some(path) = files.keys().find(is_it) else { return Ok(None) };
     let full = folder.join(path);
@@ -299,7 +305,7 @@ fn ways(manifest: Option<&Manifest>, has: impl Fn(&str) -> bool) -> Vec<Way> {
 /// Returns the kernel of a set that was read, with the command line of the way where the initramfs fetches the squashfs: what its manifest says
 /// of the first one.
 pub fn kernel(set: &Set) -> Option<Kernel> {
-    let path = set.files.keys().find(|path| path.ends_with(MANIFEST) && !path.contains('/'))?;
+    let path = set.files.keys().find(|path| path.ends_with(ENDING) && !path.contains('/'))?;
     let entry = set.files.get(path)?;
     let text = entry.read(0, usize::try_from(entry.size).ok()?).ok()?;
     let manifest = Manifest::read(&String::from_utf8_lossy(&text)).ok()?;

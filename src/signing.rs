@@ -1,68 +1,29 @@
-//! Signs a published folder: its lists of checksums in place, its ISOs by a file beside them.
+//! Signs a published folder: its lists of checksums in place, its ISOs and what iPXE loads by files beside them.
 //!
 //! Nothing of it is part of the graph: what nodes make is unsigned, and the same for everybody. The programs of the user's hold the
 //! keys; what they give is verified by other code before it has its name.
 
+mod code;
+mod outcome;
 mod signers;
+mod statements;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::io::Read;
+use std::path::Path;
 
 use cache::digest::BlobHasher;
 use cache::file::OnFile;
 use cache::{BlobDigest, FileError};
 use trust::openpgp::{self, Judgement, Keyring, Verdict};
-use trust::sign::{Gpg, SignError};
+use trust::sign::Gpg;
 
-pub use self::signers::{Signers, SignersError};
+pub use self::outcome::{Signed, SigningError};
+use self::outcome::{read_to, replace};
+pub use self::signers::{Builder, Signers, SignersError};
 use crate::formats::checksums::{is_named_like_checksums, is_signature};
 use crate::publish::Signature;
-
-/// Why a folder was not signed, or not all of it.
-#[derive(Debug, thiserror::Error)]
-pub enum SigningError {
-    /// A file could not be read or written.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// A program did not sign.
-    #[error(transparent)]
-    Sign(#[from] SignError),
-    /// What was signed does not verify.
-    #[error("{file}: the signature that was made does not verify: {why}")]
-    Unverified {
-        /// What was signed.
-        file: String,
-        /// Why not.
-        why: String,
-    },
-    /// A list is signed already, and not by this key, or it was changed since.
-    #[error("{file} is signed already, and not well by {key}: {why}")]
-    Signed {
-        /// The list.
-        file: String,
-        /// The key that was to sign.
-        key: String,
-        /// What is wrong with the signature.
-        why: String,
-    },
-    /// There is nothing to sign.
-    #[error("{0} has neither an ISO nor a list of checksums to sign")]
-    Nothing(PathBuf),
-}
-
-/// What was signed.
-#[derive(Debug, Default)]
-pub struct Signed {
-    /// The files that have new signatures.
-    pub made: Vec<String>,
-    /// The files whose signatures were good already.
-    pub kept: Vec<String>,
-    /// All signatures, by the files that they are in.
-    pub records: BTreeMap<String, Signature>,
-}
 
 /// Folders inside folders.
 const MAX_DEPTH: usize = 16;
@@ -83,13 +44,26 @@ pub fn sign(
     let mut files = Vec::new();
     list(folder, "", 0, &mut files)?;
     let mut signed = Signed::default();
-    let keyring = signers.openpgp.keyring()?;
-    let signer = Signer { folder, gpg: &signers.openpgp, keyring, before };
-    for name in &files {
-        if is_list(folder, name)? {
-            signer.list(name, &mut signed)?;
-        } else if name.ends_with(".iso") {
-            signer.iso(name, &mut signed)?;
+    if let Some(openssl) = &signers.cms {
+        code::sign(folder, &files, openssl, &mut signed)?;
+    }
+    if let Some(gpg) = &signers.openpgp {
+        let signer = Signer { folder, gpg, keyring: gpg.keyring()?, before };
+        for name in &files {
+            if is_list(folder, name)? {
+                signer.list(name, &mut signed)?;
+            } else if name.ends_with(".iso") {
+                signer.iso(name, &mut signed)?;
+            }
+        }
+    }
+    if let Some(builder) = &signers.builder {
+        statements::sign(folder, &files, builder, &mut signed)?;
+    }
+    // What another signer made, who is not named this time, stays.
+    for (name, signature) in before {
+        if !signed.records.contains_key(name) && folder.join(name).is_file() {
+            signed.records.insert(name.clone(), signature.clone());
         }
     }
     if signed.records.is_empty() {
@@ -125,9 +99,7 @@ fn is_list(folder: &Path, name: &str) -> Result<bool, FileError> {
         return Ok(false);
     }
     let path = folder.join(name);
-    let mut head = Vec::new();
-    File::open(&path).and_then(|file| file.take(64).read_to_end(&mut head)).on_file("read", &path)?;
-    Ok(!is_signature(&head))
+    Ok(!is_signature(&read_to(&path, 64)?))
 }
 
 /// Signs files of one folder.
@@ -142,10 +114,7 @@ impl Signer<'_> {
     /// Signs a list in place.
     fn list(&self, name: &str, signed: &mut Signed) -> Result<(), SigningError> {
         let path = self.folder.join(name);
-        let mut text = Vec::new();
-        File::open(&path)
-            .and_then(|file| file.take(MAX_LIST).read_to_end(&mut text))
-            .on_file("read", &path)?;
+        let text = read_to(&path, MAX_LIST)?;
         if openpgp::is_clear_signed(&text) {
             let (_, verdicts) = self.keyring.clear(&text);
             let why = bad(&verdicts);
@@ -247,16 +216,4 @@ fn digest(path: &Path) -> Result<BlobDigest, FileError> {
             read => hasher.update(&buffer[..read]),
         };
     }
-}
-
-/// Puts bytes in the place of a file by a rename: what was there may be a link to an object of the store.
-fn replace(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new().prefix(".signing-").tempfile_in(folder).on_file("write", path)?;
-    file.write_all(bytes)
-        .and_then(|()| file.as_file().set_permissions(fs::Permissions::from_mode(0o644)))
-        .and_then(|()| file.as_file().sync_all())
-        .on_file("write", path)?;
-    file.persist(path).map_err(|error| error.error).on_file("write", path)?;
-    File::open(folder).and_then(|folder| folder.sync_all()).on_file("sync", folder)
 }

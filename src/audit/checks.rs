@@ -2,6 +2,7 @@
 
 mod address;
 mod arch;
+mod code;
 mod initrds;
 mod iso;
 mod lean;
@@ -9,6 +10,7 @@ mod lines;
 mod lists;
 mod memory;
 mod parts;
+mod provenance;
 mod select;
 mod set;
 mod signatures;
@@ -31,7 +33,7 @@ const fn row(id: &'static str, what: &'static str, look: fn(&Check, &Facts) -> O
 }
 
 /// All checks, in the order of reports.
-const ROWS: [Row; 32] = [
+const ROWS: [Row; 34] = [
     row("readable", "everything could be read", readable),
     row("iso-structure", "the ISO is whole", iso::structure),
     row("iso-boot", "El Torito: what firmware is offered to start", iso::boot),
@@ -75,6 +77,8 @@ const ROWS: [Row; 32] = [
     row("manifest", "the manifest of `stagegraph build`", lists::manifest),
     row("signatures", "signatures by OpenPGP", signatures::signatures),
     row("unsigned", "with a keyring: what boots and nobody signed", signatures::unsigned),
+    row("code-signatures", "signatures by CMS, which iPXE verifies", code::code_signatures),
+    row("provenance", "what builders say that it is made of", provenance::provenance),
     row("limits", "sizes that formats, boot loaders and servers can bear", set::limits),
     row("memory", "the least memory to boot with", set::memory),
     row("names", "names that mirrors and servers put where they belong", set::names),

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cache::BlobDigest;
 use serde::Serialize;
+use trust::cms::CodeJudgement;
 use trust::openpgp::{Claim, Verdict};
 
 use super::loaders::LoaderFacts;
@@ -382,6 +383,34 @@ pub struct SignatureFacts {
     pub found: Found,
 }
 
+/// What a builder says of a set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StatementFacts {
+    /// The file.
+    pub file: String,
+    /// The line in it.
+    pub line: usize,
+    /// Who says it, as it says.
+    pub builder: Option<String>,
+    /// The trusted keys that signed it.
+    pub keys: Vec<String>,
+    /// The files that it is about, with their SHA-256; or why it does not count.
+    pub found: Result<Vec<(Target, String)>, String>,
+}
+
+/// A signature by CMS, and how it was judged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CodeSignatureFacts {
+    /// The file.
+    pub file: String,
+    /// What is signed.
+    pub of: Target,
+    /// Who signed, as the certificate says.
+    pub signer: Option<String>,
+    /// Whether that is so.
+    pub judgement: CodeJudgement,
+}
+
 /// A manifest of `stagegraph build`.
 #[derive(Debug, Clone)]
 pub struct ManifestFacts {
@@ -420,6 +449,16 @@ pub struct Facts {
     pub beside: BTreeSet<String>,
     /// Files with signatures.
     pub signatures: Vec<SignatureFacts>,
+    /// Signatures by CMS.
+    pub code_signatures: Vec<CodeSignatureFacts>,
+    /// What builders say of the set.
+    pub statements: Vec<StatementFacts>,
+    /// How many trusted builders have to say so; nothing where nobody named any.
+    pub threshold: Option<usize>,
+    /// Whether it was said who may sign code: then everything that iPXE loads has to be signed.
+    pub has_authorities: bool,
+    /// Whether nothing can be signed yet.
+    pub is_before_signing: bool,
     /// Whether there is a keyring: then everything that boots has to be signed.
     pub has_keyring: bool,
     /// Files of the set that are no plain files, or have no name in UTF-8.

@@ -1,5 +1,6 @@
 //! Finds out everything about an ISO and a netboot set; judges nothing.
 
+mod code;
 mod esp;
 mod iso;
 mod lists;
@@ -8,22 +9,29 @@ mod menus;
 mod plan;
 mod reading;
 mod signatures;
+mod statements;
 mod verity;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use self::code::CodeSigned;
 use self::esp::Esp;
 use self::plan::Plan;
 pub use self::reading::{folder_menus, may_be_menu};
-use super::facts::{BootFacts, Facts, IsoFacts, Kind, MenuFacts, Part, SignatureFacts};
+use super::facts::{
+    BootFacts, ChecksumFacts, Facts, IsoFacts, Kind, ManifestFacts, MenuFacts, Part, SignatureFacts,
+    StatementFacts, Target,
+};
 use super::loaders::LoaderFacts;
-use super::pass::Learnt;
+use super::pass::{Detached, Learnt};
 use super::place::Place;
 use super::set::{Set, SetError};
 use super::signatures::{Trusted, signed_by_name};
-use crate::formats::checksums::is_named_like_checksums;
+use crate::formats::checksums::{Algorithm, is_named_like_checksums};
 use crate::formats::iso9660::{Iso, IsoError};
+use crate::manifest::ENDING;
+use crate::provenance::STATEMENTS;
 
 /// Why nothing could be found out.
 #[derive(Debug, thiserror::Error)]
@@ -68,36 +76,32 @@ pub fn gather(
     gatherer.read_iso_menus();
     gatherer.find_iso_parts();
     let mut beside = take_from_beside(iso_place, &file_name, &mut set);
-    if trusted.keyring.is_some() {
+    if trusted.asks_beside() {
         beside.lists.extend(gatherer.ask_beside(iso_place, &file_name, &mut set));
     }
     let mut parts = gatherer.read_set_menus(&mut set)?;
-    let lists = gatherer.read_checksums(&mut set, &mut parts, &file_name, &beside, trusted)?;
-    let manifests = gatherer.read_manifests(&set, &parts, &file_name);
-    let detached = gatherer.read_signatures(&mut set, &mut parts, &file_name, &lists, &manifests, trusted)?;
+    let read = gatherer.read_documents(&mut set, &mut parts, &file_name, &beside, trusted)?;
     let own = gatherer.read_own_checksums();
 
     let mut plan = Plan::new(&iso);
     plan.wants_parts(&parts, &gatherer.iso_parts, &gatherer.menus);
-    plan.wants_listed(&lists, &manifests);
+    plan.wants_listed(&read.lists, &read.manifests);
     plan.wants_own_checksums(&own);
-    plan.wants_signatures(detached);
+    plan.wants_signatures(read.detached);
+    plan.wants_hashes(read.code.iter().map(|signed| (Algorithm::Sha256, &signed.of)));
+    let stated = read.statements.iter().flat_map(|statement| &statement.found).flatten();
+    plan.wants_hashes(stated.map(|(target, _)| (Algorithm::Sha256, target)));
     plan.wants_tree(verity::wanted(&iso, &gatherer.iso_parts, &set, &parts));
     let mut learnt = plan.read_once(&set, iso_place);
     let iso_learnt = learnt.remove("").unwrap_or_else(|| Ok(Learnt::default())).map_err(failed)?;
     gatherer.learn_signatures(learnt.values().flatten().chain([&iso_learnt]));
-    for (name, result) in learnt {
-        match (parts.get_mut(&name), result) {
-            (Some(part), Ok(learnt)) => plan::learn(part, learnt),
-            (Some(_), Err(error)) => gatherer.unreadable.push((name, error.to_string())),
-            (None, _) => {}
-        }
-    }
+    gatherer.learn_parts(learnt, &mut parts);
     plan.learn_iso_parts(&iso_learnt, &mut gatherer.iso_parts);
     plan::find_beginnings(&mut parts, &gatherer.menus, &gatherer.iso_parts);
     gatherer.walk_iso_initrds(&parts);
     gatherer.look_into_iso_kernels(&parts);
     let late = || verity::made_late(&iso, iso_place, &gatherer.iso_parts, &parts);
+    let code = code::judge(read.code, &parts, trusted);
     let tree = iso_learnt.tree.clone().or_else(late);
 
     let squashfs = gatherer.iso_parts.values().find(|part| part.kind == Kind::Squashfs);
@@ -130,13 +134,61 @@ pub fn gather(
         parts,
         menus: gatherer.menus,
         loaders: gatherer.loaders,
-        checksums: lists,
-        manifests,
+        checksums: read.lists,
+        manifests: read.manifests,
         beside: beside.names,
         signatures: gatherer.signatures,
+        code_signatures: code,
+        statements: read.statements,
+        threshold: trusted.builders.as_ref().map(|_| trusted.threshold),
+        has_authorities: trusted.authorities.is_some(),
+        is_before_signing: trusted.is_before_signing,
         has_keyring: trusted.keyring.is_some(),
         unreadable: gatherer.unreadable.into_iter().chain(set.unread).collect(),
     })
+}
+
+/// What of a set speaks of other files.
+struct Documents {
+    lists: Vec<ChecksumFacts>,
+    manifests: Vec<ManifestFacts>,
+    /// Signatures of what is still to be read.
+    detached: Vec<(Target, Detached)>,
+    code: Vec<CodeSigned>,
+    statements: Vec<StatementFacts>,
+}
+
+impl Gatherer<'_> {
+    fn read_documents(
+        &mut self,
+        set: &mut Set,
+        parts: &mut BTreeMap<String, Part>,
+        iso_name: &str,
+        beside: &BesideIso,
+        trusted: &Trusted,
+    ) -> Result<Documents, SetError> {
+        let lists = self.read_checksums(set, parts, iso_name, beside, trusted)?;
+        let manifests = self.read_manifests(set, parts, iso_name);
+        let detached = self.read_signatures(set, parts, iso_name, &lists, &manifests, trusted)?;
+        let code = self.read_code_signatures(set, parts, trusted)?;
+        let statements = self.read_statements(set, parts, &manifests, trusted);
+        Ok(Documents { lists, manifests, detached, code, statements })
+    }
+
+    /// Gives the files what was learnt of them.
+    fn learn_parts(
+        &mut self,
+        learnt: BTreeMap<String, std::io::Result<Learnt>>,
+        parts: &mut BTreeMap<String, Part>,
+    ) {
+        for (name, result) in learnt {
+            match (parts.get_mut(&name), result) {
+                (Some(part), Ok(learnt)) => plan::learn(part, learnt),
+                (Some(_), Err(error)) => self.unreadable.push((name, error.to_string())),
+                (None, _) => {}
+            }
+        }
+    }
 }
 
 /// Tells whether an ISO has a system of Gentoo's.
@@ -175,7 +227,10 @@ fn take_from_beside(iso_place: &Place, iso_name: &str, set: &mut Set) -> BesideI
     if set.folder_path() != Some(folder) {
         let before: BTreeSet<String> = set.files.keys().cloned().collect();
         set.add_beside(folder, iso_name, |name| {
-            is_named_like_checksums(name) || signed_by_name(name) == Some(iso_name)
+            is_named_like_checksums(name)
+                || signed_by_name(name) == Some(iso_name)
+                || name.ends_with(STATEMENTS)
+                || name.ends_with(ENDING)
         });
         beside.lists = set.files.keys().filter(|name| !before.contains(*name)).cloned().collect();
         beside.folder = folder.to_owned();
@@ -183,7 +238,10 @@ fn take_from_beside(iso_place: &Place, iso_name: &str, set: &mut Set) -> BesideI
         set.add_beside(folder, iso_name, |name| {
             let signed = signed_by_name(name);
             let name = signed.unwrap_or(name);
-            signed == Some(iso_name) || is_named_like_checksums(name) || name.ends_with(".manifest.json")
+            signed == Some(iso_name)
+                || is_named_like_checksums(name)
+                || name.ends_with(ENDING)
+                || name.ends_with(STATEMENTS)
         });
     }
     beside

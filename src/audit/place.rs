@@ -80,10 +80,18 @@ impl Place {
     /// # Errors
     /// Reading failed, or it is too long for a menu.
     pub fn menu_text(&self) -> io::Result<String> {
+        self.text_to(MAX_TEXT, "menu")
+    }
+
+    /// Returns a whole text of a kind that has at most so many bytes; what is not UTF-8 in it is shown as such.
+    ///
+    /// # Errors
+    /// Reading failed, or it is longer.
+    pub fn text_to(&self, most: u64, kind: &str) -> io::Result<String> {
         let mut bytes = Vec::new();
-        self.open()?.take(MAX_TEXT + 1).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 > MAX_TEXT {
-            return Err(io::Error::other(format!("it has more than {MAX_TEXT} bytes, which no menu has")));
+        self.open()?.take(most + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > most {
+            return Err(io::Error::other(format!("it has more than {most} bytes, which no {kind} has")));
         }
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }

@@ -2,11 +2,12 @@
 
 use super::facts::{Kind, Loader, Part};
 use super::place::Place;
-use super::signatures::signed_by_name;
+use super::signatures::{CODE_SIGNATURE, signed_by_name};
 use crate::formats::checksums::{is_named_like_checksums, is_signature};
 use crate::formats::compression::Compression;
 use crate::formats::menus::{self, Handed, IsThere, Menu};
 use crate::formats::{initramfs, iso9660, kernel, squashfs};
+use crate::manifest;
 
 /// How much of a file is looked at: a first block of zstd has up to 128 KiB.
 pub(super) const HEAD: usize = 256 << 10;
@@ -19,13 +20,13 @@ pub(super) fn kind_of(name: &str, head: &[u8]) -> Kind {
     if loader_of(name, head).is_some() {
         return Kind::Menu;
     }
-    if signed_by_name(name).is_some() && trust::openpgp::is_detached(head) {
+    if name.ends_with(CODE_SIGNATURE) || signed_by_name(name).is_some() && trust::openpgp::is_detached(head) {
         return Kind::Signature;
     }
     if is_named_like_checksums(name) && !is_signature(head) {
         return Kind::Checksums;
     }
-    if file.ends_with(".manifest.json") {
+    if file.ends_with(manifest::ENDING) {
         return Kind::Manifest;
     }
     if head.starts_with(squashfs::MAGIC) {
@@ -48,6 +49,23 @@ pub(super) fn kind_of(name: &str, head: &[u8]) -> Kind {
     }
     Kind::Other
 }
+
+/// Tells whether a file is one that iPXE loads, and so may verify.
+pub(super) fn is_loaded_by_ipxe(kind: Kind, name: &str) -> bool {
+    match kind {
+        Kind::Kernel | Kind::Initramfs | Kind::Squashfs => true,
+        Kind::Menu => name.ends_with(".ipxe"),
+        _ => false,
+    }
+}
+
+/// Tells by its name and its first bytes whether a file is one that iPXE loads, and so may verify.
+pub fn takes_code_signature(name: &str, head: &[u8]) -> bool {
+    is_loaded_by_ipxe(kind_of(name, head), name)
+}
+
+/// How much of a file [`takes_code_signature`] wants to see.
+pub const CODE_HEAD: u64 = HEAD as u64;
 
 /// Tells whether a file is a program that boot loaders start like a kernel: a memory test, MEMDISK, wimboot.
 pub(super) fn is_memtest(name: &str) -> bool {

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
+use trust::cms::{Authorities, CertificateError};
+use trust::dsse::{PublicKey, PublicKeyError};
 use trust::openpgp::{Keyring, KeyringError};
 
 use super::args::known_checks;
@@ -37,6 +39,15 @@ pub(super) struct Audit {
     /// Public keys of OpenPGP that releases are signed with; then all that boots has to be signed. May be repeated
     #[arg(long, value_name = "FILE")]
     keyring: Vec<PathBuf>,
+    /// Certificates of who says who may sign code for iPXE; then all that iPXE loads has to be signed so. May be repeated
+    #[arg(long, value_name = "FILE")]
+    ca: Vec<PathBuf>,
+    /// A folder of public keys of builders; then some of them have to say what the set is made of
+    #[arg(long, value_name = "DIR")]
+    builders: Option<PathBuf>,
+    /// How many of them
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "builders", value_parser = clap::value_parser!(u16).range(1..))]
+    threshold: u16,
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
@@ -48,7 +59,12 @@ const WIDTH: usize = 80;
 impl Audit {
     pub(super) fn run(self) -> Result<u8, Failure> {
         known_checks(&self.allow)?;
-        let trusted = trusted(&self.keyring)?;
+        let trusted = Trusted {
+            authorities: authorities(&self.ca)?,
+            builders: self.builders.as_deref().map(builders).transpose()?,
+            threshold: self.threshold.into(),
+            ..trusted(&self.keyring)?
+        };
         let client = Client::new(Patience::default());
         let (iso, netboot) = match &self.netboot {
             Some(netboot) => (self.first.clone(), netboot.clone()),
@@ -128,7 +144,27 @@ pub(super) fn trusted(keyrings: &[PathBuf]) -> Result<Trusted, Failure> {
             Failure::of(code, &error)
         })?)),
     };
-    Ok(Trusted { keyring })
+    Ok(Trusted { keyring, ..Trusted::default() })
+}
+
+/// Reads the keys of builders.
+fn builders(folder: &Path) -> Result<Vec<PublicKey>, Failure> {
+    PublicKey::read_all(folder).map_err(|error| {
+        let code = if matches!(error, PublicKeyError::Read { .. }) { ENVIRONMENT } else { WRONG };
+        Failure::of(code, &error)
+    })
+}
+
+/// Reads who says who may sign code.
+fn authorities(files: &[PathBuf]) -> Result<Option<Arc<Authorities>>, Failure> {
+    if files.is_empty() {
+        return Ok(None);
+    }
+    let found = Authorities::read(files).map_err(|error| {
+        let code = if matches!(error, CertificateError::Read { .. }) { ENVIRONMENT } else { WRONG };
+        Failure::of(code, &error)
+    })?;
+    Ok(Some(Arc::new(found)))
 }
 
 /// Finds an ISO: a file, or one on a server.

@@ -6,13 +6,16 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::failure::{DONE, ENVIRONMENT, FAILED, Failure, WRONG, print};
+use trust::cms::CertificateError;
+use trust::sign::SignError;
+
 use crate::publish;
 use crate::signing::{self, Signed, Signers, SignersError, SigningError};
 
 /// Who signs.
 #[derive(Debug, Args)]
 pub(super) struct SignersArg {
-    /// Who signs: a TOML file, `[openpgp] key = "FINGERPRINT"`
+    /// Who signs: a TOML file with `[openpgp] key = "FINGERPRINT"`, `[cms] certificate = "FILE"`, or both
     #[arg(long, value_name = "FILE", env = "STAGEGRAPH_SIGNERS", hide_env_values = true)]
     signers: Option<PathBuf>,
 }
@@ -23,18 +26,25 @@ impl SignersArg {
         let signers = Signers::read(self.signers.as_ref()).map_err(|error| match &error {
             SignersError::File(_) => Failure::of(ENVIRONMENT, &error),
             SignersError::Wrong(_) => Failure::of(WRONG, &error),
+            SignersError::Key { source, .. } => Failure::of(
+                if matches!(source, SignError::Certificate(CertificateError::Bad { .. })) { WRONG } else { ENVIRONMENT },
+                &error,
+            ),
             SignersError::None => Failure::of(WRONG, &error).with_hint(
                 "write [openpgp] and key = \"FINGERPRINT\" into a file, and name it with --signers or STAGEGRAPH_SIGNERS",
             ),
         })?;
-        signers.openpgp.keyring().map_err(|error| Failure::of(ENVIRONMENT, &error))?;
+        if let Some(gpg) = &signers.openpgp {
+            gpg.keyring().map_err(|error| Failure::of(ENVIRONMENT, &error))?;
+        }
         Ok(signers)
     }
 }
 
-/// Signs a published folder: its lists of checksums in place, its ISO by a file beside it.
+/// Signs a published folder: its lists of checksums in place, its ISO by a file beside it, and what iPXE loads by files that its
+/// imgverify takes.
 ///
-/// gpg holds the key, or the card that it asks; what it gives is verified before it has its name. What has a good signature
+/// gpg and openssl hold the keys, or the card that they ask; what they give is verified before it has its name. What has a good signature
 /// by the key is left alone, so that signing twice changes nothing. A folder that was copied to another machine can be signed there: no
 /// store is used. docs/trust.md has all of it.
 ///

@@ -3,6 +3,8 @@
 //! Addresses are relative: a script works wherever it lies, beside the files it names. A parent script
 //! may set `keymap` and `cmdline`.
 
+mod verify;
+
 use std::collections::BTreeMap;
 
 use cache::Output;
@@ -28,6 +30,7 @@ pub(super) const KIND: Kind = Kind {
             iso: image.iso_name(),
             menu: Menu::of(fields, image),
             keymap: has_keymap(&image.bootargs),
+            verify: fields.bool("verify", false),
         };
         Some(Made::new(step, &["beside/", "folder/"]))
     },
@@ -42,6 +45,9 @@ struct Ipxe {
     iso: String,
     menu: Menu,
     keymap: bool,
+    /// Whether scripts have iPXE verify what they load.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    verify: bool,
 }
 
 /// How a script gets the squashfs to the kernel.
@@ -86,6 +92,9 @@ impl Ipxe {
             ),
             How::Inject | How::Combined => text.push('\n'),
         }
+        if self.verify {
+            text.push_str(verify::HEAD);
+        }
         if let [_, _, ..] = &kernels.0[..] {
             text.push_str(&format!("menu {}\n", self.menu.title()));
             for entry in &kernels.0 {
@@ -95,6 +104,9 @@ impl Ipxe {
         }
         for entry in &kernels.0 {
             text.push_str(&self.boot(entry, names, how)?);
+        }
+        if self.verify {
+            text.push_str(verify::TAIL);
         }
         for (label, message) in [
             ("failed_kernel", "The kernel could not be loaded."),
@@ -110,6 +122,7 @@ impl Ipxe {
             ),
             ("failed_choice", "No kernel was chosen."),
             ("failed_boot", "The kernel could not be started."),
+            ("failed_verify", verify::REFUSED),
         ] {
             let jumps = [format!("goto {label}\n"), format!("goto {label} ")];
             if jumps.iter().any(|jump| text.contains(jump)) {
@@ -136,6 +149,7 @@ impl Ipxe {
             How::Inject | How::Http | How::Nfs { is_lean: false } => names.initrd(label),
         };
         // UEFI kernels and old versions of iPXE find the initrd by this name.
+        let mut loaded = vec![kernel.clone(), initrd.clone()];
         let mut text = format!(
             ":{label}\nimgfree\nkernel {kernel} initrd={initrd} {line} || goto failed_kernel\n\
              initrd {initrd} || goto failed_initrd\n"
@@ -143,13 +157,21 @@ impl Ipxe {
         if how == How::Inject {
             let squashfs = names.squashfs();
             text.push_str(&format!("initrd {squashfs} /{SQUASHFS_IN_INITRD} || goto failed_squashfs\n"));
+            loaded.push(squashfs);
         }
-        text.push_str("imgstat\nboot || goto failed_boot\n\n");
+        text.push_str("imgstat\n");
+        if self.verify {
+            text.push_str(&verify::images(label, &loaded));
+        }
+        text.push_str("boot || goto failed_boot\n\n");
         Ok(text)
     }
 
     /// Renders the netboot folder's first script: what works best with the firmware at hand.
     fn chooser(&self) -> String {
+        if self.verify {
+            return verify::chooser(self.menu.title());
+        }
         format!(
             "#!ipxe\n# {}\n\n\
              # By BIOS, iPXE puts the squashfs into the initrd. By UEFI, not every version can.\n\

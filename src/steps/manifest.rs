@@ -12,7 +12,7 @@ use super::kind::{Inputs, Kind, Made, folder, identity, json};
 use super::menu::{Menu, least_ram};
 use crate::boot::Kernels;
 use crate::cmdline::{Choice, Medium, NFS_OPTIONS};
-use crate::manifest::{FileFacts, ImageFacts, LockFacts, Manifest, NodeFacts, SCHEMA, Way};
+use crate::manifest::{ENDING, FileFacts, ImageFacts, LockFacts, Manifest, NodeFacts, SCHEMA, Way};
 use crate::memory::{Load, WAYS};
 
 /// The version of the bytes: raised in the commit that changes them, with the digests in `pins.rs`.
@@ -173,7 +173,7 @@ impl Step for WriteManifest {
             nodes: nodes.collect(),
             packages,
         };
-        let files = [(format!("{}.manifest.json", self.iso), job.objects.put(&json(&document))?)];
+        let files = [(format!("{}{ENDING}", self.iso), job.objects.put(&json(&document))?)];
         Ok(BTreeMap::from([("files".to_owned(), folder(job.objects, files)?)]))
     }
 }

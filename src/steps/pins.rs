@@ -218,6 +218,20 @@ fn ipxe_scripts() {
 }
 
 #[test]
+fn ipxe_scripts_that_verify() {
+    let bench = Bench::new();
+    let inputs = some(&inputs(&bench), &["facts"]);
+    let ran = run(&bench, &ipxe::KIND, "verify = true", &inputs);
+    let both = [joined(&bench, &ran, "folder"), joined(&bench, &ran, "beside")].concat();
+    assert_pinned(
+        "the scripts that have iPXE verify",
+        ipxe::VERSION,
+        &both,
+        (4, "ded243e48a7de68998ab651cc9b1f743e71599f835b5b57740cbbb0a6cb52773"),
+    );
+}
+
+#[test]
 fn the_list_of_software() {
     let mut bench = Bench::new();
     let mut inputs = inputs(&bench);

@@ -1792,6 +1792,18 @@ const DAMAGES: &[Damage] = &[
         },
         "boot.ipxe: is a script or a menu that no good signature covers",
     ),
+    damage(
+        "code-signatures",
+        "what is called a signature for iPXE is none",
+        |set| set.write("netboot/gentoo.vmlinuz.ipxe.sig", "no signature"),
+        "netboot/gentoo.vmlinuz.ipxe.sig: is no signature of netboot/gentoo.vmlinuz that iPXE takes: it is no CMS signature",
+    ),
+    damage(
+        "provenance",
+        "what is called a builder's statement is none",
+        |set| set.write("install-tiny-20260102T030405Z.iso.intoto.jsonl", "{}\n"),
+        "intoto.jsonl:1: is no envelope",
+    ),
 ];
 
 /// The list of the ISO and what lies beside it.

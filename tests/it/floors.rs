@@ -69,7 +69,7 @@ const FLOORS: [(&str, &[&str]); 6] = [
             "web",
         ],
     ),
-    ("trust/src", &["testing", "openpgp", "sign"]),
+    ("trust/src", &["testing", "cms dsse openpgp", "sign"]),
     (
         "src",
         &[
@@ -78,6 +78,7 @@ const FLOORS: [(&str, &[&str]); 6] = [
             "cmdline http difference",
             "image boot",
             "manifest",
+            "provenance",
             "audit catalyst serving",
             "steps",
             "spec",

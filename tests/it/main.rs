@@ -5,6 +5,7 @@
 mod audit;
 mod build;
 mod catalyst;
+mod code;
 mod compositions;
 mod faults;
 mod floors;
@@ -25,6 +26,7 @@ mod signatures;
 mod signing;
 mod squashfs;
 mod stale;
+mod statements;
 mod verity;
 mod world;
 mod wrong;

@@ -123,6 +123,18 @@ fn a_signed_folder_is_what_gpg_verifies_and_the_audit_believes() {
 }
 
 #[test]
+#[cfg(feature = "serve")]
+fn what_is_served_of_a_signed_folder_is_known_by_the_signed_bytes() {
+    let world = World::new();
+    world.build(&["--sign"]);
+    let set = stagegraph::serving::Served::of(&world.live.out()).unwrap().read().unwrap().unwrap();
+    for name in LISTS.iter().chain([&"netboot/boot.ipxe"]) {
+        let known = set.files[*name].digests.unwrap().blake3;
+        assert_eq!(known, cache::BlobDigest::of(&world.read(name)), "{name}");
+    }
+}
+
+#[test]
 fn what_changes_loses_its_signature_and_what_is_built_with_one_has_it_at_once() {
     let world = World::new();
     world.build(&["--sign"]);
@@ -204,7 +216,7 @@ fn what_cannot_be_signed_says_why_and_changes_nothing() {
         assert!(errors.contains(says) && errors.starts_with("error: "), "{args:?}: {errors}");
         assert_eq!(files(&world.live.out()), before);
     };
-    fails(&["sign", empty.to_str().unwrap()], 2, "neither an ISO nor a list");
+    fails(&["sign", empty.to_str().unwrap()], 2, "has nothing to sign");
     fails(&["sign", "/nonexistent"], 2, "is no folder");
     world.name_signer("0123456789ABCDEF0123456789ABCDEF01234567");
     fails(&["sign", &out], 3, "gpg has no public key 0123456789ABCDEF0123456789ABCDEF01234567");

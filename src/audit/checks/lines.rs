@@ -442,6 +442,9 @@ pub(super) fn references(check: &Check, facts: &Facts) -> Outcome {
         outcome.looked();
         names.push(menu.file.as_str());
         for missing in &menu.missing {
+            if missing.role == Role::Signature && facts.is_before_signing {
+                continue;
+            }
             let subject = format!("{}:{}", menu.file, missing.line);
             let what = if missing.climbs {
                 format!("names {}, which climbs out of the set", missing.form)
@@ -455,7 +458,11 @@ pub(super) fn references(check: &Check, facts: &Facts) -> Outcome {
                 };
                 format!("names {role} {}, which is not there", missing.form)
             };
-            outcome.differs(subject, what, "publish the file under that name, or correct the script");
+            let hint = match missing.role {
+                Role::Signature => "sign the set: stagegraph sign FOLDER",
+                _ => "publish the file under that name, or correct the script",
+            };
+            outcome.differs(subject, what, hint);
         }
         let has_entries = set_menus(facts).any(|menu| menu.loader == Loader::Bls);
         if let Some(line) = menu.takes_entries.filter(|_| !has_entries) {

@@ -224,7 +224,7 @@ impl<'a> Covered<'a> {
 }
 
 /// Returns the hash of what a list is about; of lists and manifests, that of the bytes by which they were judged.
-fn has_hash(facts: &Facts, target: &Target, algorithm: Algorithm) -> Option<String> {
+pub(super) fn has_hash(facts: &Facts, target: &Target, algorithm: Algorithm) -> Option<String> {
     let name = match target {
         Target::Iso => return facts.iso.hashes.get(&algorithm).cloned(),
         Target::Part(name) => name,

@@ -77,7 +77,12 @@ impl<'a> Plan<'a> {
         let listed = listed
             .flat_map(|(line, target)| line.algorithms.iter().map(move |algorithm| (*algorithm, target)));
         let manifested = manifests.iter().flat_map(|manifest| manifest.files.values());
-        for (algorithm, target) in listed.chain(manifested.map(|target| (Algorithm::Blake3, target))) {
+        self.wants_hashes(listed.chain(manifested.map(|target| (Algorithm::Blake3, target))));
+    }
+
+    /// Asks for hashes of whole files.
+    pub(super) fn wants_hashes<'t>(&mut self, wanted: impl Iterator<Item = (Algorithm, &'t Target)>) {
+        for (algorithm, target) in wanted {
             match target {
                 Target::Iso => self.iso_wanted.whole.push(algorithm),
                 Target::Part(name) => self.wanted.entry(name.clone()).or_default().whole.push(algorithm),

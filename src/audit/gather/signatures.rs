@@ -1,4 +1,4 @@
-//! Detached signatures: which there are, and what they are on.
+//! Detached signatures, by OpenPGP and by CMS: which there are, and what they are on.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -11,12 +11,25 @@ use super::super::pass::{Detached, Learnt};
 use super::super::place::Place;
 use super::super::set::{Set, SetError};
 use super::super::signatures::{CODE_SIGNATURE, ENDINGS, Trusted, signed_by_name};
-use super::super::sniff::first_look;
+use super::super::sniff::{first_look, is_loaded_by_ipxe};
 use super::Gatherer;
+use super::code::CodeSigned;
+use crate::manifest::ENDING;
+use crate::provenance::STATEMENTS;
 
 /// What lies beside an ISO on a mirror and says what it is, by what its name ends with.
-const BESIDE: [&str; 8] =
-    [".asc", ".sig", ".gpg", ".DIGESTS", ".DIGESTS.asc", ".sha256", ".sha512", ".sha256.asc"];
+const BESIDE: [&str; 10] = [
+    ".asc",
+    ".sig",
+    ".gpg",
+    ".DIGESTS",
+    ".DIGESTS.asc",
+    ".sha256",
+    ".sha512",
+    ".sha256.asc",
+    ENDING,
+    STATEMENTS,
+];
 
 /// Judges a clear-signed text. With a keyring, what its signatures cover comes back, and in which line that begins; nothing else
 /// of the text is to be believed.
@@ -82,11 +95,12 @@ impl Gatherer<'_> {
                     continue;
                 }
             };
-            let is_list = signed_by_name(&name).is_none() && !is_page(&place);
+            let is_other = [ENDING, STATEMENTS].contains(&end) && !is_page(&place);
+            let is_list = signed_by_name(&name).is_none() && !is_other && !is_page(&place);
             if is_list {
                 lists.push(name.clone());
             }
-            if is_list || is_signature(&place) {
+            if is_list || is_other || is_signature(&place) {
                 set.files.insert(name, place);
             }
         }
@@ -187,6 +201,59 @@ impl Gatherer<'_> {
             }
             let Some(place) = set.files.get(&name).cloned() else { continue };
             if is_signature(&place) {
+                let (part, _) = first_look(&name, &place, &mut self.unreadable);
+                parts.insert(name, part);
+            } else {
+                set.files.remove(&name);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Gatherer<'_> {
+    /// Finds the signatures of a set.
+    pub(super) fn read_code_signatures(
+        &mut self,
+        set: &mut Set,
+        parts: &mut BTreeMap<String, Part>,
+        trusted: &Trusted,
+    ) -> Result<Vec<CodeSigned>, SetError> {
+        if trusted.authorities.is_some() && set.folder_path().is_none() {
+            self.ask_for_code_signatures(set, parts)?;
+        }
+        let mut all = Vec::new();
+        for name in parts.keys() {
+            let (Some(of), Some(place)) = (name.strip_suffix(CODE_SIGNATURE), set.files.get(name)) else {
+                continue;
+            };
+            let of = match parts.contains_key(of) {
+                true => Target::Part(of.to_owned()),
+                false => Target::Missing,
+            };
+            match CodeSigned::read(name, of, place) {
+                Ok(signed) => all.push(signed),
+                Err(error) => self.unreadable.push((name.clone(), error.to_string())),
+            }
+        }
+        Ok(all)
+    }
+
+    /// Asks a server, which lists nothing, for signatures of what iPXE loads.
+    fn ask_for_code_signatures(
+        &mut self,
+        set: &mut Set,
+        parts: &mut BTreeMap<String, Part>,
+    ) -> Result<(), SetError> {
+        let loaded = parts.values().filter(|part| is_loaded_by_ipxe(part.kind, &part.name));
+        let names: Vec<String> = loaded.map(|part| format!("{}{CODE_SIGNATURE}", part.name)).collect();
+        for name in names {
+            if parts.contains_key(&name) || !set.find(&name)? {
+                continue;
+            }
+            let Some(place) = set.files.get(&name).cloned() else { continue };
+            // Servers have pages for what is not there.
+            if place.head(1).is_ok_and(|head| head != b"<") {
                 let (part, _) = first_look(&name, &place, &mut self.unreadable);
                 parts.insert(name, part);
             } else {

@@ -231,13 +231,20 @@ impl Commands {
         let name = self.expand(number, file, way, false);
         let is_kernel =
             |(kernel, called): &(Entry, Option<String>)| is_kernel(kernel, called.as_deref(), &name);
-        if way.kernel.as_ref().is_some_and(is_kernel) || way.images.iter().any(|image| image.is_called(&name))
-        {
+        let place = way.images.iter().position(|image| image.is_called(&name));
+        // With an initrd beside it, what was fetched before is a kernel; alone, it may be a script.
+        if way.kernel.as_ref().is_some_and(is_kernel) || place.is_some() && way.images.len() > 1 {
             self.select(number, args, way);
             return self.boot(way);
         }
-        let (mut program, _) = self.fetch(number, called, &name, words, way);
-        program.initrds = way.images.iter().cloned().map(Image::loaded).collect();
+        let fetched = place.and_then(|place| way.images.get(place)).cloned();
+        let (form, own) = fetched.map_or((name, Vec::new()), |image| (image.file.form, image.words));
+        let (mut program, _) = self.fetch(number, called, &form, words, way);
+        if words.is_empty() {
+            program.words = own;
+        }
+        let others = way.images.iter().enumerate().filter(|(index, _)| Some(*index) != place);
+        program.initrds = others.map(|(_, image)| image.clone().loaded()).collect();
         // A script that it goes on to may come back.
         let effect = Effect::If(Condition::Any);
         self.continued_bytes += way.known.bytes();
@@ -246,7 +253,7 @@ impl Commands {
                 .guess(number, "it hands on more than is read: not every script it goes on to is judged");
             return effect;
         }
-        let file = Named { line: number, form: name, role: Role::Next };
+        let file = Named { line: number, form, role: Role::Next };
         let handed = way.known.values.clone();
         let next = Continued { file, handed, program: Some(program), includes: false };
         if self.menu.continued.len() < MAX_ENTRIES && !self.menu.continued.contains(&next) {
