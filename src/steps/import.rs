@@ -1,5 +1,6 @@
 //! `import`: a root from a folder, a tar, or a live ISO that somebody else made.
 
+mod signed;
 mod tar;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +13,7 @@ use super::boot::{is_kernel_by_name, is_memtest, is_menu};
 use super::exclude::Excluded;
 use super::kind::{Inputs, Kind, Made, folder};
 use crate::audit::{EntryFacts, MenuFacts, iso_menus};
-use crate::config::{Fields, SpecError};
+use crate::config::{Fields, Item, SpecError};
 use crate::formats::compression::Compression;
 use crate::formats::iso9660::{self, Iso, IsoError, IsoFile};
 use crate::formats::{kernel, squashfs};
@@ -39,6 +40,8 @@ struct Import {
     path: PathBuf,
     boot: Option<PathBuf>,
     medium: Option<PathBuf>,
+    /// Public keys, one of which has to have signed a tar or an ISO.
+    keyrings: Vec<PathBuf>,
     /// Later times are taken for this one.
     latest: Option<u32>,
     /// Patterns of what nobody packs; of a folder it is neither listed nor read.
@@ -71,7 +74,18 @@ fn make(fields: &Fields<'_>, image: &Image) -> Option<Made> {
     let latest = clamps.then(|| image.timestamp.epoch());
     let (path, boot, medium) = (located("path"), located("boot"), located("medium"));
     let excluded = fields.packing().excluded.clone();
-    let step = Import { path: path.unwrap_or_default(), boot, medium, latest, excluded };
+    let beside =
+        |item: &Item| Path::new(&item.origin.source.name).parent().unwrap_or(Path::new("")).to_owned();
+    let keyrings: Vec<PathBuf> =
+        fields.texts("keyring").into_iter().map(|(path, item)| beside(item).join(path)).collect();
+    if !keyrings.is_empty()
+        && path.as_ref().is_some_and(|path| path.is_dir())
+        && let Some(item) = fields.get("keyring")
+    {
+        let error = SpecError::at(&item.origin, "a folder has no signature").label("a tar or an ISO has one");
+        fields.wrong(error);
+    }
+    let step = Import { keyrings, path: path.unwrap_or_default(), boot, medium, latest, excluded };
     let mut outputs = vec!["root", "boot/", "packages"];
     outputs.extend(step.medium.as_ref().map(|_| "medium"));
     Some(Made::new(step, &outputs))
@@ -141,6 +155,10 @@ impl Step for Import {
     fn resolve(&self, resolving: &Resolving<'_>) -> Result<Resolved, StepError> {
         let objects = resolving.objects;
         let mut resolved = Resolved::default();
+        if !self.keyrings.is_empty() {
+            let keys = signed::verify(resolving, &self.path, &self.keyrings)?;
+            resolved.sources.insert("keyring".to_owned(), keys.to_string());
+        }
         let mut tree = |name: &str, digest: TreeDigest, bytes: Bytes| {
             resolved.sources.insert(name.to_owned(), digest.to_string());
             resolved.places.insert(name.to_owned(), bytes);

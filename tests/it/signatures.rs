@@ -8,7 +8,7 @@ use trust::testing::Gpg;
 
 use crate::http::Nginx;
 use crate::live::Live;
-use crate::world::run;
+use crate::world::{run, run_in};
 
 const ISO: &str = "install-tiny-20260102T030405Z.iso";
 
@@ -407,4 +407,41 @@ fn nothing_is_extracted_of_an_iso_that_nobody_signed() {
         assert!(errors.contains(says), "{what}: {errors}");
         assert_eq!(to.exists(), code == 0, "{what}");
     }
+}
+
+#[test]
+fn what_is_imported_is_verified_before_it_is_used() {
+    let live = Live::new();
+    let gpg = Gpg::new();
+    let (key, other) =
+        (gpg.key("r <r@example.org>", "ed25519", &[]), gpg.key("o <o@example.org>", "ed25519", &[]));
+    fs::write(live.world.path("keys.gpg"), gpg.export(&[&key])).unwrap();
+    run_in(&live.root(), "tar", &["-cf", "../root.tar", "."]);
+    live.write_spec("path = \"root.tar\"\nkeyring = [\"keys.gpg\"]\n", "");
+    let build = || {
+        let output = live.stagegraph(&["build", &live.spec()]);
+        let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        (output.status.code().unwrap(), text.split_whitespace().collect::<Vec<_>>().join(" "))
+    };
+    let (code, text) = build();
+    assert!(code == 1 && text.contains("root.tar is not signed"), "{text}");
+    let tar = fs::read(live.world.path("root.tar")).unwrap();
+    let beside = live.world.path("root.tar.asc");
+    fs::write(&beside, gpg.detached(&other, &[], &tar)).unwrap();
+    let (code, text) = build();
+    assert!(code == 1 && text.contains("a key that the keyring lacks"), "{text}");
+    fs::write(&beside, gpg.detached(&key, &[], &tar)).unwrap();
+    let (code, text) = build();
+    assert!(code == 0 && text.contains("root.tar is signed: "), "{text}");
+    assert!(build().1.contains("15 cached"));
+    // Other bytes under the same signature, also where the root was known before.
+    fs::write(live.world.path("root.tar"), [&tar[..], &[0; 512]].concat()).unwrap();
+    let (code, text) = build();
+    assert!(code == 1 && text.contains("the signature is bad"), "{text}");
+    live.write_spec("path = \"root\"\nkeyring = [\"keys.gpg\"]\n", "");
+    let (code, text) = build();
+    assert!(code == 2 && text.contains("a folder has no signature"), "{text}");
+    live.write_spec("path = \"root.tar\"\nkeyring = [\"none.gpg\"]\n", "");
+    let (code, text) = build();
+    assert!(code == 3 && text.contains("none.gpg"), "{text}");
 }
