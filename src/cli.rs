@@ -13,6 +13,7 @@ mod plan;
 mod provenance;
 #[cfg(feature = "remote")]
 mod remote;
+mod reproduce;
 #[cfg(feature = "serve")]
 mod serve;
 mod sign;
@@ -63,6 +64,8 @@ enum Verb {
     Extract(extract::Extract),
     /// Signs what was published
     Sign(sign::Sign),
+    /// Builds a published set again from its manifest, and compares
+    Reproduce(reproduce::Reproduce),
     /// Prints what a published set was built of
     Provenance(provenance::Provenance),
     /// Serves what was built, so that machines boot from it
@@ -157,6 +160,7 @@ fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Recipe(recipe) => recipe.run(),
         Verb::Extract(extract) => extract.run(),
         Verb::Sign(sign) => sign.run(),
+        Verb::Reproduce(reproduce) => reproduce.run(),
         Verb::Provenance(provenance) => provenance.run(),
         Verb::Completions { shell } => {
             let mut text = Vec::new();

@@ -89,6 +89,8 @@ pub struct Image {
     pub kernels: BTreeMap<String, NamedKernel>,
     /// The hash of the lock that the image is made with, if there is one.
     pub lock: Option<Sha256>,
+    /// The spec as it was understood, for the manifest.
+    pub spec: serde_json::Value,
     /// Where all this is written.
     origin: Origin,
 }
@@ -166,6 +168,7 @@ impl Image {
             consoles: fields.read("consoles", tokens).unwrap_or_default(),
             kernels: named_kernels(&fields),
             lock: None,
+            spec: serde_json::Value::Null,
             origin: merged.origin.clone(),
         };
         errors.check(fields.finish());

@@ -30,6 +30,7 @@ pub mod publish;
 #[cfg(feature = "serve")]
 pub mod recipes;
 pub mod report;
+pub mod reproduction;
 #[cfg(feature = "serve")]
 pub mod serving;
 pub mod signing;

@@ -28,6 +28,9 @@ pub struct Manifest {
     /// The lock that its sources were taken from, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lock: Option<LockFacts>,
+    /// The spec as it was understood: all that it takes to build the set again, but for what lies on the machine.
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    pub spec: serde_json::Value,
     /// The kernels, in order of their labels.
     pub kernels: Vec<BootEntry>,
     /// The same kernels with their lean initrds, as far as there are any.

@@ -60,6 +60,7 @@ impl Statement {
                 "externalParameters": {
                     "image": manifest.image,
                     "lock": manifest.lock,
+                    "spec": manifest.spec,
                 },
                 "internalParameters": { "nodes": nodes },
                 "resolvedDependencies": dependencies,

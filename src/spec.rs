@@ -5,6 +5,7 @@
 
 mod load;
 mod lock;
+mod resolved;
 mod settings;
 
 use std::collections::btree_map::Entry;
@@ -138,6 +139,7 @@ impl<'a> Reader<'a> {
         let Some(mut image) = Image::read(&image, &kinds, date, &mut self.errors) else {
             return Err(self.errors);
         };
+        image.spec = resolved::resolved(table, &self.kinds, &self.hosts, image.timestamp);
         if let Some(lock) = &self.lock {
             image.lock = Some(lock.sha256);
             let names = nodes.entries()?.map(|(name, _)| name).collect();

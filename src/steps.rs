@@ -95,6 +95,11 @@ pub fn is_source(kind: &str) -> bool {
     [catalyst::KIND.name, debian::KIND.name, import::KIND.name, TOOLBOX].contains(&kind)
 }
 
+/// Tells whether a kind takes what lies at a place that its settings name.
+pub fn is_place(kind: &str) -> bool {
+    [catalyst::KIND.name, import::KIND.name].contains(&kind)
+}
+
 /// Tells whether a kind is made of packages.
 pub fn has_packages(kind: &str) -> bool {
     kind == debian::KIND.name || kind == TOOLBOX

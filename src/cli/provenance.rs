@@ -46,7 +46,7 @@ impl Provenance {
 }
 
 /// Finds the one manifest of a published folder.
-fn manifest_in(folder: &Path) -> Result<PathBuf, Failure> {
+pub(super) fn manifest_in(folder: &Path) -> Result<PathBuf, Failure> {
     let failed = |error: std::io::Error| Failure::environment(format!("list {}: {error}", folder.display()));
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(failed)? {

@@ -63,6 +63,21 @@ impl Item {
         Ok(Item { value, origin: Origin { source: Arc::clone(source), span } })
     }
 
+    /// Returns the value without where it came from.
+    pub fn plain(&self) -> serde_json::Value {
+        match &self.value {
+            Value::Text(text) => text.as_str().into(),
+            Value::Integer(number) => (*number).into(),
+            Value::Bool(is_true) => (*is_true).into(),
+            Value::List(items) => items.iter().map(Item::plain).collect(),
+            Value::Table(table) => table
+                .iter()
+                .map(|(key, item)| (key.clone(), item.plain()))
+                .collect::<serde_json::Map<_, _>>()
+                .into(),
+        }
+    }
+
     fn wrong(&self, expected: &str) -> Box<SpecError> {
         SpecError::at(&self.origin, format!("expected {expected}, found {}", self.value.kind()))
             .label(format!("not {expected}"))

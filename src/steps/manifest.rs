@@ -16,7 +16,7 @@ use crate::manifest::{ENDING, FileFacts, ImageFacts, LockFacts, Manifest, NodeFa
 use crate::memory::{Load, WAYS};
 
 /// The version of the bytes: raised in the commit that changes them, with the digests in `pins.rs`.
-pub(super) const VERSION: u32 = 6;
+pub(super) const VERSION: u32 = 7;
 
 /// Gives `files`, a folder with the manifest under its published name. Inputs beside `facts`, `squashfs` and
 /// `packages` are folders whose files it names, as far as they are published.
@@ -35,6 +35,7 @@ pub(super) const KIND: Kind = Kind {
                 epoch: image.timestamp.epoch(),
                 menu: Menu::of(fields, image),
                 lock: image.lock,
+                spec: image.spec.clone(),
             },
             &["files/"],
         ))
@@ -54,6 +55,7 @@ struct WriteManifest {
     menu: Menu,
     #[serde(skip_serializing_if = "Option::is_none")]
     lock: Option<cache::Sha256>,
+    spec: serde_json::Value,
 }
 
 /// The program that writes the manifest.
@@ -165,6 +167,7 @@ impl Step for WriteManifest {
                 epoch: self.epoch,
             },
             lock: self.lock.map(|sha256| LockFacts { sha256 }),
+            spec: self.spec.clone(),
             boot: self.ways(&kernels, &lean, squashfs.size)?,
             kernels: kernels.0,
             lean: lean.0,

@@ -269,7 +269,7 @@ fn the_list_of_software() {
         "the list of software",
         sbom::VERSION,
         text.as_bytes(),
-        (1, "c6aaec2c37485f4be44f85aee70f97d6061c09ea10bcc39e6eb9a354decb19a7"),
+        (2, "bf292d4b7ddd19d503fbaa1cf3b01e42a2757a0b1cc796104bdc96301eb2761c"),
     );
 }
 
@@ -437,7 +437,7 @@ fn the_manifest() {
         "the manifest",
         manifest::VERSION,
         text.as_bytes(),
-        (6, "a282e742b27b289d075b0a8d0c00a2ad5de402f18feee44b9d4cd088300e883c"),
+        (7, "a282e742b27b289d075b0a8d0c00a2ad5de402f18feee44b9d4cd088300e883c"),
     );
 }
 

@@ -16,7 +16,7 @@ use crate::formats::spdx::{
 };
 
 /// The version of the bytes: raised in the commit that changes them, with the digests in `pins.rs`.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// Gives `files`, a folder with the document under its published name. `root` is the root that the squashfs is made of, `packages` what
 /// whoever made it lists; of the nodes below, those say which boot loaders are on the ISO.
@@ -101,14 +101,20 @@ impl Sbom {
         let mut relationships =
             vec![relation(DOCUMENT, "DESCRIBES", ISO), relation(ISO, "CONTAINS", SQUASHFS)];
         let mut packages = vec![iso, squashfs];
-        let mut known = BTreeSet::new();
+        let mut ids = BTreeMap::new();
+        let mut taken = BTreeSet::new();
         for (holder, components) in [(SQUASHFS, inside), (ISO, loaders)] {
             for component in components {
-                let id = id(&component.key());
-                relationships.push(relation(holder, "CONTAINS", &id));
-                if known.insert(id.clone()) {
-                    packages.push(package(id, component));
-                }
+                let key = component.key();
+                let own = ids.entry(key.clone()).or_insert_with(|| {
+                    let mut own = id(&key);
+                    while !taken.insert(own.clone()) {
+                        own.push_str("-x");
+                    }
+                    packages.push(package(own.clone(), component));
+                    own
+                });
+                relationships.push(relation(holder, "CONTAINS", own));
             }
         }
         Document {

@@ -78,7 +78,7 @@ const FLOORS: [(&str, &[&str]); 6] = [
             "cmdline http difference",
             "image boot",
             "manifest",
-            "provenance",
+            "provenance reproduction",
             "audit catalyst serving",
             "steps",
             "spec",

@@ -19,6 +19,7 @@ mod power;
 mod release;
 #[cfg(feature = "remote")]
 mod remote;
+mod reproduce;
 mod roots;
 #[cfg(feature = "serve")]
 mod serve;

@@ -45,8 +45,8 @@ pub(super) struct Component {
 impl Component {
     /// Tells it from all others.
     pub(super) fn key(&self) -> String {
-        let architecture = self.architecture.iter().map(|architecture| format!("_{architecture}"));
-        format!("{}_{}{}", self.name, self.version, architecture.collect::<String>())
+        let architecture = self.architecture.iter().map(|architecture| format!("-{architecture}"));
+        format!("{}-{}{}", self.name, self.version, architecture.collect::<String>())
     }
 }
 
