@@ -90,9 +90,15 @@ impl Vm {
         let input = child.stdin.take().unwrap();
         let mut serial = child.stdout.take().unwrap();
         let (sender, output) = channel();
+        // For who wants to look on: all that a guest prints, as it prints it.
+        let log = std::env::var_os("STAGEGRAPH_BOOT_LOG");
+        let mut log = log.map(|path| std::fs::File::options().append(true).create(true).open(path).unwrap());
         std::thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(length @ 1..) = serial.read(&mut buffer) {
+                if let Some(log) = &mut log {
+                    log.write_all(&buffer[..length]).unwrap();
+                }
                 if sender.send(buffer[..length].to_vec()).is_err() {
                     return;
                 }
