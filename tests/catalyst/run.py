@@ -214,9 +214,9 @@ def publishes_iso_and_netboot_set_with_lists_of_every_file(place):
     store = Store(place, "basic", options=("keepwork",))
     store.build()
     names = store.published()
-    kinds = ("", ".initrd", ".ipxe", ".manifest.json", ".squashfs", ".vmlinuz")
+    kinds = ("", ".initrd", ".ipxe", ".manifest.json", ".spdx.json", ".squashfs", ".vmlinuz")
     expected = {NAME + kind + end for kind in kinds for end in ("", ".DIGESTS", ".sha256")} | {NAME + ".CONTENTS.gz"}
-    check(set(names) == expected, f"basic: 19 files, and no others {sorted(set(names) ^ expected)}")
+    check(set(names) == expected, f"basic: 22 files, and no others {sorted(set(names) ^ expected)}")
     store.audit("basic")
     lists = subprocess.run(f"cd {store.builds} && for f in *.sha256; do sha256sum --quiet -c $f || exit 1; done && "
                            "grep -hA1 BLAKE2B *.DIGESTS | grep -v '^#\\|^--' | b2sum --quiet -c && "
@@ -230,7 +230,7 @@ def publishes_iso_and_netboot_set_with_lists_of_every_file(place):
     began = time.monotonic()
     done = store.stagegraph("catalyst", "finish", "--request", request)
     seconds = time.monotonic() - began
-    check(done.returncode == 0 and "11 nodes: 11 cached" in done.stdout + done.stderr,
+    check(done.returncode == 0 and "12 nodes: 12 cached" in done.stdout + done.stderr,
           "an unchanged chroot: every node is cached")
     check(seconds < 5, f"an unchanged chroot: {seconds:.2f} s in stagegraph, under 5")
     from_here = Store(place, "from-here", options=("autoresume",))
@@ -245,7 +245,7 @@ def publishes_iso_and_netboot_set_with_lists_of_every_file(place):
     os.rename(place.source / "bin", place.source / "bin-away")
     done = from_here.build_from_here()
     os.rename(place.source / "bin-away", place.source / "bin")
-    check(done.returncode == 0 and "11 nodes: 11 cached" in done.stdout + done.stderr, "the same again: catalyst is not started")
+    check(done.returncode == 0 and "12 nodes: 12 cached" in done.stdout + done.stderr, "the same again: catalyst is not started")
     overlay = from_here.path / "overlay"
     seeds.write(overlay / "etc/added", "one\n")
     keys = {"target": "livecd-stage2", "livecd/root_overlay": overlay}
