@@ -161,7 +161,7 @@ impl Signer<'_> {
         let record = |bytes: &[u8]| -> Result<Signature, SigningError> {
             Ok(Signature { of: name.to_owned(), unsigned: digest(&path)?, bytes: BlobDigest::of(bytes) })
         };
-        if let Ok(signature) = fs::read(&there)
+        if let Ok(signature) = read_to(&there, openpgp::MAX_SIGNATURE + 1)
             && is_good(&signature)?.is_none()
         {
             signed.records.insert(beside, record(&signature)?);

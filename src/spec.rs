@@ -21,6 +21,7 @@ use self::load::Loaded;
 pub use self::load::{Finder, Overrides};
 use self::lock::InUse;
 pub use self::lock::{Locking, read_file as read_lock};
+pub use self::resolved::without_places;
 use self::settings::{
     Origins, check_inputs, packing, parse_output, point_at, published_places, read_input, step_settings,
     without_other_steps,

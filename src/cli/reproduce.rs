@@ -16,6 +16,8 @@ use crate::http::{Client, Patience};
 use crate::manifest::Manifest;
 use crate::provenance::{PAYLOAD_TYPE, Statement};
 use crate::reproduction::{Comparison, compare};
+use crate::spec::without_places;
+use crate::steps;
 
 /// Names of the spec and of what is built of it, in the folder of its own.
 const NAME: &str = "reproduced";
@@ -24,6 +26,9 @@ const NAME: &str = "reproduced";
 const LARGEST: u64 = 64 << 20;
 
 /// Builds a published set again, from its manifest, and compares every file.
+///
+/// It is compared with what the manifest says; `stagegraph audit` tells whether the folder is that. Who wrote the manifest says what is run here, in the
+/// sandbox: verify a stranger's before (`audit --keyring`).
 ///
 /// The manifest has the spec. Nothing is taken from a store or an upstream: all is made again, in a folder that goes away. Of a set that was made with
 /// a lock, the lock is needed, and is known by its hash. What lies on the machine (an imported root, catalyst's settings) is named with --set.
@@ -177,7 +182,20 @@ impl Reproduce {
         if manifest.spec.is_null() {
             return Err(no_spec());
         }
-        let spec = toml::Value::try_from(&manifest.spec).and_then(|spec| toml::to_string(&spec));
+        // Who wrote the manifest may be a stranger: tools run in the sandbox, and catalyst does not.
+        let runs_catalyst =
+            |node: &serde_json::Value| node["step"] == "catalyst" || node["step"] == steps::AUTO;
+        let mut nodes = manifest.spec["node"].as_object().into_iter().flatten();
+        if let Some((node, _)) = nodes.find(|(_, settings)| runs_catalyst(settings)) {
+            return Err(Failure::wrong(format!(
+                "the node {node} runs catalyst, as root and without a sandbox"
+            ))
+            .with_hint(
+                "a manifest is not enough for that: build the spec itself, and compare what comes out",
+            ));
+        }
+        let spec =
+            toml::Value::try_from(without_places(&manifest.spec)).and_then(|spec| toml::to_string(&spec));
         let spec = spec.map_err(|error| Failure::wrong(format!("the spec of the manifest: {error}")))?;
         let path = work.join(format!("{NAME}.toml"));
         fs::write(&path, spec)

@@ -1,6 +1,6 @@
 //! Signs by CMS what iPXE loads: `F.ipxe.sig` beside each kernel, initrd, squashfs and script.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 use std::time::SystemTime;
@@ -47,7 +47,7 @@ fn sign_one(folder: &Path, name: &str, openssl: &Openssl, signed: &mut Signed) -
             CodeJudgement::Good | CodeJudgement::Foreign => None,
         }
     };
-    let bytes = match fs::read(&there) {
+    let bytes = match read_to(&there, trust::cms::MAX_SIGNATURE + 1) {
         Ok(bytes) if is_bad(&bytes).is_none() => {
             signed.kept.push(name.to_owned());
             bytes

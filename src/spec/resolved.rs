@@ -17,6 +17,21 @@ const PLACES: [&str; 7] = ["boot", "conf", "dir", "keyring", "medium", "path", "
 /// Tables that say what tools may use, and where packages may be had: no matter of what comes out either.
 const OF_THE_MACHINE: [&str; 3] = ["extends", "limits", "packages"];
 
+/// Takes out of a resolved spec all that says where things lie on a machine: who wrote it may be a stranger.
+pub fn without_places(spec: &Value) -> Value {
+    let mut spec = spec.clone();
+    if let Some(all) = spec.as_object_mut() {
+        all.retain(|key, _| !OF_THE_MACHINE.contains(&key.as_str()));
+    }
+    let nodes = spec.get_mut("node").and_then(Value::as_object_mut);
+    for settings in nodes.into_iter().flat_map(|nodes| nodes.values_mut()).filter_map(Value::as_object_mut) {
+        if settings.get("step").and_then(Value::as_str).is_some_and(steps::is_place) {
+            PLACES.iter().for_each(|place| drop(settings.remove(*place)));
+        }
+    }
+    spec
+}
+
 /// Returns a spec as it was understood.
 pub(super) fn resolved(
     table: &Item,
@@ -34,17 +49,11 @@ pub(super) fn resolved(
         let settings = item.and_then(|item| step_settings(item, kind.name).ok());
         let mut settings = settings.map_or_else(|| json!({}), |settings| settings.plain());
         settings["step"] = kind.name.into();
-        if let (true, Some(settings)) = (steps::is_place(kind.name), settings.as_object_mut()) {
-            PLACES.iter().for_each(|place| drop(settings.remove(*place)));
-        }
         nodes.insert(node.to_string(), settings);
     }
     nodes.extend(hosts.iter().map(|node| (node.to_string(), json!({ "step": HOST }))));
     let mut all = table.plain();
     all["image"] = image;
     all["node"] = nodes.into();
-    if let Some(all) = all.as_object_mut() {
-        all.retain(|key, _| !OF_THE_MACHINE.contains(&key.as_str()));
-    }
-    all
+    without_places(&all)
 }

@@ -155,9 +155,11 @@ impl Step for Import {
     fn resolve(&self, resolving: &Resolving<'_>) -> Result<Resolved, StepError> {
         let objects = resolving.objects;
         let mut resolved = Resolved::default();
+        let mut verified = None;
         if !self.keyrings.is_empty() {
-            let keys = signed::verify(resolving, &self.path, &self.keyrings)?;
+            let (digest, keys) = signed::verify(resolving, &self.path, &self.keyrings)?;
             resolved.sources.insert("keyring".to_owned(), keys.to_string());
+            verified = Some(digest);
         }
         let mut tree = |name: &str, digest: TreeDigest, bytes: Bytes| {
             resolved.sources.insert(name.to_owned(), digest.to_string());
@@ -193,6 +195,12 @@ impl Step for Import {
                 resolved.sources.insert(name.to_owned(), digest.to_string());
                 resolved.places.insert(name.to_owned(), bytes);
             }
+        }
+        // What was verified must be what was read.
+        if let Some(verified) = verified
+            && objects.file_digest(&self.path)? != verified
+        {
+            return Err(cache::StoreError::Changed { path: self.path.clone() }.into());
         }
         Ok(resolved)
     }

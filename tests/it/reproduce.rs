@@ -130,6 +130,11 @@ fn what_cannot_be_built_again_says_why() {
         2,
         "has no spec",
     );
+    let catalyst = world.altered(|manifest| {
+        manifest["spec"]["node"]["stage2"] =
+            serde_json::json!({ "step": "catalyst", "python": "/bin/false" });
+    });
+    fails(&catalyst, &[], 2, "stage2 runs catalyst, as root and without a sandbox");
     let lock = serde_json::json!({ "sha256": "0".repeat(64) });
     let locked = world.altered(|manifest| manifest["lock"] = lock);
     fails(&locked, &[], 2, "name it: --lock FILE");

@@ -193,6 +193,13 @@ fn builders_sign_what_it_was_built_of_and_are_counted() {
     assert!(world.run(&["build", &world.live.spec()]).1.contains("unchanged"));
     assert_eq!(world.lines(), both);
 
+    // What no build made, and a machine would boot all the same.
+    let odd = world.live.published("netboot/autoexec.ipxe");
+    fs::write(&odd, "#!ipxe\nchain boot.ipxe\n").unwrap();
+    let (code, text) = world.audit("1");
+    assert!(code == 1 && text.contains("netboot/autoexec.ipxe: is of no build that a trusted"), "{text}");
+    fs::remove_file(odd).unwrap();
+
     // What says something else, what is no statement, and what is signed by nobody.
     for (text, says) in [
         (altered(&both), "intoto.jsonl:1: "),

@@ -14,7 +14,7 @@ use crate::audit::{self, ReleaseError};
 /// Where the store remembers what was verified: by the digests of the file and of the keys.
 const VERIFIED: &str = "verified release";
 
-/// Verifies a file, and returns the digest of the keys, which is part of the node's key: with other keys it is asked again.
+/// Verifies a file, and returns its digest, and that of the keys, which is part of the node's key: with other keys it is asked again.
 ///
 /// # Errors
 /// No good signature is beside it.
@@ -22,7 +22,7 @@ pub(super) fn verify(
     resolving: &Resolving<'_>,
     path: &Path,
     keyrings: &[PathBuf],
-) -> Result<BlobDigest, StepError> {
+) -> Result<(BlobDigest, BlobDigest), StepError> {
     let mut bytes = Vec::new();
     for keyring in keyrings {
         bytes.extend(fs::read(keyring).on_file("read", keyring)?);
@@ -31,7 +31,7 @@ pub(super) fn verify(
     let digest = resolving.objects.file_digest(path)?;
     let known = format!("{digest} {keys}");
     if resolving.objects.memo(VERIFIED, &known)?.is_some() {
-        return Ok(keys);
+        return Ok((digest, keys));
     }
     let keyring = Keyring::read(keyrings).map_err(|error| match error {
         KeyringError::Read { .. } => StepError::environment(error),
@@ -51,5 +51,5 @@ pub(super) fn verify(
     let by: Vec<String> = by.iter().map(|path| path.display().to_string()).collect();
     resolving.remark(format!("{} is signed: {}", path.display(), by.join(", ")));
     resolving.objects.set_memo(VERIFIED, &known, &by.join(" "))?;
-    Ok(keys)
+    Ok((digest, keys))
 }
