@@ -122,7 +122,8 @@ fn source(node: &str, name: &str, pinned: &str) -> Value {
                 found["annotations"] = json!({ "pinned": others.join(" ") });
             }
         }
-        None => found["annotations"] = json!({ "pinned": pinned }),
+        // A descriptor has an address, a digest or its content.
+        None => found["uri"] = format!("urn:stagegraph:pinned:{}", purl_part(pinned)).into(),
     }
     found
 }

@@ -161,6 +161,9 @@ impl Signer<'_> {
         let record = |bytes: &[u8]| -> Result<Signature, SigningError> {
             Ok(Signature { of: name.to_owned(), unsigned: digest(&path)?, bytes: BlobDigest::of(bytes) })
         };
+        if fs::symlink_metadata(&there).is_ok_and(|found| !found.is_file()) {
+            return Err(SigningError::Odd(there));
+        }
         if let Ok(signature) = read_to(&there, openpgp::MAX_SIGNATURE + 1)
             && is_good(&signature)?.is_none()
         {
@@ -206,7 +209,11 @@ fn same_lines(one: &[u8], other: &[u8]) -> bool {
     lines(one) == lines(other)
 }
 
-fn digest(path: &Path) -> Result<BlobDigest, FileError> {
+/// Returns the digest of a file.
+///
+/// # Errors
+/// It cannot be read.
+pub fn digest(path: &Path) -> Result<BlobDigest, FileError> {
     let mut file = File::open(path).on_file("read", path)?;
     let mut hasher = BlobHasher::default();
     let mut buffer = vec![0; 1 << 20];

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use cache::BlobDigest;
 use trust::openpgp::{self, Judgement, Keyring, Verdict};
 
 use super::pass::{self, Detached, Wanted};
 use super::place::{MAX_TEXT, Place};
 use super::signatures::signed_by_name;
-use crate::formats::checksums::{self, Checksum, is_named_like_checksums};
+use crate::formats::checksums::{self, Algorithm, Checksum, is_named_like_checksums};
 
 /// Why an ISO does not count as a release.
 #[derive(Debug, thiserror::Error)]
@@ -48,15 +49,18 @@ struct Beside {
 }
 
 /// Verifies an ISO by what lies beside it: `X.iso.asc`, `.sig`, `.gpg`, and lists of checksums whose names begin with its own, which are
-/// signed in place or by such a file. Returns the files that say so.
+/// signed in place or by such a file. Returns the digest of the bytes that were verified, and the files that say so.
 ///
 /// # Errors
 /// [`ReleaseError`]: none does, or one is not good.
-pub fn verify(iso: &Path, keyring: &Arc<Keyring>) -> Result<Vec<PathBuf>, ReleaseError> {
-    let beside = look_beside(iso, keyring)?;
+pub fn verify(iso: &Path, keyring: &Arc<Keyring>) -> Result<(BlobDigest, Vec<PathBuf>), ReleaseError> {
+    let mut beside = look_beside(iso, keyring)?;
+    beside.wanted.whole.push(Algorithm::Blake3);
     let failed = |source| ReleaseError::Read { path: iso.to_owned(), source };
     let mut read = pass::read_all(&[(Place::Local(iso.to_owned()), beside.wanted)], &AtomicBool::default());
     let learnt = read.pop().unwrap_or_else(|| Err(io::ErrorKind::NotFound.into())).map_err(failed)?;
+    let digest = learnt.whole.get(&Algorithm::Blake3).and_then(|hex| hex.parse().ok());
+    let digest = digest.ok_or_else(|| failed(io::ErrorKind::UnexpectedEof.into()))?;
     let mut by = Vec::new();
     for (file, verdicts) in &learnt.signatures {
         by.push(is_good(Path::new(file), verdicts)?);
@@ -71,7 +75,7 @@ pub fn verify(iso: &Path, keyring: &Arc<Keyring>) -> Result<Vec<PathBuf>, Releas
     }
     by.sort();
     by.dedup();
-    if by.is_empty() { Err(ReleaseError::Unsigned(iso.to_owned())) } else { Ok(by) }
+    if by.is_empty() { Err(ReleaseError::Unsigned(iso.to_owned())) } else { Ok((digest, by)) }
 }
 
 fn look_beside(iso: &Path, keyring: &Arc<Keyring>) -> Result<Beside, ReleaseError> {

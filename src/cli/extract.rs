@@ -41,7 +41,7 @@ impl Extract {
         }
         known_checks(&self.allow)?;
         if let Some(keyring) = trusted(&self.keyring)?.keyring {
-            let by = audit::verify(&self.iso, &keyring).map_err(|error| match error {
+            let (_, by) = audit::verify(&self.iso, &keyring).map_err(|error| match error {
                 ReleaseError::Read { .. } => Failure::of(ENVIRONMENT, &error),
                 ReleaseError::Bad { .. } | ReleaseError::Unsigned(_) => Failure::of(FAILED, &error)
                     .with_hint("fetch the ISO and what is signed beside it again: X.iso.asc, X.iso.DIGESTS, X.iso.sha256"),

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use cache::RelPath;
 use clap::{Args, Parser};
 use sha2::{Digest, Sha256};
 use trust::dsse::Envelope;
@@ -16,6 +17,7 @@ use crate::http::{Client, Patience};
 use crate::manifest::Manifest;
 use crate::provenance::{PAYLOAD_TYPE, Statement};
 use crate::reproduction::{Comparison, compare};
+use crate::signing::digest;
 use crate::spec::without_places;
 use crate::steps;
 
@@ -27,13 +29,13 @@ const LARGEST: u64 = 64 << 20;
 
 /// Builds a published set again, from its manifest, and compares every file.
 ///
-/// It is compared with what the manifest says; `stagegraph audit` tells whether the folder is that. Who wrote the manifest says what is run here, in the
+/// It is compared with what the manifest says; of a folder, so are its files before. Who wrote the manifest says what is run here, in the
 /// sandbox: verify a stranger's before (`audit --keyring`).
 ///
 /// The manifest has the spec. Nothing is taken from a store or an upstream: all is made again, in a folder that goes away. Of a set that was made with
 /// a lock, the lock is needed, and is known by its hash. What lies on the machine (an imported root, catalyst's settings) is named with --set.
 ///
-/// Exit codes: 0 every file is the same; 1 some differ, and the first node that gave other bytes of the same inputs is named; 2 the command line,
+/// Exit codes: 0 every file is the same; 1 some differ, in the folder from its manifest, or the first node that gave other bytes of the same inputs is named; 2 the command line,
 /// the manifest or the lock is wrong; 3 something of what it was made of is not there, or is another one.
 #[derive(Debug, Args)]
 pub(super) struct Reproduce {
@@ -55,7 +57,7 @@ pub(super) struct Reproduce {
     /// How many nodes run at once, and how many threads each may use [default: all cores]
     #[arg(short, long, value_name = "N")]
     jobs: Option<std::num::NonZeroUsize>,
-    /// Where every file is the same: sign that, by the builder's key, as a line of this new file
+    /// Where every file is the same, made of the same: sign that, by the builder's key, as a line of this new file
     #[arg(long, value_name = "FILE")]
     sign: Option<PathBuf>,
     #[command(flatten)]
@@ -92,9 +94,12 @@ impl Reproduce {
         };
         let work =
             work.map_err(|error| Failure::environment(format!("make a folder to build in: {error}")))?;
-        let code = self.build(&before, lock.as_deref(), work.path())?;
-        if code != DONE {
-            return Ok(code);
+        self.compare_files(&before)?;
+        match self.build(&before, lock.as_deref(), work.path())? {
+            DONE => {}
+            // A node that fails gave nothing that could be compared.
+            FAILED => return Ok(ENVIRONMENT),
+            code => return Ok(code),
         }
         let now = manifest_in(&work.path().join("out").join(NAME))?;
         let now = fs::read_to_string(&now)
@@ -104,7 +109,8 @@ impl Reproduce {
         let (code, said) = say(&comparison, before.files.len());
         print(said.as_bytes())?;
         if let (Some(builder), Some(file)) = (builder, &self.sign) {
-            if comparison != Comparison::Same {
+            let says = |manifest: &Manifest| Statement::of(manifest, &builder.id).encode();
+            if comparison != Comparison::Same || says(&before) != says(&now) {
                 return Err(Failure {
                     code: code.max(FAILED),
                     ..Failure::wrong("nothing was signed: not everything is the same")
@@ -120,6 +126,28 @@ impl Reproduce {
             print(format!("signed   {}\n", file.display()).as_bytes())?;
         }
         Ok(code)
+    }
+
+    /// Compares the files of a published folder with what its manifest says.
+    fn compare_files(&self, manifest: &Manifest) -> Result<(), Failure> {
+        let folder = Path::new(&self.place);
+        if !folder.is_dir() {
+            return Ok(());
+        }
+        for (name, facts) in &manifest.files {
+            let path = RelPath::new(name.as_bytes()).map(|name| name.below(folder));
+            let path =
+                path.map_err(|error| Failure::wrong(format!("the manifest names {name:?}: {error}")))?;
+            let found = digest(&path).map_err(|error| Failure::of(ENVIRONMENT, &error))?;
+            if found != facts.blake3 {
+                return Err(Failure {
+                    code: FAILED,
+                    ..Failure::wrong(format!("{} is not what the manifest says", path.display()))
+                }
+                .with_hint("stagegraph audit tells all that is wrong with the folder"));
+            }
+        }
+        Ok(())
     }
 
     /// Reads the manifest; returns where its lock would be, too.

@@ -103,6 +103,9 @@ fn failure(error: &SigningError) -> Failure {
         SigningError::Unverified { .. } => {
             Failure::of(FAILED, error).with_hint("see that nobody writes to the folder meanwhile")
         }
+        SigningError::Odd(_) => {
+            Failure::of(FAILED, error).with_hint("take it away: a signature is made anew")
+        }
         SigningError::Signed { .. } => Failure::of(FAILED, error).with_hint(
             "remove the list and build again, which makes it anew; or sign with the key that signed it",
         ),

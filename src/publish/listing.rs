@@ -166,6 +166,17 @@ pub(super) fn read(path: &Path) -> Result<Option<Published>, PublishError> {
         both.former = Some(Box::new(former));
         found = Some(both);
     }
+    // It may come back from another machine, where it was signed: nothing that it names is elsewhere.
+    let is_below = |name: &String| RelPath::new(name.as_bytes()).is_ok();
+    let are_below = |published: &Published| {
+        published.files.keys().all(is_below)
+            && published.signatures.iter().all(|(name, signature)| is_below(name) && is_below(&signature.of))
+    };
+    if let Some(published) = &found
+        && !(are_below(published) && published.former.as_deref().is_none_or(are_below))
+    {
+        return Err(PublishError::Foreign(folder.to_owned()));
+    }
     Ok(found)
 }
 

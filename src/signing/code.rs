@@ -1,6 +1,6 @@
 //! Signs by CMS what iPXE loads: `F.ipxe.sig` beside each kernel, initrd, squashfs and script.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
 use std::time::SystemTime;
@@ -47,6 +47,9 @@ fn sign_one(folder: &Path, name: &str, openssl: &Openssl, signed: &mut Signed) -
             CodeJudgement::Good | CodeJudgement::Foreign => None,
         }
     };
+    if fs::symlink_metadata(&there).is_ok_and(|found| !found.is_file()) {
+        return Err(SigningError::Odd(there));
+    }
     let bytes = match read_to(&there, trust::cms::MAX_SIGNATURE + 1) {
         Ok(bytes) if is_bad(&bytes).is_none() => {
             signed.kept.push(name.to_owned());

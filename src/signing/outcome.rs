@@ -39,6 +39,9 @@ pub enum SigningError {
         /// What is wrong with the signature.
         why: String,
     },
+    /// A signature is to be where something else is: a link, a folder.
+    #[error("{0} is no plain file, and a signature is to be there")]
+    Odd(PathBuf),
     /// There is nothing to sign.
     #[error("{0} has nothing to sign: no ISO, no list of checksums, nothing that iPXE loads")]
     Nothing(PathBuf),

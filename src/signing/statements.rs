@@ -40,7 +40,9 @@ fn sign_one(
     let manifest = Manifest::read(&String::from_utf8_lossy(&text)).map_err(|error| bad(error.to_string()))?;
     let payload = Statement::of(&manifest, &builder.id).encode();
     let there = folder.join(beside);
+    // A link leads to something else, whose lines would be published.
     let before = match fs::symlink_metadata(&there) {
+        Ok(found) if !found.is_file() => return Err(SigningError::Odd(there)),
         Ok(_) => read_to(&there, MAX_ENVELOPE)?,
         Err(_) => Vec::new(),
     };
@@ -54,7 +56,7 @@ fn sign_one(
             .is_ok_and(|said| said == payload)
     };
     let (own, others): (Vec<&str>, Vec<&str>) =
-        before.lines().filter(|line| !line.trim().is_empty()).partition(is_own);
+        before.lines().filter(|line| Envelope::parse(line, PAYLOAD_TYPE).is_ok()).partition(is_own);
     let bytes = if let [line] = own[..]
         && says_so(line)
     {

@@ -28,6 +28,8 @@ pub fn without_places(spec: &Value) -> Value {
         if settings.get("step").and_then(Value::as_str).is_some_and(steps::is_place) {
             PLACES.iter().for_each(|place| drop(settings.remove(*place)));
         }
+        // A table of the step's name has settings of it too.
+        settings.retain(|key, value| !(value.is_object() && steps::is_place(key)));
     }
     spec
 }

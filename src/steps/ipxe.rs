@@ -19,7 +19,7 @@ use crate::cmdline::{Choice, KEYMAP, Medium, NFS_OPTIONS, SQUASHFS_IN_INITRD, To
 use crate::steps::netboot::{HTTP_ALONE, Names};
 
 /// The version of the bytes: raised in the commit that changes them, with the digests in `pins.rs`.
-pub(super) const VERSION: u32 = 4;
+pub(super) const VERSION: u32 = 5;
 
 /// Gives `beside`, the script that lies beside the ISO, and `folder`, the scripts of the netboot folder.
 pub(super) const KIND: Kind = Kind {
@@ -159,9 +159,12 @@ impl Ipxe {
             text.push_str(&format!("initrd {squashfs} /{SQUASHFS_IN_INITRD} || goto failed_squashfs\n"));
             loaded.push(squashfs);
         }
+        // Nothing checks what the initramfs gets by itself, unless it has the kernel do it.
+        let is_fetched = matches!(how, How::Http | How::Lean | How::Nfs { .. });
+        let fetched = (is_fetched && entry.initramfs.verity.checks.is_none()).then(|| names.squashfs());
         text.push_str("imgstat\n");
         if self.verify {
-            text.push_str(&verify::images(label, &loaded));
+            text.push_str(&verify::images(label, &loaded, fetched.as_deref()));
         }
         text.push_str("boot || goto failed_boot\n\n");
         Ok(text)

@@ -207,13 +207,13 @@ fn ipxe_scripts() {
         "the scripts of the folder",
         ipxe::VERSION,
         &joined(&bench, &ran, "folder"),
-        (4, "de161a973e75f7435f83196a02b8c28578398a16a936234276c9cc82c3edde92"),
+        (5, "de161a973e75f7435f83196a02b8c28578398a16a936234276c9cc82c3edde92"),
     );
     assert_pinned(
         "the script next to the ISO",
         ipxe::VERSION,
         &joined(&bench, &ran, "beside"),
-        (4, "c0375e10f8e80617e4e7991d3b28b3c013bf18bdf25b400f605a3894f42fbfdd"),
+        (5, "c0375e10f8e80617e4e7991d3b28b3c013bf18bdf25b400f605a3894f42fbfdd"),
     );
 }
 
@@ -227,7 +227,7 @@ fn ipxe_scripts_that_verify() {
         "the scripts that have iPXE verify",
         ipxe::VERSION,
         &both,
-        (4, "ded243e48a7de68998ab651cc9b1f743e71599f835b5b57740cbbb0a6cb52773"),
+        (5, "62777c39794cddb7d2220b91020662575c89a8868ebb4cfd8a6a58b432052bb2"),
     );
 }
 
@@ -269,7 +269,7 @@ fn the_list_of_software() {
         "the list of software",
         sbom::VERSION,
         text.as_bytes(),
-        (2, "bf292d4b7ddd19d503fbaa1cf3b01e42a2757a0b1cc796104bdc96301eb2761c"),
+        (3, "7a57d9fc8b92effc617a827e94ca3cb30418d19329ea28f140511d0af218c0d2"),
     );
 }
 
@@ -343,7 +343,7 @@ fn lean_initrds_and_their_scripts() {
             "the scripts of little memory",
             ipxe::VERSION,
             &both,
-            (4, "9d3382e92f065c5374000b31d62edce2e1a7159f84ec8b87a97d17ba5445383b"),
+            (5, "9d3382e92f065c5374000b31d62edce2e1a7159f84ec8b87a97d17ba5445383b"),
         );
     }
 }

@@ -16,7 +16,7 @@ use crate::formats::spdx::{
 };
 
 /// The version of the bytes: raised in the commit that changes them, with the digests in `pins.rs`.
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 
 /// Gives `files`, a folder with the document under its published name. `root` is the root that the squashfs is made of, `packages` what
 /// whoever made it lists; of the nodes below, those say which boot loaders are on the ISO.
@@ -105,9 +105,8 @@ impl Sbom {
         let mut taken = BTreeSet::new();
         for (holder, components) in [(SQUASHFS, inside), (ISO, loaders)] {
             for component in components {
-                let key = component.key();
-                let own = ids.entry(key.clone()).or_insert_with(|| {
-                    let mut own = id(&key);
+                let own = ids.entry(component.key()).or_insert_with(|| {
+                    let mut own = id(&component.shown());
                     while !taken.insert(own.clone()) {
                         own.push_str("-x");
                     }
@@ -155,7 +154,7 @@ impl Step for Sbom {
         let found = iso.tree.files().find(|(path, ..)| path.as_bytes() == name.as_bytes());
         let (_, iso, _) = found
             .ok_or_else(|| StepError::spec(format!("the input \"iso\" of {} has no {name}", job.node)))?;
-        let iso = self.own(ISO, name, "OPERATING-SYSTEM", job.objects.sha256(&iso)?);
+        let iso = self.own(ISO, name, "OPERATING_SYSTEM", job.objects.sha256(&iso)?);
         let squashfs = job.blob("squashfs")?.digest;
         let squashfs = self.own(SQUASHFS, "image.squashfs", "ARCHIVE", job.objects.sha256(&squashfs)?);
         let kept = Kept::of(job)?;

@@ -232,7 +232,10 @@ fn who_cannot_sign_says_why_and_nothing_is_signed() {
     fails("none.key", 3, "cannot be found");
     fails("ca.key", 3, "openssl did not sign");
     fails("pkcs11:token=x;pin-value=1234", 2, "the PIN is in it");
-    let server = Asks { extensions: "extendedKeyUsage = serverAuth\n", ..Asks::default() };
+    let server = Asks {
+        extensions: "keyUsage = digitalSignature\nextendedKeyUsage = serverAuth\n",
+        ..Asks::default()
+    };
     world.made.signer("release", "ca", server);
     fails("release.key", 2, "may not sign code");
     let text = "[cms]\ncertificate = \"release.crt\"\nkey = \"release.key\"\nchains = []\n";

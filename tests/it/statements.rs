@@ -197,7 +197,10 @@ fn builders_sign_what_it_was_built_of_and_are_counted() {
     let odd = world.live.published("netboot/autoexec.ipxe");
     fs::write(&odd, "#!ipxe\nchain boot.ipxe\n").unwrap();
     let (code, text) = world.audit("1");
-    assert!(code == 1 && text.contains("netboot/autoexec.ipxe: is of no build that a trusted"), "{text}");
+    assert!(
+        code == 1 && text.contains("netboot/autoexec.ipxe: is of no build that enough trusted"),
+        "{text}"
+    );
     fs::remove_file(odd).unwrap();
 
     // What says something else, what is no statement, and what is signed by nobody.

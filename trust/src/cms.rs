@@ -15,11 +15,12 @@ use der::oid::ObjectIdentifier;
 use der::oid::db::rfc5280::ID_KP_CODE_SIGNING;
 use der::referenced::OwnedToRef;
 use der::{Decode, Encode};
+use rsa::traits::PublicKeyParts;
 use rsa::{Pkcs1v15Sign, RsaPublicKey};
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage};
 use x509_cert::Certificate;
-use x509_cert::ext::pkix::ExtendedKeyUsage;
+use x509_cert::ext::pkix::{ExtendedKeyUsage, KeyUsage as KeyUses};
 
 /// A longer file is no such signature.
 pub const MAX_SIGNATURE: u64 = 256 << 10;
@@ -160,10 +161,13 @@ impl Chain {
         if info.algorithm.oid != RSA {
             return Err(format!("the key of {signer} is not RSA, which is all that every iPXE takes"));
         }
-        let key = info.owned_to_ref();
-        RsaPublicKey::try_from(key).map_err(|error| {
-            format!("the RSA key of {signer} cannot be used (2048 to 4096 bits can): {error}")
-        })
+        let wrong =
+            |why: String| format!("the RSA key of {signer} cannot be used (2048 to 4096 bits can): {why}");
+        let key = RsaPublicKey::try_from(info.owned_to_ref()).map_err(|error| wrong(error.to_string()))?;
+        match key.size() * 8 {
+            2048.. => Ok(key),
+            bits => Err(wrong(format!("it has {bits}"))),
+        }
     }
 
     /// Tells whether the certificates lead to a root that is among them, whether the signer may sign code, and whether all of that is so at
@@ -172,7 +176,14 @@ impl Chain {
     /// # Errors
     /// What is not so.
     pub fn judge(&self, now: SystemTime) -> Result<(), String> {
-        // Those above it need not say what for.
+        // Those above it need not say what for. To iPXE, a certificate that says nothing of its key's use may not sign.
+        let uses = self.signer.tbs_certificate.get::<KeyUses>();
+        if !uses.is_ok_and(|uses| uses.is_some_and(|(_, uses)| uses.digital_signature())) {
+            return Err(format!(
+                "{} may not sign: its certificate lacks keyUsage = digitalSignature, without which iPXE refuses it",
+                self.signer()
+            ));
+        }
         let usage = self.signer.tbs_certificate.get::<ExtendedKeyUsage>();
         if !usage.is_ok_and(|usage| usage.is_some_and(|(_, usage)| usage.0.contains(&ID_KP_CODE_SIGNING))) {
             return Err(format!(
@@ -181,7 +192,11 @@ impl Chain {
             ));
         }
         let all = std::iter::once(&self.signer).chain(&self.others);
-        let roots = all.filter(|one| is_root(one)).map(encoded).collect::<Result<Vec<_>, _>>()?;
+        let roots: Vec<&Certificate> = all.filter(|one| is_root(one)).collect();
+        if let Some(old) = roots.iter().find(|root| !is_valid_at(root, now)) {
+            return Err(format!("the root {} has expired, or is not valid yet", name(old)));
+        }
+        let roots = roots.into_iter().map(encoded).collect::<Result<Vec<_>, _>>()?;
         if roots.is_empty() {
             return Err(format!(
                 "the root above {} is not among the certificates; an iPXE that knows it by its fingerprint needs it there",
@@ -244,6 +259,13 @@ impl Chain {
 /// Tells whether a certificate says that it is above itself.
 fn is_root(one: &Certificate) -> bool {
     one.tbs_certificate.subject == one.tbs_certificate.issuer
+}
+
+/// Tells whether a certificate counts at a time.
+fn is_valid_at(one: &Certificate, now: SystemTime) -> bool {
+    let validity = &one.tbs_certificate.validity;
+    let at = now.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    validity.not_before.to_unix_duration() <= at && at <= validity.not_after.to_unix_duration()
 }
 
 fn encoded(one: &Certificate) -> Result<CertificateDer<'static>, String> {

@@ -263,12 +263,12 @@ impl PrivateKey {
         Err(wrong(what))
     }
 
-    /// Adds the options that name it; the first of them is called differently by each command of openssl.
-    fn args(&self, option: &str, args: &mut Vec<OsString>) {
+    /// Adds the options that name it; two of them are called differently by the commands of openssl.
+    fn args(&self, option: &str, form: &str, args: &mut Vec<OsString>) {
         match &self.place {
             Place::File(path) => args.extend([option.into(), path.into()]),
             Place::Token(uri) => {
-                args.extend(["-engine", "pkcs11", "-keyform", "engine", option, uri].map(OsString::from));
+                args.extend(["-engine", "pkcs11", form, "engine", option, uri].map(OsString::from));
             }
         }
         if let Some(from) = &self.passphrase {
@@ -327,7 +327,7 @@ impl Openssl {
         if let Some(above) = &self.above {
             args.extend(["-certfile".into(), above.path().into()]);
         }
-        self.key.args("-inkey", &mut args);
+        self.key.args("-inkey", "-keyform", &mut args);
         args.extend(["-in".into(), file.into()]);
         args
     }
@@ -366,7 +366,7 @@ impl BuilderKey {
     pub fn new(key: PrivateKey, name: &str) -> Result<Self, SignError> {
         key.check()?;
         let mut args = vec!["pkey".into()];
-        key.args("-in", &mut args);
+        key.args("-in", "-inform", &mut args);
         args.extend(["-pubout", "-outform", "DER"].map(OsString::from));
         let (is_done, der, errors) = output(OPENSSL, &args, NO_OPENSSL)?;
         let no_key = |why| SignError::NoKey { program: OPENSSL.to_owned(), key: name.to_owned(), why };
@@ -392,7 +392,7 @@ impl BuilderKey {
         let mut file = NamedTempFile::new().map_err(failed)?;
         file.write_all(&signed_bytes(payload_type, payload)).map_err(failed)?;
         let mut args: Vec<OsString> = ["pkeyutl", "-sign", "-rawin"].map(OsString::from).to_vec();
-        self.key.args("-inkey", &mut args);
+        self.key.args("-inkey", "-keyform", &mut args);
         if let Some(digest) = self.public.digest() {
             args.extend(["-digest".into(), digest.into()]);
         }

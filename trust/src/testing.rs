@@ -106,7 +106,7 @@ pub struct Asks<'a> {
 pub const RSA: &[&str] = &["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"];
 
 /// What a certificate says that may sign code.
-pub const CODE_SIGNING: &str = "extendedKeyUsage = codeSigning\n";
+pub const CODE_SIGNING: &str = "keyUsage = digitalSignature\nextendedKeyUsage = codeSigning\n";
 
 impl Default for Asks<'_> {
     fn default() -> Self {

@@ -47,12 +47,13 @@ pub(super) fn code_signatures(check: &Check, facts: &Facts) -> Outcome {
     }
     if facts.has_authorities {
         outcome.looked();
-        let good = facts.with_same_file(&good);
         let is_script = |name: &str| {
             facts.menus.iter().any(|menu| !menu.on_iso && menu.loader == Loader::Ipxe && menu.file == name)
         };
+        let loaded = loaded(facts);
         for part in facts.parts.values().filter(|part| !good.contains(part.name.as_str())) {
-            if is_loaded_by_ipxe(part.kind, &part.name) || is_script(&part.name) {
+            let name = part.name.as_str();
+            if is_loaded_by_ipxe(part.kind, name) || is_script(name) || loaded.contains(name) {
                 let what = if is_script(&part.name) { "a script" } else { article(part.kind) };
                 outcome.differs(
                     &part.name,
@@ -71,4 +72,15 @@ pub(super) fn code_signatures(check: &Check, facts: &Facts) -> Outcome {
         false => format!("{ok}, whom the root inside vouches for; --ca says whom to believe"),
     };
     outcome.says(ok, "there are none")
+}
+
+/// Returns what the set's scripts of iPXE load, whatever it is.
+fn loaded(facts: &Facts) -> BTreeSet<&str> {
+    let scripts = facts.menus.iter().filter(|menu| !menu.on_iso && menu.loader == Loader::Ipxe);
+    let entries = scripts.flat_map(|menu| &menu.entries);
+    let names = entries.flat_map(|entry| {
+        let initrds = entry.initrds.iter().filter_map(|loaded| loaded.part.as_deref());
+        entry.kernel.as_deref().into_iter().chain(initrds)
+    });
+    names.collect()
 }

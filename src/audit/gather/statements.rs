@@ -10,7 +10,7 @@ use super::super::set::Set;
 use super::super::signatures::Trusted;
 use super::Gatherer;
 use crate::manifest::ENDING;
-use crate::provenance::{PAYLOAD_TYPE, STATEMENTS, Statement};
+use crate::provenance::{PAYLOAD_TYPE, STATEMENTS, Statement, UNNAMED};
 
 /// Builders that are looked at in one file.
 const MAX_LINES: usize = 1_000;
@@ -36,9 +36,10 @@ impl Gatherer<'_> {
             };
             let stem = name.strip_suffix(STATEMENTS).unwrap_or(name);
             let manifest = manifests.iter().find(|manifest| manifest.file == format!("{stem}{ENDING}"));
+            let expected = manifest.map(expected);
             let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
             for (index, line) in lines.take(MAX_LINES) {
-                let (builder, keys, found) = look(line, manifest, trusted);
+                let (builder, keys, found) = look(line, expected.as_ref(), trusted);
                 all.push(StatementFacts { file: name.clone(), line: index + 1, builder, keys, found });
             }
         }
@@ -49,44 +50,50 @@ impl Gatherer<'_> {
 /// Files that a statement is about, with their SHA-256; or why it does not count.
 type Found = Result<Vec<(Target, String)>, String>;
 
+/// What a statement about a manifest has to be, but for who says it; and the files that it is about, with their SHA-256.
+type Expected = Result<(Value, Vec<(Target, String)>), String>;
+
+/// Where a statement says who built.
+const BUILDER: &str = "/predicate/runDetails/builder/id";
+
+fn expected(manifest: &ManifestFacts) -> Expected {
+    let Ok(document) = &manifest.document else {
+        return Err("has a manifest that cannot be read".to_owned());
+    };
+    let statement = serde_json::to_value(Statement::of(document, UNNAMED)).unwrap_or_default();
+    let files = document
+        .files
+        .iter()
+        .filter_map(|(name, facts)| Some((manifest.files.get(name)?.clone(), facts.sha256.to_string())));
+    Ok((statement, files.collect()))
+}
+
 /// Returns who says it, and the ids of the trusted keys that signed it.
-fn look(
-    line: &str,
-    manifest: Option<&ManifestFacts>,
-    trusted: &Trusted,
-) -> (Option<String>, Vec<String>, Found) {
+fn look(line: &str, expected: Option<&Expected>, trusted: &Trusted) -> (Option<String>, Vec<String>, Found) {
     let read = || {
         let envelope = Envelope::parse(line, PAYLOAD_TYPE)?;
         let said: Value = serde_json::from_slice(&envelope.payload()?)
             .map_err(|error| format!("has a statement that is no JSON: {error}"))?;
         Ok::<_, String>((envelope, said))
     };
-    let (envelope, said) = match read() {
+    let (envelope, mut said) = match read() {
         Ok(read) => read,
         Err(why) => return (None, Vec::new(), Err(why)),
     };
-    let builder = said.pointer("/predicate/runDetails/builder/id").and_then(Value::as_str).map(str::to_owned);
+    let builder = said.pointer_mut(BUILDER).filter(|id| id.is_string());
+    let builder = builder.and_then(|id| std::mem::replace(id, UNNAMED.into()).as_str().map(str::to_owned));
     let keys = trusted.builders.iter().flatten().filter(|key| envelope.is_by(key));
     let keys = keys.map(|key| key.id()).collect();
-    let found = compare(&said, builder.as_deref(), manifest);
-    (builder, keys, found)
-}
-
-fn compare(said: &Value, builder: Option<&str>, manifest: Option<&ManifestFacts>) -> Found {
-    let Some(builder) = builder else { return Err("does not say who built".to_owned()) };
-    let Some(manifest) = manifest else { return Err("has no manifest beside it".to_owned()) };
-    let Ok(document) = &manifest.document else {
-        return Err("has a manifest that cannot be read".to_owned());
+    let found = match (&builder, expected) {
+        (None, _) => Err("does not say who built".to_owned()),
+        (_, None) => Err("has no manifest beside it".to_owned()),
+        (_, Some(Err(why))) => Err(why.clone()),
+        (_, Some(Ok((expected, _)))) if said != *expected => {
+            Err(format!("says something else than the manifest: {}", first_difference(&said, expected)))
+        }
+        (_, Some(Ok((_, files)))) => Ok(files.clone()),
     };
-    let expected = serde_json::to_value(Statement::of(document, builder)).unwrap_or_default();
-    if *said != expected {
-        return Err(format!("says something else than the manifest: {}", first_difference(said, &expected)));
-    }
-    let files = document
-        .files
-        .iter()
-        .filter_map(|(name, facts)| Some((manifest.files.get(name)?.clone(), facts.sha256.to_string())));
-    Ok(files.collect())
+    (builder, keys, found)
 }
 
 /// Names the first member that differs.

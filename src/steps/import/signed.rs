@@ -38,14 +38,14 @@ pub(super) fn verify(
         KeyringError::Bad { .. } => StepError::spec(error),
     })?;
     resolving.progress("verifying the signature", 0, None);
-    let by = audit::verify(path, &Arc::new(keyring)).map_err(|error| match error {
+    let (verified, by) = audit::verify(path, &Arc::new(keyring)).map_err(|error| match error {
         ReleaseError::Read { .. } => StepError::environment(error),
         ReleaseError::Bad { .. } | ReleaseError::Unsigned(_) => StepError::action(error).with_hint(
             "fetch it again, with what is signed beside it (.asc, .DIGESTS, .sha256); or take the keyring out of the spec",
         ),
     })?;
     // What was hashed must be what was read.
-    if resolving.objects.file_digest(path)? != digest {
+    if verified != digest || resolving.objects.file_digest(path)? != digest {
         return Err(StoreError::Changed { path: path.to_owned() }.into());
     }
     let by: Vec<String> = by.iter().map(|path| path.display().to_string()).collect();

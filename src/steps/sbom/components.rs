@@ -44,9 +44,14 @@ pub(super) struct Component {
 
 impl Component {
     /// Tells it from all others.
-    pub(super) fn key(&self) -> String {
-        let architecture = self.architecture.iter().map(|architecture| format!("-{architecture}"));
-        format!("{}-{}{}", self.name, self.version, architecture.collect::<String>())
+    pub(super) fn key(&self) -> (String, String, Option<String>) {
+        (self.name.clone(), self.version.clone(), self.architecture.clone())
+    }
+
+    /// Returns the same as one text, which is not only its own.
+    pub(super) fn shown(&self) -> String {
+        let parts = [Some(self.name.as_str()), Some(&self.version), self.architecture.as_deref()];
+        parts.into_iter().flatten().collect::<Vec<_>>().join("-")
     }
 }
 

@@ -53,13 +53,28 @@ fn what_ipxe_would_not_take_is_refused_by_name() {
             "codeSigning",
         ),
         case(
-            Asks { extensions: "extendedKeyUsage = serverAuth\n", ..usual },
+            Asks { extensions: "keyUsage = digitalSignature\nextendedKeyUsage = serverAuth\n", ..usual },
             &["ca.crt"],
             &PLAIN,
             "codeSigning",
         ),
         case(
-            Asks { extensions: "basicConstraints = CA:TRUE\nextendedKeyUsage = codeSigning\n", ..usual },
+            Asks { extensions: "extendedKeyUsage = codeSigning\n", ..usual },
+            &["ca.crt"],
+            &PLAIN,
+            "lacks keyUsage = digitalSignature",
+        ),
+        case(
+            Asks { key: &["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:1024"], ..usual },
+            &["ca.crt"],
+            &PLAIN,
+            "it has 1024",
+        ),
+        case(
+            Asks {
+                extensions: "basicConstraints = CA:TRUE\nkeyUsage = digitalSignature\nextendedKeyUsage = codeSigning\n",
+                ..usual
+            },
             &["ca.crt"],
             &PLAIN,
             "is an authority",
@@ -101,9 +116,11 @@ fn other_bytes_other_authorities_and_other_times_are_told() {
     let parsed = CodeSignature::parse(&signature).unwrap();
     assert_eq!(parsed.signer(), "signer");
     let day = Duration::from_secs(24 * 3600);
-    for (now, says) in
-        [(SystemTime::now() + day * 31, "has expired"), (SystemTime::now() - day, "not valid yet")]
-    {
+    for (now, says) in [
+        (SystemTime::now() + day * 31, "has expired"),
+        (SystemTime::now() + day * 61, "the root ca has expired"),
+        (SystemTime::now() - day, "not valid yet"),
+    ] {
         let found = parsed.judge(&sha256(b"a kernel"), None, now);
         assert!(matches!(&found, CodeJudgement::Bad(why) if why.contains(says)), "{found:?}");
     }
@@ -142,7 +159,14 @@ fn a_certificate_that_is_its_own_root_signs_as_well() {
         "-out",
         "alone.crt",
     ];
-    let more = ["-addext", "basicConstraints=critical,CA:FALSE", "-addext", "extendedKeyUsage=codeSigning"];
+    let more = [
+        "-addext",
+        "basicConstraints=critical,CA:FALSE",
+        "-addext",
+        "extendedKeyUsage=codeSigning,serverAuth",
+        "-addext",
+        "keyUsage=digitalSignature",
+    ];
     made.run(&[&args[..], &more[..]].concat());
     let signature = made.sign("alone", "file", &[], &PLAIN);
     assert_eq!(judged(&signature, b"a kernel", None), Ok(CodeJudgement::Good));

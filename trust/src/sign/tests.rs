@@ -55,7 +55,14 @@ fn openssl_signs_and_what_cannot_sign_says_why() {
         Asks { key: &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"], ..Asks::default() },
     );
     fails("elliptic.crt", &["ca.crt"], "elliptic.key", "the key of elliptic is not RSA");
-    made.signer("server", "ca", Asks { extensions: "extendedKeyUsage = serverAuth\n", ..Asks::default() });
+    made.signer(
+        "server",
+        "ca",
+        Asks {
+            extensions: "keyUsage = digitalSignature\nextendedKeyUsage = serverAuth\n",
+            ..Asks::default()
+        },
+    );
     fails("server.crt", &["ca.crt"], "server.key", "server may not sign code");
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o644);
     fs::set_permissions(made.path("signer.key"), open).unwrap();
