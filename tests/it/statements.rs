@@ -216,6 +216,20 @@ fn builders_sign_what_it_was_built_of_and_are_counted() {
 }
 
 #[test]
+fn no_line_of_something_else_is_published_with_a_statement() {
+    let world = Builders::new();
+    std::os::unix::fs::symlink(world.made.path("one.key"), world.file()).unwrap();
+    let signers = world.made.path("one.toml").display().to_string();
+    let (code, text) = world.run(&["sign", &world.out(), "--signers", &signers]);
+    assert!(code == 1 && text.contains("is no plain file, and a signature is to be there"), "{text}");
+    assert!(world.file().is_symlink());
+    fs::remove_file(world.file()).unwrap();
+    fs::write(world.file(), "a note\n{}\n").unwrap();
+    world.sign("one");
+    assert_eq!(world.lines().lines().count(), 1, "what is no statement is not carried on");
+}
+
+#[test]
 fn what_others_programs_read_of_a_statement_is_what_is_printed() {
     let world = Builders::new();
     world.sign("one");
