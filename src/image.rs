@@ -46,6 +46,11 @@ impl Timestamp {
         self.0.strftime("%Y%m%dT%H%M%SZ").to_string()
     }
 
+    /// Returns it as RFC 3339 has dates: `YYYY-MM-DDThh:mm:ssZ`.
+    pub fn rfc3339(self) -> String {
+        self.0.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+    }
+
     /// Returns the day as `YYYYMMDD`.
     pub fn day(self) -> String {
         self.0.strftime("%Y%m%d").to_string()

@@ -10,7 +10,6 @@ mod statements;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Read;
 use std::path::Path;
 
 use cache::digest::BlobHasher;
@@ -20,7 +19,7 @@ use trust::openpgp::{self, Judgement, Keyring, Verdict};
 use trust::sign::Gpg;
 
 pub use self::outcome::{Signed, SigningError};
-use self::outcome::{read_to, replace};
+use self::outcome::{is_signed_there, read_through, read_to, replace};
 pub use self::signers::{Builder, Signers, SignersError};
 use crate::formats::checksums::{is_named_like_checksums, is_signature};
 use crate::publish::Signature;
@@ -161,10 +160,8 @@ impl Signer<'_> {
         let record = |bytes: &[u8]| -> Result<Signature, SigningError> {
             Ok(Signature { of: name.to_owned(), unsigned: digest(&path)?, bytes: BlobDigest::of(bytes) })
         };
-        if fs::symlink_metadata(&there).is_ok_and(|found| !found.is_file()) {
-            return Err(SigningError::Odd(there));
-        }
-        if let Ok(signature) = read_to(&there, openpgp::MAX_SIGNATURE + 1)
+        if is_signed_there(&there)?
+            && let Ok(signature) = read_to(&there, openpgp::MAX_SIGNATURE + 1)
             && is_good(&signature)?.is_none()
         {
             signed.records.insert(beside, record(&signature)?);
@@ -214,13 +211,7 @@ fn same_lines(one: &[u8], other: &[u8]) -> bool {
 /// # Errors
 /// It cannot be read.
 pub fn digest(path: &Path) -> Result<BlobDigest, FileError> {
-    let mut file = File::open(path).on_file("read", path)?;
     let mut hasher = BlobHasher::default();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut buffer).on_file("read", path)? {
-            0 => return Ok(hasher.finish()),
-            read => hasher.update(&buffer[..read]),
-        };
-    }
+    read_through(path, |piece| hasher.update(piece))?;
+    Ok(hasher.finish())
 }

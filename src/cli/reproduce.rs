@@ -32,11 +32,12 @@ const LARGEST: u64 = 64 << 20;
 /// It is compared with what the manifest says; of a folder, so are its files before. Who wrote the manifest says what is run here, in the
 /// sandbox: verify a stranger's before (`audit --keyring`).
 ///
-/// The manifest has the spec. Nothing is taken from a store or an upstream: all is made again, in a folder that goes away. Of a set that was made with
-/// a lock, the lock is needed, and is known by its hash. What lies on the machine (an imported root, catalyst's settings) is named with --set.
+/// The manifest has the spec. Nothing is taken from a store or an upstream: all is made again, in a folder that goes away. Of a set that
+/// was made with a lock, the lock is needed, and is known by its hash. What lies on the machine (an imported root) is named with --set.
 ///
-/// Exit codes: 0 every file is the same; 1 some differ, in the folder from its manifest, or the first node that gave other bytes of the same inputs is named; 2 the command line,
-/// the manifest or the lock is wrong; 3 something of what it was made of is not there, or is another one.
+/// Exit codes: 0 every file is the same; 1 some differ: in the folder, from its manifest, or of the first node that gave other bytes of
+/// the same inputs, which is named; 2 the command line, the manifest or the lock is wrong; 3 something of what it was made of is not
+/// there, or is another one.
 #[derive(Debug, Args)]
 pub(super) struct Reproduce {
     /// A published folder, a manifest, or the address of a manifest
@@ -109,14 +110,13 @@ impl Reproduce {
         let (code, said) = say(&comparison, before.files.len());
         print(said.as_bytes())?;
         if let (Some(builder), Some(file)) = (builder, &self.sign) {
-            let says = |manifest: &Manifest| Statement::of(manifest, &builder.id).encode();
-            if comparison != Comparison::Same || says(&before) != says(&now) {
+            let payload = Statement::of(&before, &builder.id).encode();
+            if comparison != Comparison::Same || payload != Statement::of(&now, &builder.id).encode() {
                 return Err(Failure {
                     code: code.max(FAILED),
                     ..Failure::wrong("nothing was signed: not everything is the same")
                 });
             }
-            let payload = Statement::of(&before, &builder.id).encode();
             let envelope: Envelope =
                 builder.key.sign(PAYLOAD_TYPE, &payload).map_err(|error| Failure::of(ENVIRONMENT, &error))?;
             let line =

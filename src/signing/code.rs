@@ -1,18 +1,15 @@
 //! Signs by CMS what iPXE loads: `F.ipxe.sig` beside each kernel, initrd, squashfs and script.
 
-use std::fs::{self, File};
-use std::io::Read;
 use std::path::Path;
 use std::time::SystemTime;
 
 use cache::digest::BlobHasher;
-use cache::file::OnFile;
 use cache::{BlobDigest, FileError};
 use sha2::{Digest, Sha256};
 use trust::cms::{CodeJudgement, CodeSignature};
 use trust::sign::Openssl;
 
-use super::outcome::{Signed, SigningError, read_to, replace};
+use super::outcome::{Signed, SigningError, is_signed_there, read_through, read_to, replace};
 use crate::audit::{CODE_HEAD, CODE_SIGNATURE, takes_code_signature};
 use crate::publish::Signature;
 
@@ -47,15 +44,14 @@ fn sign_one(folder: &Path, name: &str, openssl: &Openssl, signed: &mut Signed) -
             CodeJudgement::Good | CodeJudgement::Foreign => None,
         }
     };
-    if fs::symlink_metadata(&there).is_ok_and(|found| !found.is_file()) {
-        return Err(SigningError::Odd(there));
-    }
-    let bytes = match read_to(&there, trust::cms::MAX_SIGNATURE + 1) {
-        Ok(bytes) if is_bad(&bytes).is_none() => {
+    let before =
+        is_signed_there(&there)?.then(|| read_to(&there, trust::cms::MAX_SIGNATURE + 1).ok()).flatten();
+    let bytes = match before.filter(|bytes| is_bad(bytes).is_none()) {
+        Some(bytes) => {
             signed.kept.push(name.to_owned());
             bytes
         }
-        Ok(_) | Err(_) => {
+        None => {
             let bytes = openssl.sign(&path)?;
             if let Some(why) = is_bad(&bytes) {
                 return Err(SigningError::Unverified { file: name.to_owned(), why });
@@ -72,16 +68,10 @@ fn sign_one(folder: &Path, name: &str, openssl: &Openssl, signed: &mut Signed) -
 
 /// Returns the digests of a file, of one reading.
 fn digests(path: &Path) -> Result<(BlobDigest, [u8; 32]), FileError> {
-    let mut file = File::open(path).on_file("read", path)?;
     let (mut blob, mut sha256) = (BlobHasher::default(), Sha256::new());
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut buffer).on_file("read", path)? {
-            0 => return Ok((blob.finish(), sha256.finalize().into())),
-            read => {
-                blob.update(&buffer[..read]);
-                sha256.update(&buffer[..read]);
-            }
-        }
-    }
+    read_through(path, |piece| {
+        blob.update(piece);
+        sha256.update(piece);
+    })?;
+    Ok((blob.finish(), sha256.finalize().into()))
 }

@@ -65,6 +65,26 @@ pub(super) fn read_to(path: &Path, most: u64) -> Result<Vec<u8>, FileError> {
     Ok(bytes)
 }
 
+/// Hands on the bytes of a file, piece by piece.
+pub(super) fn read_through(path: &Path, mut each: impl FnMut(&[u8])) -> Result<(), FileError> {
+    let mut file = File::open(path).on_file("read", path)?;
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer).on_file("read", path)? {
+            0 => return Ok(()),
+            read => each(&buffer[..read]),
+        }
+    }
+}
+
+/// Tells whether a file is where a signature is to be. A link leads to something else, whose bytes would be published.
+pub(super) fn is_signed_there(place: &Path) -> Result<bool, SigningError> {
+    match fs::symlink_metadata(place) {
+        Ok(found) if !found.is_file() => Err(SigningError::Odd(place.to_owned())),
+        found => Ok(found.is_ok()),
+    }
+}
+
 /// Puts bytes in the place of a file by a rename: what was there may be a link to an object of the store.
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     let folder = path.parent().unwrap_or(Path::new("."));

@@ -1,12 +1,11 @@
 //! Signs what was built of what: a statement for each manifest, one line a builder, in `X.iso.intoto.jsonl`.
 
-use std::fs;
 use std::path::Path;
 
 use cache::BlobDigest;
 use trust::dsse::{Envelope, MAX_ENVELOPE};
 
-use super::outcome::{Signed, SigningError, read_to, replace};
+use super::outcome::{Signed, SigningError, is_signed_there, read_to, replace};
 use super::signers::Builder;
 use crate::manifest::{ENDING, Manifest};
 use crate::provenance::{PAYLOAD_TYPE, STATEMENTS, Statement};
@@ -40,11 +39,9 @@ fn sign_one(
     let manifest = Manifest::read(&String::from_utf8_lossy(&text)).map_err(|error| bad(error.to_string()))?;
     let payload = Statement::of(&manifest, &builder.id).encode();
     let there = folder.join(beside);
-    // A link leads to something else, whose lines would be published.
-    let before = match fs::symlink_metadata(&there) {
-        Ok(found) if !found.is_file() => return Err(SigningError::Odd(there)),
-        Ok(_) => read_to(&there, MAX_ENVELOPE)?,
-        Err(_) => Vec::new(),
+    let before = match is_signed_there(&there)? {
+        true => read_to(&there, MAX_ENVELOPE)?,
+        false => Vec::new(),
     };
     let before = String::from_utf8_lossy(&before).into_owned();
     let public = builder.key.public();

@@ -36,7 +36,13 @@ pub(super) const KIND: Kind = Kind {
                     .label("expected \"Organization: NAME\" or \"Person: NAME (ADDRESS)\"")
             })
         });
-        let step = Sbom { iso: image.iso_name(), tool: TOOL, created: image.timestamp.text(), supplier };
+        let step = Sbom {
+            iso: image.iso_name(),
+            tool: TOOL,
+            created: image.timestamp.text(),
+            date: image.timestamp.rfc3339(),
+            supplier,
+        };
         Some(Made::new(step, &["files/"]))
     },
 };
@@ -47,6 +53,9 @@ struct Sbom {
     tool: &'static str,
     /// `YYYYMMDDTHHMMSSZ`.
     created: String,
+    /// The same as SPDX has dates.
+    #[serde(skip)]
+    date: String,
     supplier: Option<String>,
 }
 
@@ -58,22 +67,6 @@ const ISO: &str = "SPDXRef-iso";
 const SQUASHFS: &str = "SPDXRef-squashfs";
 
 impl Sbom {
-    /// Returns the image's date as SPDX has it.
-    fn date(&self) -> String {
-        let digits: Vec<char> = self.created.chars().filter(char::is_ascii_digit).collect();
-        let part =
-            |from: usize, to: usize| digits.get(from..to).unwrap_or_default().iter().collect::<String>();
-        format!(
-            "{}-{}-{}T{}:{}:{}Z",
-            part(0, 4),
-            part(4, 6),
-            part(6, 8),
-            part(8, 10),
-            part(10, 12),
-            part(12, 14)
-        )
-    }
-
     /// The ISO or the squashfs.
     fn own(&self, id: &str, name: &str, purpose: &'static str, sha256: cache::Sha256) -> Package {
         let supplier = self.supplier.clone().unwrap_or_else(|| NOASSERTION.to_owned());
@@ -122,7 +115,7 @@ impl Sbom {
             id: DOCUMENT,
             name: self.iso.clone(),
             document_namespace: String::new(),
-            creation_info: CreationInfo { created: self.date(), creators: vec![self.tool.to_owned()] },
+            creation_info: CreationInfo { created: self.date.clone(), creators: vec![self.tool.to_owned()] },
             packages,
             relationships,
         }

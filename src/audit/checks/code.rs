@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use trust::cms::CodeJudgement;
 
-use super::select::{count, listed};
-use crate::audit::facts::{Facts, Loader, Target, article};
+use super::select::{count, listed, set_menus};
+use crate::audit::facts::{Facts, Loader, MenuFacts, Target, article};
 use crate::audit::report::{Check, Outcome};
 use crate::audit::signatures::CODE_SIGNATURE;
 use crate::audit::sniff::is_loaded_by_ipxe;
@@ -47,9 +47,7 @@ pub(super) fn code_signatures(check: &Check, facts: &Facts) -> Outcome {
     }
     if facts.has_authorities {
         outcome.looked();
-        let is_script = |name: &str| {
-            facts.menus.iter().any(|menu| !menu.on_iso && menu.loader == Loader::Ipxe && menu.file == name)
-        };
+        let is_script = |name: &str| scripts(facts).any(|menu| menu.file == name);
         let loaded = loaded(facts);
         for part in facts.parts.values().filter(|part| !good.contains(part.name.as_str())) {
             let name = part.name.as_str();
@@ -74,10 +72,14 @@ pub(super) fn code_signatures(check: &Check, facts: &Facts) -> Outcome {
     outcome.says(ok, "there are none")
 }
 
+/// Returns the set's scripts of iPXE.
+fn scripts(facts: &Facts) -> impl Iterator<Item = &MenuFacts> {
+    set_menus(facts).filter(|menu| menu.loader == Loader::Ipxe)
+}
+
 /// Returns what the set's scripts of iPXE load, whatever it is.
 fn loaded(facts: &Facts) -> BTreeSet<&str> {
-    let scripts = facts.menus.iter().filter(|menu| !menu.on_iso && menu.loader == Loader::Ipxe);
-    let entries = scripts.flat_map(|menu| &menu.entries);
+    let entries = scripts(facts).flat_map(|menu| &menu.entries);
     let names = entries.flat_map(|entry| {
         let initrds = entry.initrds.iter().filter_map(|loaded| loaded.part.as_deref());
         entry.kernel.as_deref().into_iter().chain(initrds)

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::select::{count, listed};
+use super::select::{count, listed, set_loaders};
 use super::signatures::has_hash;
 use crate::audit::facts::{Facts, Kind, StatementFacts, Target};
 use crate::audit::report::{Check, Outcome};
@@ -77,8 +77,7 @@ impl<'a> Keys<'a> {
 fn demand(facts: &Facts, keys: &Keys<'_>, threshold: usize, outcome: &mut Outcome) {
     let enough = keys.of_parts.iter().filter(|(_, keys)| keys.len() >= threshold).map(|(name, _)| *name);
     let names = facts.with_same_file(&enough.collect());
-    let loaders: BTreeSet<&str> =
-        facts.loaders.iter().filter(|loader| !loader.on_iso).map(|loader| loader.file.as_str()).collect();
+    let loaders = set_loaders(facts);
     for part in facts.parts.values().filter(|part| !names.contains(part.name.as_str())) {
         let boots =
             matches!(part.kind, Kind::Kernel | Kind::Initramfs | Kind::Squashfs | Kind::Menu | Kind::Iso);

@@ -9,6 +9,11 @@ pub(super) fn set_menus(facts: &Facts) -> impl Iterator<Item = &MenuFacts> {
     facts.menus.iter().filter(|menu| !menu.on_iso)
 }
 
+/// Returns the names of the set's boot loaders.
+pub(super) fn set_loaders(facts: &Facts) -> BTreeSet<&str> {
+    facts.loaders.iter().filter(|loader| !loader.on_iso).map(|loader| loader.file.as_str()).collect()
+}
+
 /// Returns a menu's entries that boot Linux.
 pub(super) fn linux(menu: &MenuFacts) -> impl Iterator<Item = &EntryFacts> {
     menu.entries.iter().filter(|entry| !entry.is_memtest)

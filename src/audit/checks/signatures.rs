@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use trust::openpgp::{Claim, Judgement, Verdict};
 
-use super::select::{count, listed};
+use super::select::{count, listed, set_loaders};
 use crate::audit::facts::{Facts, Found, Kind, SignatureFacts, Target, article};
 use crate::audit::pass::hash;
 use crate::audit::report::{Check, Outcome};
@@ -115,8 +115,7 @@ pub(super) fn unsigned(check: &Check, facts: &Facts) -> Outcome {
     if !covered.iso {
         outcome.differs(&facts.iso.name, "is covered by no good signature", hint);
     }
-    let loaders: BTreeSet<&str> =
-        facts.loaders.iter().filter(|loader| !loader.on_iso).map(|loader| loader.file.as_str()).collect();
+    let loaders = set_loaders(facts);
     let mut covers = 0;
     for part in facts.parts.values() {
         let what = match part.kind {
