@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::failure::{DONE, Failure, WRONG, print};
+use super::failure::{DONE, Failure, print};
 use crate::manifest::{ENDING, Manifest};
 use crate::provenance::{Statement, UNNAMED};
 
@@ -35,9 +35,8 @@ impl Provenance {
         };
         let text = std::fs::read_to_string(&path)
             .map_err(|error| Failure::environment(format!("read {}: {error}", path.display())))?;
-        let manifest = Manifest::read(&text).map_err(|error| {
-            Failure::of(WRONG, &error).with_hint(format!("{} is what was read", path.display()))
-        })?;
+        let manifest =
+            Manifest::read(&text).map_err(|error| Failure::wrong(format!("{} {error}", path.display())))?;
         let mut bytes = Statement::of(&manifest, &self.builder).encode();
         bytes.push(b'\n');
         print(&bytes)?;

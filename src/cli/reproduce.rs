@@ -87,7 +87,8 @@ impl Reproduce {
             })?),
         };
         let (text, beside) = self.read()?;
-        let before = Manifest::read(&text).map_err(|error| Failure::of(WRONG, &error))?;
+        let before =
+            Manifest::read(&text).map_err(|error| Failure::wrong(format!("{} {error}", self.place)))?;
         let lock = self.lock(&before, beside)?;
         let work = match &self.work {
             Some(folder) => tempfile::tempdir_in(folder),

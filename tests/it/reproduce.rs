@@ -141,6 +141,9 @@ fn what_cannot_be_built_again_says_why() {
     fails(&locked, &["--lock", "root.tar"], 2, "the set was made with the lock that has 000");
     fails(&world.out(), &["--lock", "root.tar"], 2, "made without a lock");
     fails("/nonexistent", &[], 3, "/nonexistent");
+    fails("root.tar", &[], 3, "root.tar");
+    fs::write(world.live.world.path("text"), "text\n").unwrap();
+    fails("text", &[], 2, "error: text is not a manifest");
     fails("/", &[], 2, "has no manifest");
     fails(&world.out(), &["--sign", "line"], 2, "nobody is named who signs");
     // Where the root is, nobody said.
