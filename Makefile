@@ -16,7 +16,7 @@ HOST_PACKAGES := mmdebstrap xorriso grub-common grub-pc-bin grub-efi-amd64-bin m
 	syslinux-common
 TEST_PACKAGES  := squashfs-tools squashfs-tools-ng genisoimage cpio zstd xz-utils attr libcap2-bin \
 	qemu-system-x86 ovmf ipxe-qemu dnsmasq-base iproute2 curl tftp-hpa atftp libnfs-utils systemd isc-dhcp-server kea-dhcp4-server nginx-light openssl e2fsprogs procps python3-minimal python3-venv xfsprogs fdisk \
-	gnupg cryptsetup-bin softhsm2 libengine-pkcs11-openssl
+	gnupg cryptsetup-bin softhsm2 libengine-pkcs11-openssl sbsigntool shim-signed grub-efi-amd64-signed
 CATALYST_PACKAGES := lbzip2 rsync busybox-static git squashfs-tools-ng squashfs-tools libcap2-bin cpio xfsprogs fdisk \
 	genisoimage procps python3-venv qemu-system-x86 ipxe-qemu
 CHECK_PACKAGES := g++ gcc-aarch64-linux-gnu libc6-dev-arm64-cross

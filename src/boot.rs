@@ -32,6 +32,11 @@ pub struct BootEntry {
 }
 
 impl BootEntry {
+    /// Tells whether machines of which `is_so` holds may boot the kernel: one that does not say whose it is may be for any.
+    pub fn may_be(&self, is_so: fn(Arch) -> bool) -> bool {
+        self.archs.is_empty() || self.archs.iter().any(|arch| is_so(*arch))
+    }
+
     /// Tells whether its initrd can fetch its squashfs over HTTP.
     pub fn has_livenet(&self) -> bool {
         self.family == Family::Dracut && self.initramfs.has_livenet()

@@ -1,5 +1,6 @@
 //! Readers of the formats that live media are made of.
 
+pub mod authenticode;
 pub mod checksums;
 pub mod compression;
 pub mod control;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use cache::Sha256;
 use serde::Serialize;
 
+use crate::arch::Arch;
 use crate::cmdline::Token;
 use crate::config::{Fields, Item, Origin, SpecError, SpecErrors, Value};
 
@@ -13,6 +14,9 @@ const VOLUME_ID_MAX: usize = 32;
 
 /// XFS makes no file system below 300 MiB.
 pub const LEAST_PARTITION_KIB: i64 = 300 << 10;
+
+/// Whose machines boot an image that does not say so.
+const DEFAULT_ARCH: Arch = Arch::Amd64;
 
 /// Stands for the date of the lock.
 const OF_LOCK: &str = "lock";
@@ -84,6 +88,8 @@ pub struct Image {
     pub label: Option<String>,
     /// The ISO's volume id, by which the initramfs finds it.
     pub volume_id: Option<String>,
+    /// Whose machines boot it: boot loaders and packages are for this one.
+    pub arch: Arch,
     /// The one date.
     pub timestamp: Timestamp,
     /// Kernel arguments in front of all others.
@@ -149,11 +155,20 @@ impl Image {
             }))
         });
         let timestamp = timestamp.unwrap_or_default();
+        let arch = fields.read("arch", |item| {
+            let name = item.as_text()?;
+            Arch::named(name).ok_or_else(|| {
+                let known = Arch::names().collect::<Vec<_>>().join(", ");
+                SpecError::at(&item.origin, format!("{name:?} is no architecture"))
+                    .label(format!("expected one of {known}"))
+            })
+        });
+        let arch = arch.unwrap_or(DEFAULT_ARCH);
         let filled = |key, check: fn(&str) -> Option<(String, &'static str)>| {
             let item = fields.get(key)?;
             // What is there and no text is not missing.
             let Some(text) = fields.check(item.as_text()) else { return Some(String::new()) };
-            let text = timestamp.fill(text);
+            let text = timestamp.fill(text).replace("@ARCH@", arch.name());
             if let Some((why, label)) = check(&text) {
                 fields.wrong(SpecError::at(&item.origin, why).label(label));
             }
@@ -168,6 +183,7 @@ impl Image {
                 "volume_id",
                 if kinds.contains("iso") { check_label_id } else { check_volume_id },
             ),
+            arch,
             timestamp,
             bootargs: fields.read("bootargs", tokens).unwrap_or_default(),
             consoles: fields.read("consoles", tokens).unwrap_or_default(),

@@ -28,6 +28,11 @@ impl Load {
         matches!(self, Load::InInitrdBios | Load::InInitrdUefi)
     }
 
+    /// Tells whether only PCs boot so.
+    pub fn is_of_pc(self) -> bool {
+        self == Load::InInitrdBios
+    }
+
     /// Tells whether the lean initrd is for it.
     pub fn is_lean(self) -> bool {
         matches!(self, Load::LeanHttp | Load::Nfs)

@@ -28,7 +28,7 @@ use self::settings::{
 };
 use crate::config::{Archive, Fields, Item, Locked, Mirror, Packing, SpecError, SpecErrors};
 use crate::image::{Image, Timestamp};
-use crate::steps::{self, AUTO, HOST, Made, TOOLBOX, TOOLS};
+use crate::steps::{self, AUTO, HOST, LOADERS, Made, TOOLBOX, TOOLS};
 
 /// A spec, read and checked.
 pub struct Spec {
@@ -293,7 +293,7 @@ impl<'a> Reader<'a> {
         let mut inputs = BTreeMap::new();
         for (name, item) in fields.entries("input") {
             if let Some(output) = fields.check(read_input(name, item)) {
-                if name == TOOLS && self.hosts.contains(&output.node) {
+                if [TOOLS, LOADERS].contains(&name) && self.hosts.contains(&output.node) {
                     continue;
                 }
                 self.origins.insert((node.clone(), name.to_owned()), item.origin.clone());
@@ -305,7 +305,7 @@ impl<'a> Reader<'a> {
             .iter()
             .filter_map(|(name, output)| Some((name.clone(), around.places.get(output)?.clone())));
         let packing = around.packings.get(node).cloned().unwrap_or_default();
-        let entry = self.locked(node, kind, &fields);
+        let entry = self.locked(node, kind, &fields, image);
         let archive = Archive {
             locked: entry.as_ref().map(|entry| entry.packages.clone()),
             kept: self.locking.kept(node),
@@ -342,9 +342,15 @@ impl<'a> Reader<'a> {
     }
 
     /// Returns what the lock says of a node, which it must where there is one and the node takes something from outside.
-    fn locked(&self, node: &NodeName, kind: &steps::Kind, fields: &Fields<'_>) -> Option<Locked> {
+    fn locked(
+        &self,
+        node: &NodeName,
+        kind: &steps::Kind,
+        fields: &Fields<'_>,
+        image: &Image,
+    ) -> Option<Locked> {
         let lock = self.lock.as_ref().filter(|_| steps::is_source(kind.name))?;
-        let asked = steps::asked(kind.name, fields);
+        let asked = steps::asked(kind.name, fields, image);
         fields.check(lock.entry(node, kind.name, asked.as_deref())).cloned()
     }
 

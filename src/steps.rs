@@ -17,6 +17,7 @@ mod iso;
 mod kernel;
 mod kind;
 mod lean;
+mod loaders;
 mod manifest;
 mod medium;
 mod menu;
@@ -35,6 +36,7 @@ pub use self::audit::NAME as AUDIT;
 pub use self::kind::{Inputs, Kind, Made};
 pub use self::packages::{Found, date_of_lists, found};
 use crate::config::Fields;
+use crate::image::Image;
 
 /// All kinds.
 const KINDS: [&Kind; 19] = [
@@ -89,6 +91,8 @@ pub const HOST: &str = "host";
 pub const TOOLBOX: &str = toolbox::KIND.name;
 /// See [`TOOLBOX`].
 pub const TOOLS: &str = graph::toolbox::INPUT;
+/// The input that takes boot loaders from there.
+pub const LOADERS: &str = loaders::INPUT;
 
 /// Tells whether a kind takes something from outside the graph, which a lock pins.
 pub fn is_source(kind: &str) -> bool {
@@ -114,10 +118,10 @@ pub fn runs_tools(name: &str) -> bool {
 }
 
 /// Returns what the settings of a node of a kind ask apt for; nothing for kinds that ask it for nothing.
-pub fn asked(kind: &str, fields: &Fields<'_>) -> Option<Vec<String>> {
+pub fn asked(kind: &str, fields: &Fields<'_>, image: &Image) -> Option<Vec<String>> {
     match kind {
-        name if name == debian::KIND.name => Some(packages::asked(fields, &[packages::ESSENTIAL])),
-        TOOLBOX => Some(packages::asked(fields, &[])),
+        name if name == debian::KIND.name => Some(debian::wanted(fields, image).asked()),
+        TOOLBOX => Some(toolbox::wanted(fields, image).asked()),
         _ => None,
     }
 }

@@ -7,17 +7,18 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{BlobDigest, BlobHasher, TreeDigest};
 use crate::file::OnFile;
-use crate::name::RelPath;
+use crate::name::{RelPath, follow};
 use crate::objects::{Objects, StoreError};
-use crate::tree::Tree;
+use crate::tree::{Node, Tree};
 
 /// Opens the encoding of [`Slices`]; another first line is another format.
 const SLICES_MAGIC: &[u8] = b"stagegraph slices 1\n";
@@ -159,6 +160,29 @@ impl RootTree {
     /// Returns a tree each of whose files is an object of its own.
     pub(crate) fn of_store(tree: Tree) -> Self {
         Self { tree, at: Place::Store }
+    }
+
+    /// Returns where a path leads in the tree, links followed, and what is there.
+    pub fn find(&self, path: &Path) -> Option<(RelPath, &Node)> {
+        let link = |at: &RelPath| match &self.tree.inode(at)?.node {
+            Node::Symlink(target) => Some(target.clone()),
+            _ => None,
+        };
+        let at = follow(path.as_os_str().as_bytes(), link)?;
+        let node = &self.tree.inode(&at)?.node;
+        Some((at, node))
+    }
+
+    /// Returns the bytes of a file, compared with its digest; `None` where there is no such file.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the store lacks them, or has others.
+    pub fn read(&self, objects: &Objects, path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+        let Some((at, Node::File { digest, size })) = self.find(path) else { return Ok(None) };
+        let mut bytes = Vec::new();
+        let mut reader = self.open_file(objects, &at, digest, *size)?;
+        reader.read_to_end(&mut bytes).on_file("read", path)?;
+        Ok(Some(bytes))
     }
 
     /// Opens the file that the tree has at `path`; `digest` and `size` are those of the tree.

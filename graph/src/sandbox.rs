@@ -9,6 +9,7 @@
 
 mod argv;
 mod enter;
+mod foreign;
 mod identity;
 mod invocation;
 mod limits;
@@ -25,6 +26,7 @@ use std::sync::OnceLock;
 pub use self::argv::bwrap_argv;
 use self::argv::environment;
 use self::enter::{Entrance, Goes, Stage};
+pub use self::foreign::Foreign;
 use self::identity::Identity;
 pub use self::invocation::Invocation;
 pub use self::limits::Limits;
@@ -192,8 +194,12 @@ impl Sandbox {
                 .stderr(Stdio::piped());
             let child = match &self.identity {
                 Some(identity) => {
-                    let entrance =
-                        Entrance { identity: identity.clone(), top: PathBuf::new(), staged: Vec::new() };
+                    let entrance = Entrance {
+                        identity: identity.clone(),
+                        top: PathBuf::new(),
+                        staged: Vec::new(),
+                        foreign: None,
+                    };
                     enter::start_as(command, None, entrance)
                 }
                 None => enter::start(command, None, 0, Goes::ByItself),
@@ -214,7 +220,16 @@ impl Sandbox {
         &self,
         invocation: &Invocation<'_>,
     ) -> io::Result<Option<(Entrance, BTreeMap<PathBuf, PathBuf>)>> {
-        let Some(identity) = self.identity.clone() else { return Ok(None) };
+        let Some(identity) = self.identity.clone() else {
+            return match &invocation.foreign {
+                None => Ok(None),
+                Some(Foreign { name, .. }) => Err(io::Error::new(
+                    io::ErrorKind::PermissionDenied,
+                    format!("only root can run programs for {name} in a sandbox"),
+                )),
+            };
+        };
+        let foreign = invocation.foreign.as_ref().map(|foreign| foreign.open(invocation.tool)).transpose()?;
         let own = invocation.work.parent();
         let copies = invocation.inputs.values().filter(|path| path.parent().and_then(Path::parent) == own);
         for path in copies.map(PathBuf::as_path).chain([invocation.work]) {
@@ -249,7 +264,7 @@ impl Sandbox {
             staged.push(Stage::of(path, &place)?);
             places.insert(path.to_owned(), place);
         }
-        Ok(Some((Entrance { identity, top: top.to_owned(), staged }, places)))
+        Ok(Some((Entrance { identity, top: top.to_owned(), staged, foreign }, places)))
     }
 }
 
@@ -420,6 +435,7 @@ mod tests {
                 mounts: BTreeMap::new(),
                 work: &work,
                 privileged: false,
+                foreign: None,
             };
             let lines = std::sync::Mutex::new(Vec::new());
             let bwrap = Some(PathBuf::from("/usr/bin/bwrap")).filter(|path| path.exists());

@@ -1,7 +1,7 @@
 //! Steps: what a node does, seen from the engine.
 
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -59,6 +59,8 @@ pub struct Resolving<'a> {
     pub offline: bool,
     /// Whether the node takes its tools from a toolbox, one of its inputs: then nothing of this machine's is pinned.
     pub has_toolbox: bool,
+    /// The names of the node's inputs.
+    pub inputs: BTreeSet<&'a str>,
     /// What may be unpacked.
     pub limits: Limits,
     /// Set when everything should stop.

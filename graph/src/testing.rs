@@ -119,6 +119,7 @@ impl Bench {
             tools: &tools,
             offline: true,
             has_toolbox: inputs.iter().any(|(name, _)| *name == toolbox::INPUT),
+            inputs: inputs.iter().map(|(name, _)| *name).collect(),
             limits: Limits::default(),
             cancel: &cancel,
             report: &report,
@@ -229,6 +230,7 @@ mod tests {
                 mounts: BTreeMap::new(),
                 work: work.path(),
                 privileged: false,
+                foreign: None,
             })?;
             job.remark("it is loud");
             let shouted = job.take(work.path(), "shouted")?;

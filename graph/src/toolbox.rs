@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cache::checkout::Checkout;
 use cache::file::OnFile;
-use cache::name::{RelPath, follow};
+use cache::name::RelPath;
 use cache::{Node, Object, Objects, Output, RootTree, StoreError, TreeDigest};
 use rustix::fs::StatVfsMountFlags;
 
@@ -42,13 +42,7 @@ impl Toolbox {
 
     /// Returns where a path leads in the tree, links followed, and what is there.
     fn find(&self, path: &Path) -> Option<(RelPath, &Node)> {
-        let link = |at: &RelPath| match &self.root.tree.inode(at)?.node {
-            Node::Symlink(target) => Some(target.clone()),
-            _ => None,
-        };
-        let at = follow(path.as_os_str().as_bytes(), link)?;
-        let node = &self.root.tree.inode(&at)?.node;
-        Some((at, node))
+        self.root.find(path)
     }
 
     /// Returns the bytes of a file, compared with its digest; `None` where there is no such file.
@@ -56,11 +50,12 @@ impl Toolbox {
     /// # Errors
     /// The store lacks them, or has others.
     pub fn read(&self, objects: &Objects, path: &Path) -> Result<Option<Vec<u8>>, StepError> {
-        let Some((at, Node::File { digest, size })) = self.find(path) else { return Ok(None) };
-        let mut bytes = Vec::new();
-        let mut reader = self.root.open_file(objects, &at, digest, *size)?;
-        reader.read_to_end(&mut bytes).map_err(StepError::environment)?;
-        Ok(Some(bytes))
+        Ok(self.root.read(objects, path)?)
+    }
+
+    /// Returns the tree.
+    pub fn root(&self) -> &RootTree {
+        &self.root
     }
 
     /// Returns the path of a program: it has a slash in its name, or lies along the search path.
@@ -246,6 +241,7 @@ mod tests {
                 mounts: BTreeMap::new(),
                 work: work.path(),
                 privileged: self.0.contains("mount"),
+                foreign: None,
             })?;
             Ok(BTreeMap::new())
         }

@@ -272,6 +272,7 @@ impl Bench {
             mounts: BTreeMap::new(),
             work: &work,
             privileged,
+            foreign: None,
         };
         let lines = Mutex::new(Vec::new());
         let result = sandbox.run(&invocation, &Cancel::default(), &|line| {

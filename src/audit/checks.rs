@@ -11,6 +11,7 @@ mod lists;
 mod memory;
 mod parts;
 mod provenance;
+mod secure;
 mod select;
 mod set;
 mod signatures;
@@ -33,12 +34,17 @@ const fn row(id: &'static str, what: &'static str, look: fn(&Check, &Facts) -> O
 }
 
 /// All checks, in the order of reports.
-const ROWS: [Row; 34] = [
+const ROWS: [Row; 35] = [
     row("readable", "everything could be read", readable),
     row("iso-structure", "the ISO is whole", iso::structure),
     row("iso-boot", "El Torito: what firmware is offered to start", iso::boot),
     row("loaders", "boot loaders are programs, and whole", arch::loaders),
     row("arch", "boot loaders, kernels and initrds are for one architecture", arch::arch),
+    row(
+        "secure-boot",
+        "who signed programs of UEFI, and whom the shim among them knows",
+        secure::secure_boot,
+    ),
     row("volume-id", "the volume id, and that menus look for it", iso::volume_id),
     row(
         "iso-contents",

@@ -9,7 +9,9 @@ use trust::openpgp::{Claim, Verdict};
 
 use super::loaders::LoaderFacts;
 use super::pass::{Span, TreeFacts};
+use super::programs::ProgramFacts;
 use super::walk::Walk;
+use crate::formats::authenticode::Image;
 use crate::formats::checksums::{Algorithm, Checksum};
 use crate::formats::cpio;
 use crate::formats::initramfs::Family;
@@ -89,6 +91,8 @@ pub struct Part {
     pub begins: Option<Beginning>,
     /// What the kernel says of itself.
     pub kernel: Option<Kernel>,
+    /// What it says to firmware that verifies it, if it is a program of UEFI.
+    pub image: Option<Result<Image, String>>,
     /// What is in the initramfs, or why that cannot be told.
     pub walk: Option<Result<Walk, String>>,
     /// What the squashfs says of itself, or what is wrong with it.
@@ -109,6 +113,7 @@ impl Part {
             spans: BTreeMap::new(),
             begins: None,
             kernel: None,
+            image: None,
             walk: None,
             superblock: None,
             head: Vec::new(),
@@ -283,8 +288,7 @@ pub struct IsoFacts {
     pub volume_id: String,
     /// What boot loaders call its UUID.
     pub uuid: String,
-    /// Whether a system of Gentoo is on it: catalyst's mark `/livecd` is there, its squashfs has catalyst's name, or the
-    /// volume is called so.
+    /// Whether a system of Gentoo's is on it, told by a file, or by the name of its volume.
     pub is_gentoos: bool,
     /// Bytes of the volume by its descriptor, and of the file.
     pub volume_size: u64,
@@ -441,6 +445,8 @@ pub struct Facts {
     pub menus: Vec<MenuFacts>,
     /// The boot loaders of both.
     pub loaders: Vec<LoaderFacts>,
+    /// The programs of UEFI of both.
+    pub programs: Vec<ProgramFacts>,
     /// Lists of checksums.
     pub checksums: Vec<ChecksumFacts>,
     /// Manifests.

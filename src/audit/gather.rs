@@ -7,6 +7,7 @@ mod lists;
 mod medium;
 mod menus;
 mod plan;
+mod programs;
 mod reading;
 mod signatures;
 mod statements;
@@ -100,6 +101,7 @@ pub fn gather(
     plan::find_beginnings(&mut parts, &gatherer.menus, &gatherer.iso_parts);
     gatherer.walk_iso_initrds(&parts);
     gatherer.look_into_iso_kernels(&parts);
+    let programs = gatherer.read_programs(&parts);
     let late = || verity::made_late(&iso, iso_place, &gatherer.iso_parts, &parts);
     let code = code::judge(read.code, &parts, trusted);
     let tree = iso_learnt.tree.clone().or_else(late);
@@ -134,6 +136,7 @@ pub fn gather(
         parts,
         menus: gatherer.menus,
         loaders: gatherer.loaders,
+        programs,
         checksums: read.lists,
         manifests: read.manifests,
         beside: beside.names,

@@ -1,29 +1,7 @@
 //! Boot loaders: which files are to be some by their names, and what they are by their bytes.
 
-use crate::arch::Arch;
+use crate::arch::{Arch, Firmware};
 use crate::formats::{kernel, program};
-
-/// What starts a boot loader.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Firmware {
-    /// The BIOS of PCs, and its PXE.
-    Bios,
-    /// UEFI.
-    Uefi,
-    /// Open Firmware, as of PowerPC.
-    OpenFirmware,
-}
-
-impl Firmware {
-    /// Returns its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Firmware::Bios => "BIOS",
-            Firmware::Uefi => "UEFI",
-            Firmware::OpenFirmware => "Open Firmware",
-        }
-    }
-}
 
 /// A boot loader.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +24,9 @@ pub struct LoaderFacts {
     pub is_modular: bool,
 }
 
+/// A boot loader is no larger: what is, holds a whole system, and is not kept in memory.
+pub(super) const MAX_PROGRAM: u64 = 8 << 20;
+
 /// How much of a file is wanted to tell.
 pub(super) const LOADER_HEAD: u64 = 64 << 10;
 
@@ -67,6 +48,11 @@ pub(super) fn expected(path: &str) -> Option<(Firmware, Option<Arch>)> {
     }
     // iPXE as a Linux kernel, for boot loaders that start those: of any architecture.
     file.ends_with(".lkrn").then_some((Firmware::Bios, None))
+}
+
+/// Tells whether a file is to be a program of UEFI by its name.
+pub(super) fn is_program(name: &str) -> bool {
+    expected(name).is_some_and(|(firmware, _)| firmware == Firmware::Uefi)
 }
 
 /// Tells what a file is that is to be a boot loader by its name; `None` for all others. `head` are its first bytes, `size` all.

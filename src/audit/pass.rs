@@ -16,6 +16,7 @@ use trust::openpgp::{Keyring, Verdict};
 
 use super::place::Place;
 use super::walk::{self, Walk};
+use crate::formats::authenticode::{self, Image};
 use crate::formats::checksums::{Algorithm, hex};
 use crate::formats::kernel::{Inside, Kernel};
 use crate::formats::verity;
@@ -53,6 +54,8 @@ pub(super) struct Wanted {
     pub(super) tree: Option<Span>,
     /// What is in this kernel that its first bytes do not tell.
     pub(super) kernel: Option<Kernel>,
+    /// What it says to firmware that verifies it; how many bytes it has.
+    pub(super) image: Option<u64>,
 }
 
 /// What was learnt of a file.
@@ -68,6 +71,8 @@ pub(super) struct Learnt {
     pub(super) walk: Option<Result<Walk, String>>,
     /// What is in the kernel.
     pub(super) kernel: Option<Inside>,
+    /// What it says to firmware that verifies it; nothing where it is no program of UEFI.
+    pub(super) image: Option<Result<Image, String>>,
     /// The hash tree of a part; nothing where that is no whole number of blocks.
     pub(super) tree: Option<TreeFacts>,
     /// How its signatures were judged, by the files they are in.
@@ -155,6 +160,10 @@ fn read_one(place: &Place, wanted: &Wanted, stop: &AtomicBool) -> io::Result<Lea
             let pieces = listen();
             scope.spawn(move || kernel.look_inside(Pieces::of(pieces)))
         });
+        let imaging = wanted.image.map(|size| {
+            let pieces = listen();
+            scope.spawn(move || authenticode::read(Pieces::of(pieces), size))
+        });
         let growing = wanted.tree.clone().map(|span| {
             let pieces = listen();
             scope.spawn(move || tree_of(&pieces, span))
@@ -194,6 +203,9 @@ fn read_one(place: &Place, wanted: &Wanted, stop: &AtomicBool) -> io::Result<Lea
         }
         if let Some(thread) = looking {
             learnt.kernel = Some(thread.join().map_err(lost)??);
+        }
+        if let Some(thread) = imaging {
+            learnt.image = thread.join().map_err(lost)??;
         }
         if let Some(thread) = growing {
             learnt.tree = thread.join().map_err(lost)?;

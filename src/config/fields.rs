@@ -9,6 +9,7 @@ use std::ops::RangeInclusive;
 
 use super::error::{SpecError, SpecErrors};
 use super::mirror::Mirror;
+use super::origin::Origin;
 use super::package::Package;
 use super::value::{Item, Table, Value};
 
@@ -104,6 +105,11 @@ impl<'a> Fields<'a> {
     /// Returns what the table is, as errors name it.
     pub fn what(&self) -> &str {
         &self.what
+    }
+
+    /// Returns where the table is written.
+    pub fn origin(&self) -> &'a Origin {
+        &self.item.origin
     }
 
     /// Notes an error.

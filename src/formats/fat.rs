@@ -21,11 +21,14 @@ pub struct FatFile {
     pub start: Vec<u8>,
 }
 
-/// Reads a file system; `wanted` says how many bytes of a file's start are kept, by its path.
+/// Reads a file system; `wanted` says how many bytes of a file's start are kept, by its path and its size.
 ///
 /// # Errors
 /// It is none, is damaged, or is beyond any reason.
-pub fn read<D: Read + Seek>(image: D, wanted: impl Fn(&str) -> u64) -> io::Result<BTreeMap<String, FatFile>> {
+pub fn read<D: Read + Seek>(
+    image: D,
+    wanted: impl Fn(&str, u64) -> u64,
+) -> io::Result<BTreeMap<String, FatFile>> {
     let volume = FatVolume::open(image).map_err(io::Error::other)?;
     let mut reader = Reader { volume: &volume, wanted: &wanted, files: BTreeMap::new(), entries: 0, kept: 0 };
     reader.folder(&volume.root_dir(), "", 0)?;
@@ -34,7 +37,7 @@ pub fn read<D: Read + Seek>(image: D, wanted: impl Fn(&str) -> u64) -> io::Resul
 
 struct Reader<'a, D: Read + Seek> {
     volume: &'a FatVolume<D>,
-    wanted: &'a dyn Fn(&str) -> u64,
+    wanted: &'a dyn Fn(&str, u64) -> u64,
     files: BTreeMap<String, FatFile>,
     entries: usize,
     kept: u64,
@@ -62,7 +65,7 @@ impl<D: Read + Seek> Reader<'_, D> {
                 continue;
             }
             let size = entry.len();
-            let wanted = (self.wanted)(&path).min(size);
+            let wanted = (self.wanted)(&path, size).min(size);
             self.kept += wanted;
             if self.kept > MAX_KEPT {
                 return Err(io::Error::other("it has more programs than any real one"));
@@ -105,7 +108,7 @@ mod tests {
                  mcopy -i fat long ::EFI/BOOT/BOOTX64.EFI; mcopy -i fat grub.cfg '::EFI/BOOT/A name that is long.cfg'"
             ));
             let files =
-                read(io::Cursor::new(image), |path| if path.ends_with(".cfg") { 100 } else { 3 }).unwrap();
+                read(io::Cursor::new(image), |path, _| if path.ends_with(".cfg") { 100 } else { 3 }).unwrap();
             let expected = BTreeMap::from([
                 (
                     "EFI/BOOT/A name that is long.cfg".to_owned(),
@@ -120,7 +123,7 @@ mod tests {
     #[test]
     fn what_is_none_or_is_damaged_is_refused_without_a_panic() {
         let whole = image("mkfs.fat -C fat 1440 >/dev/null; echo hello >a; mcopy -i fat a ::a");
-        let all = |_: &str| 100;
+        let all = |_: &str, _: u64| 100;
         assert!(read(io::Cursor::new(vec![0; 4096]), all).is_err());
         assert!(read(io::Cursor::new(Vec::new()), all).is_err());
         // Whatever one byte of its first sectors says, it ends.

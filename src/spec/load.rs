@@ -13,8 +13,10 @@ use crate::image::Timestamp;
 use crate::steps;
 
 /// The specs inside the program.
-const BUILT_IN: [(&str, &str); 5] = [
+const BUILT_IN: [(&str, &str); 7] = [
     ("amd64-minimal", include_str!("../../specs/amd64-minimal.toml")),
+    ("amd64-secureboot", include_str!("../../specs/amd64-secureboot.toml")),
+    ("arm64-minimal", include_str!("../../specs/arm64-minimal.toml")),
     ("catalyst", include_str!("../../specs/catalyst.toml")),
     ("catalyst-netboot", include_str!("../../specs/catalyst-netboot.toml")),
     ("livecd", include_str!("../../specs/livecd.toml")),

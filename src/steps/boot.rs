@@ -72,23 +72,22 @@ pub(super) fn labelled(
     Ok(Blob { digest, size })
 }
 
-/// The architecture that the boot loaders made here are for; those for PCs start kernels of 32 bits too.
-const LOADERS: Arch = Arch::Amd64;
-
-/// Refuses kernels that the boot loaders made here cannot start.
-pub(super) fn check_loaders(kernels: &Kernels) -> Result<(), StepError> {
-    let is_foreign = |entry: &&BootEntry| {
-        !entry.archs.is_empty() && !entry.archs.iter().any(|arch| arch.starts_by(LOADERS))
-    };
+/// Refuses kernels that the boot loaders of an image for `arch` cannot start.
+pub(super) fn check_loaders(kernels: &Kernels, arch: Arch) -> Result<(), StepError> {
+    let starts = |kernel: &Arch| arch.platforms().any(|platform| kernel.starts_by(platform.arch));
+    let is_right = |kernel: &Arch| *kernel == arch || starts(kernel);
+    let is_foreign = |entry: &&BootEntry| !entry.archs.is_empty() && !entry.archs.iter().any(is_right);
     match kernels.0.iter().find(is_foreign) {
         None => Ok(()),
         Some(BootEntry { label, archs, .. }) => Err(StepError::action(format!(
-            "the kernel {label} is for {}; this graph makes boot loaders for {LOADERS}",
+            "the kernel {label} is for {}; the image is for {arch}, and so are its boot loaders",
             one_of(archs)
         ))
-        .with_hint(
-            "a set without boot loaders can be made of it: extends = \"netboot\", and [node.netboot] loaders = false",
-        )),
+        .with_hint(format!(
+            "write arch = \"{}\" into [image], and have the node \"loaders\" take boot loaders for it, as specs/arm64-minimal.toml \
+             does; a set without boot loaders: extends = \"netboot\", and [node.netboot] loaders = false",
+            archs.first().copied().unwrap_or(arch)
+        ))),
     }
 }
 

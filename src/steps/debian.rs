@@ -15,7 +15,7 @@ use std::sync::{Mutex, PoisonError};
 use cache::file::OnFile;
 use cache::ingest::Tar;
 use cache::{Bytes, Object, Output};
-use graph::sandbox::Invocation;
+use graph::sandbox::{Foreign, Invocation};
 use graph::tool::ToolSpec;
 use graph::{Job, Resolved, Resolving, Step, StepError};
 use serde::Serialize;
@@ -23,6 +23,7 @@ use serde::Serialize;
 use super::import::boot_files;
 use super::kind::{Inputs, Kind, Made, folder, identity};
 use super::packages::{self, ESSENTIAL, Fetched, Wanted};
+use crate::arch::Arch;
 use crate::config::{Fields, Package, SpecError};
 use crate::image::Image;
 
@@ -136,26 +137,38 @@ const DATA: [&str; 5] = [
     "/usr/lib/locale/C.utf8",
     "/usr/share/zoneinfo/UTC",
 ];
-const DATA_STARTS: [(&str, &str); 3] =
-    [("/usr/share", "perl"), ("/usr/lib/x86_64-linux-gnu", "perl"), ("/usr/lib", "python3.")];
+const DATA_STARTS: [(&str, &str); 2] = [("/usr/share", "perl"), ("/usr/lib", "python3.")];
 
 const PACKAGE: &str = "mmdebstrap";
+
+/// What packs the initramfs where dracut itself is emulated, which takes five times as long for it.
+const ZSTD: &str = "zstd";
 
 #[derive(Serialize)]
 struct Debian {
     architecture: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    suite: Option<String>,
     packages: Vec<String>,
     /// Paths that are not unpacked, in dpkg's patterns.
     exclude_paths: Vec<String>,
     /// The digest of the files and the script above.
     recipe: String,
     epoch: u32,
+    /// The program that runs those of the packages, where this machine does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    emulator: Option<String>,
     #[serde(skip)]
     wanted: Wanted,
 }
 
+/// Reads which packages are meant.
+pub(super) fn wanted(fields: &Fields<'_>, image: &Image) -> Wanted {
+    Wanted::read(fields, [image.arch, image.arch], &[ESSENTIAL])
+}
+
 fn make(fields: &Fields<'_>, image: &Image) -> Option<Made> {
-    let wanted = Wanted::read(fields, KIND.name, &[ESSENTIAL]);
+    let wanted = wanted(fields, image);
     let exclude = fields.texts("exclude_paths");
     for (path, item) in &exclude {
         if !path.starts_with('/') || path.contains(['\n', ' ']) {
@@ -172,7 +185,9 @@ fn make(fields: &Fields<'_>, image: &Image) -> Option<Made> {
     }
     let step = Debian {
         architecture: wanted.architecture().to_owned(),
+        suite: wanted.suite().map(str::to_owned),
         packages: wanted.names().filter(|name| *name != ESSENTIAL).map(str::to_owned).collect(),
+        emulator: emulator(fields, wanted.arch()),
         wanted,
         exclude_paths: exclude.into_iter().map(|(path, _)| path.to_owned()).collect(),
         recipe: recipe.finish().to_string(),
@@ -181,7 +196,32 @@ fn make(fields: &Fields<'_>, image: &Image) -> Option<Made> {
     Some(Made::new(step, &["root", "boot/", "packages"]))
 }
 
+/// Returns the program that runs those of an architecture here; nothing where the machine does.
+fn emulator(fields: &Fields<'_>, arch: Arch) -> Option<String> {
+    let machine = Arch::of_machine();
+    if machine.runs(arch) {
+        return None;
+    }
+    let found = arch.emulator();
+    if found.is_none() {
+        let error = SpecError::at(fields.origin(), format!("no program runs those for {arch} on {machine}"));
+        fields.wrong(error.label("import a root that was made elsewhere (step = \"import\")"));
+    }
+    found
+}
+
 impl Debian {
+    /// Returns how programs of the packages run here; nothing where the machine does it by itself.
+    fn foreign(&self) -> Option<Foreign> {
+        let (magic, mask) = self.wanted.arch().program_start()?;
+        Some(Foreign {
+            name: self.wanted.arch().name().to_owned(),
+            interpreter: Path::new("/usr/bin").join(self.emulator.as_ref()?),
+            magic: magic.to_vec(),
+            mask: mask.to_vec(),
+        })
+    }
+
     /// Builds mmdebstrap's command line.
     fn mmdebstrap_args(&self) -> Vec<OsString> {
         let hooks = "/usr/share/mmdebstrap/hooks/merged-usr";
@@ -193,6 +233,7 @@ impl Debian {
             "--aptopt=APT::Install-Recommends \"false\"",
             "--aptopt=APT::Sandbox::User \"root\"",
             "--skip=cleanup/apt",
+            "--skip=check/qemu",
             "--customize-hook=/bin/sh /build/in/recipe/customize.sh \"$1\"",
         ]
         .map(str::to_owned)
@@ -262,7 +303,9 @@ fn phase(line: &str) -> Option<&'static str> {
 /// Returns the data files of mmdebstrap and all it starts, as this machine has them.
 fn data_files() -> Result<Vec<String>, StepError> {
     let mut data: Vec<String> = DATA.iter().map(|path| (*path).to_owned()).collect();
-    for (folder, start) in DATA_STARTS {
+    let libraries = Arch::of_machine().multiarch().map(|triplet| format!("/usr/lib/{triplet}"));
+    let starts = DATA_STARTS.into_iter().chain(libraries.iter().map(|folder| (folder.as_str(), "perl")));
+    for (folder, start) in starts {
         for entry in fs::read_dir(folder).on_file("list", folder)? {
             let name = entry.on_file("list", folder)?.file_name();
             if name.to_string_lossy().starts_with(start) {
@@ -275,18 +318,24 @@ fn data_files() -> Result<Vec<String>, StepError> {
 }
 
 impl Step for Debian {
-    identity!(version 1);
+    identity!(version 2);
 
     fn resolve(&self, resolving: &Resolving<'_>) -> Result<Resolved, StepError> {
         // A toolbox has what its packages have.
         let data = if resolving.has_toolbox { Vec::new() } else { data_files()? };
         let data: Vec<&str> = data.iter().map(String::as_str).collect();
+        let emulated = self.emulator.iter().flat_map(|emulator| [emulator.as_str(), ZSTD]);
+        let programs: Vec<&str> = PROGRAMS.into_iter().chain(emulated).collect();
+        let package = match self.emulator {
+            Some(_) => format!("{PACKAGE} qemu-user-static {ZSTD}"),
+            None => PACKAGE.to_owned(),
+        };
         let spec = ToolSpec {
             name: "mmdebstrap",
-            programs: &PROGRAMS,
+            programs: &programs,
             data: &data,
             data_places: &[],
-            package: PACKAGE,
+            package: &package,
         };
         let mut resolved = Resolved::with_tools(resolving, &[spec])?;
         let Resolved { sources, found, .. } = self.wanted.pin(resolving)?;
@@ -318,6 +367,7 @@ impl Step for Debian {
             ("LC_ALL", "C.UTF-8".to_owned()),
             // The kernel's package is not to make an initramfs: the recipe does, once, and with its own settings.
             ("INITRD", "No".to_owned()),
+            ("EMULATED", if self.emulator.is_some() { "yes".to_owned() } else { String::new() }),
         ];
         let invocation = Invocation {
             tool: job.tool("mmdebstrap")?,
@@ -334,6 +384,7 @@ impl Step for Debian {
             ]),
             work: work.path(),
             privileged: true,
+            foreign: self.foreign(),
         };
         let failed = Mutex::new(None);
         let each = |line: &str| {

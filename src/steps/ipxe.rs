@@ -14,12 +14,13 @@ use serde::Serialize;
 use super::boot::{LEAN, decode, decode_lean};
 use super::kind::{Inputs, Kind, Made, folder, identity};
 use super::menu::Menu;
+use crate::arch::Arch;
 use crate::boot::{BootEntry, Kernels};
 use crate::cmdline::{Choice, KEYMAP, Medium, NFS_OPTIONS, SQUASHFS_IN_INITRD, Token};
 use crate::steps::netboot::{HTTP_ALONE, Names};
 
 /// The version of the bytes: raised in the commit that changes them, with the digests in `pins.rs`.
-pub(super) const VERSION: u32 = 5;
+pub(super) const VERSION: u32 = 6;
 
 /// Gives `beside`, the script that lies beside the ISO, and `folder`, the scripts of the netboot folder.
 pub(super) const KIND: Kind = Kind {
@@ -35,6 +36,12 @@ pub(super) const KIND: Kind = Kind {
         Some(Made::new(step, &["beside/", "folder/"]))
     },
 };
+
+/// The netboot folder's first script.
+const CHOOSER: &str = "boot.ipxe";
+
+/// What iPXE looks for beside itself since 2023, where it was started by UEFI from there: no DHCP server has to know of scripts then.
+const AUTOEXEC: &str = "#!ipxe\ndhcp\nchain boot.ipxe || shell\n";
 
 fn has_keymap(bootargs: &[Token]) -> bool {
     bootargs.iter().any(|token| token.as_str() == KEYMAP)
@@ -190,6 +197,14 @@ impl Step for Ipxe {
 
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
         let kernels = decode(job)?;
+        if !kernels.0.iter().any(|entry| entry.may_be(Arch::has_ipxe)) {
+            job.remark("there are no scripts for iPXE, which does not exist for these machines");
+            let nothing = || folder(job.objects, []);
+            return Ok(BTreeMap::from([
+                ("beside".to_owned(), nothing()?),
+                ("folder".to_owned(), nothing()?),
+            ]));
+        }
         let several = kernels.0.len() > 1;
         let folder_names = Names::folder();
         let beside_names = Names::beside(&self.iso, several);
@@ -200,14 +215,14 @@ impl Step for Ipxe {
         let mut scripts = BTreeMap::new();
         let mut beside_how = Some(How::Inject);
         if is_inside {
-            scripts.insert("boot.ipxe", self.chooser());
+            scripts.insert(CHOOSER, self.chooser());
             scripts.insert("inject.ipxe", self.script(&kernels, &folder_names, How::Inject)?);
             scripts.insert("combined.ipxe", self.script(&kernels, &folder_names, How::Combined)?);
         }
         if kernels.have_livenet() {
             let http = self.script(&kernels, &folder_names, How::Http)?;
             if !is_inside {
-                scripts.insert("boot.ipxe", http.clone());
+                scripts.insert(CHOOSER, http.clone());
                 beside_how = Some(How::Http);
             }
             scripts.insert("http.ipxe", http);
@@ -229,6 +244,9 @@ impl Step for Ipxe {
         }
         if kernels.mount_nfs() {
             scripts.insert("nfs.ipxe", self.script(&kernels, &folder_names, How::Nfs { is_lean })?);
+        }
+        if scripts.contains_key(CHOOSER) {
+            scripts.insert("autoexec.ipxe", AUTOEXEC.to_owned());
         }
         let mut files = Vec::new();
         for (name, text) in scripts {

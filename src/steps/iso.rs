@@ -18,8 +18,10 @@ use graph::{Job, Resolved, Resolving, Step, StepError};
 use serde::Serialize;
 
 use super::boot::{check_loaders, given};
+use super::grub;
 use super::kind::{Inputs, Kind, Made, folder, identity};
 use super::menu::Menu;
+use crate::arch::Arch;
 use crate::cmdline::{Medium, SQUASHFS};
 use crate::config::Fields;
 use crate::formats;
@@ -29,13 +31,12 @@ use crate::image::Image;
 pub(super) const KIND: Kind = Kind {
     name: "iso",
     inputs: Inputs::Named {
-        required: &["kernel", "initrd", "facts", "squashfs", "eltorito", "mbr", "efi"],
+        required: &["kernel", "initrd", "facts", "squashfs", GRUB],
         optional: &["tools"],
     },
     make: |fields, image| {
-        let step =
-            Iso { name: image.iso_name(), menu: Menu::of(fields, image), volume: Volume::of(fields, image) };
-        Some(Made::new(step, &["files/"]))
+        let (menu, volume) = (Menu::of(fields, image), Volume::of(fields, image));
+        Some(Made::new(Iso { arch: image.arch, name: image.iso_name(), menu, volume }, &["files/"]))
     },
 };
 
@@ -44,14 +45,23 @@ pub(super) const XORRISO: ToolSpec<'_> =
 
 #[derive(Serialize)]
 struct Iso {
+    arch: Arch,
     name: String,
     menu: Menu,
     volume: Volume,
 }
 
-/// Boot images, by their paths on the ISO.
+/// The input with GRUB's images.
+pub(super) const GRUB: &str = "grub";
+/// Boot images, by their paths on the ISO: for the BIOS of PCs, UEFI, and the Open Firmware of PowerPC, which reads the last one for what
+/// it starts (CHRP ISO 9660 binding).
 pub(super) const ELTORITO: &str = "boot/grub/eltorito.img";
 pub(super) const EFI: &str = "boot/grub/efi.img";
+pub(super) const POWERPC: &str = "boot/grub/powerpc.elf";
+pub(super) const BOOTINFO: &str = "ppc/bootinfo.txt";
+const CHRP: &[u8] =
+    b"<chrp-boot>\n<description>GRUB</description>\n<os-name>GRUB</os-name>\n<boot-script>boot \
+    &device;:\\boot\\grub\\powerpc.elf</boot-script>\n</chrp-boot>\n";
 /// The menu.
 pub(super) const MENU: &str = "boot/grub/grub.cfg";
 
@@ -94,8 +104,7 @@ impl Volume {
         }
     }
 
-    /// Writes the ISO `name`: `files`, by the paths on it and below the work folder, and the node's inputs `squashfs`,
-    /// `eltorito`, `efi` and `mbr`.
+    /// Writes the ISO `name`: `files`, by the paths on it and below the work folder, and the node's inputs `squashfs` and `grub`.
     pub(super) fn write(
         &self,
         job: &Job<'_>,
@@ -104,25 +113,50 @@ impl Volume {
         mut files: BTreeMap<OsString, String>,
         Extra { mut inputs, mut objects, partition }: Extra,
     ) -> Result<BTreeMap<String, Output>, StepError> {
-        for (input, on_iso) in [("squashfs", Some(SQUASHFS)), ("efi", Some(EFI)), ("mbr", None)] {
-            inputs.insert(input.to_owned(), job.path(input)?);
-            let Some(on_iso) = on_iso else { continue };
-            files.insert(on_iso.into(), format!("in/{input}"));
-            objects.insert(on_iso.to_owned(), job.blob(input)?);
+        inputs.insert("squashfs".to_owned(), job.path("squashfs")?);
+        files.insert(SQUASHFS.into(), "in/squashfs".to_owned());
+        objects.insert(SQUASHFS.to_owned(), job.blob("squashfs")?);
+        let mut ways = Vec::new();
+        for (path, digest, size) in job.tree(GRUB)?.tree.files() {
+            let image = path.to_string();
+            let here = work.path().join(&image);
+            match image.as_str() {
+                grub::ELTORITO => {
+                    // xorriso writes a table into this one, so it gets a copy.
+                    fs::write(&here, job.objects.read(&digest)?).on_file("write", &here)?;
+                    files.insert(ELTORITO.into(), image.clone());
+                }
+                grub::MBR => drop(inputs.insert(image.clone(), job.objects.verified(&digest)?)),
+                grub::EFI | grub::POWERPC => {
+                    let on_iso = if image == grub::EFI { EFI } else { POWERPC };
+                    inputs.insert(image.clone(), job.objects.verified(&digest)?);
+                    files.insert(on_iso.into(), format!("in/{image}"));
+                    objects.insert(on_iso.to_owned(), Blob { digest, size });
+                }
+                _ => {
+                    let what =
+                        format!("the input {GRUB:?} of {} has a file {image}, which no ISO has", job.node);
+                    return Err(
+                        StepError::action(what).with_hint("it is the output \"medium\" of a step grub")
+                    );
+                }
+            }
+            ways.push(image);
         }
-        // xorriso writes a table into this one, so it gets a copy.
-        let eltorito = job.objects.read(&job.blob("eltorito")?.digest)?;
-        fs::write(work.path().join("eltorito"), eltorito).on_file("write", work.path().join("eltorito"))?;
-        files.insert(ELTORITO.into(), "eltorito".to_owned());
+        if ways.iter().any(|image| image == grub::POWERPC) {
+            fs::write(work.path().join("bootinfo"), CHRP).on_file("write", work.path().join("bootinfo"))?;
+            files.insert(BOOTINFO.into(), "bootinfo".to_owned());
+        }
         job.progress("writing", 0, None);
         job.run(&Invocation {
             tool: job.tool("xorriso")?,
-            args: self.xorriso_args(&files, partition.as_deref()),
+            args: self.xorriso_args(&files, &ways, partition.as_deref()),
             env: BTreeMap::new(),
             inputs,
             mounts: BTreeMap::new(),
             work: work.path(),
             privileged: false,
+            foreign: None,
         })?;
         let image = job.take_composed(work.path(), "image.iso", |path| {
             let iso = formats::iso9660::Iso::open(path).map_err(StepError::action)?;
@@ -131,8 +165,13 @@ impl Volume {
         Ok(BTreeMap::from([("files".to_owned(), folder(job.objects, [(name.to_owned(), image)])?)]))
     }
 
-    /// Builds xorriso's command line.
-    fn xorriso_args(&self, files: &BTreeMap<OsString, String>, partition: Option<&str>) -> Vec<OsString> {
+    /// Builds xorriso's command line; `ways` are the images by which firmware starts it.
+    fn xorriso_args(
+        &self,
+        files: &BTreeMap<OsString, String>,
+        ways: &[String],
+        partition: Option<&str>,
+    ) -> Vec<OsString> {
         let date = format!("--modification-date={}", self.date);
         // Files are objects of the store, whose own times are those of the build.
         let file_dates = format!("={}", self.epoch);
@@ -161,24 +200,26 @@ impl Volume {
             &file_dates,
             "--gpt_disk_guid",
             "modification-date",
-            "-b",
-            ELTORITO,
-            "-no-emul-boot",
-            "-boot-load-size",
-            "4",
-            "-boot-info-table",
-            "--grub2-boot-info",
-            "--grub2-mbr",
-            "in/mbr",
-            "--protective-msdos-label",
-            "-eltorito-alt-boot",
-            "--efi-boot",
-            EFI,
-            "-efi-boot-part",
-            "--efi-boot-image",
         ]
         .map(OsString::from)
         .to_vec();
+        let has = |image: &str| ways.iter().any(|way| way == image);
+        let mbr = format!("in/{}", grub::MBR);
+        if has(grub::ELTORITO) {
+            args.extend(["-b", ELTORITO, "-no-emul-boot", "-boot-load-size", "4"].map(OsString::from));
+            args.extend(["-boot-info-table", "--grub2-boot-info", "--grub2-mbr", &mbr].map(OsString::from));
+        }
+        if has(grub::POWERPC) {
+            args.push("-chrp-boot-part".into());
+        } else {
+            args.push("--protective-msdos-label".into());
+        }
+        if has(grub::EFI) {
+            if has(grub::ELTORITO) {
+                args.push("-eltorito-alt-boot".into());
+            }
+            args.extend(["--efi-boot", EFI, "-efi-boot-part", "--efi-boot-image"].map(OsString::from));
+        }
         if let Some(partition) = partition {
             args.extend(["-append_partition", PARTITION_NUMBER, LINUX_DATA, partition].map(OsString::from));
         }
@@ -217,7 +258,7 @@ impl Iso {
 }
 
 impl Step for Iso {
-    identity!(version 2);
+    identity!(version 3);
 
     fn resolve(&self, resolving: &Resolving<'_>) -> Result<Resolved, StepError> {
         Ok(Resolved::with_tools(resolving, &[XORRISO])?)
@@ -225,7 +266,7 @@ impl Step for Iso {
 
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
         let kernels = given(job)?;
-        check_loaders(&kernels)?;
+        check_loaders(&kernels, self.arch)?;
         let medium = Medium::Iso { volume_id: self.volume.volume_id.clone() };
         let config = self.menu.grub(&kernels, &medium, Some(&self.volume.volume_id), &paths)?;
 

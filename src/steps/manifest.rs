@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::boot::{decode, decode_lean};
 use super::kind::{Inputs, Kind, Made, folder, identity, json};
 use super::menu::{Menu, least_ram};
+use crate::arch::Arch;
 use crate::boot::Kernels;
 use crate::cmdline::{Choice, Medium, NFS_OPTIONS};
 use crate::manifest::{ENDING, FileFacts, ImageFacts, LockFacts, Manifest, NodeFacts, SCHEMA, Way};
@@ -72,7 +73,9 @@ impl WriteManifest {
             for (way, load) in WAYS {
                 let lean = lean.0.iter().find(|lean| lean.label == full.label).filter(|_| load.is_lean());
                 let entry = lean.unwrap_or(full);
-                if load.is_in_initrd() && !kernels.can_hold(squashfs) {
+                if load.is_of_pc() && !entry.may_be(Arch::is_pc)
+                    || load.is_in_initrd() && !kernels.can_hold(squashfs)
+                {
                     continue;
                 }
                 let (medium, choice) = match load {

@@ -20,9 +20,10 @@ use serde::Serialize;
 
 use self::partition::Partition;
 use super::boot::{check_loaders, decode};
-use super::iso::{EFI, ELTORITO, Extra, MENU, Volume, XORRISO, paths};
+use super::iso::{BOOTINFO, EFI, ELTORITO, Extra, GRUB, MENU, POWERPC, Volume, XORRISO, paths};
 use super::kind::{Inputs, Kind, Made, identity};
 use super::menu::{Menu, MenuEntry};
+use crate::arch::Arch;
 use crate::boot::Kernels;
 use crate::cmdline::{self, Choice, SQUASHFS, Token};
 use crate::config::Fields;
@@ -35,10 +36,7 @@ use crate::image::{Image, LEAST_PARTITION_KIB, tokens};
 /// compares. `consoles`, a table of kernels, adds entries to the menu. `extra_partition_kib` appends an empty XFS.
 pub(super) const KIND: Kind = Kind {
     name: "medium",
-    inputs: Inputs::Named {
-        required: &["tree", "facts", "squashfs", "eltorito", "mbr", "efi"],
-        optional: &["tools"],
-    },
+    inputs: Inputs::Named { required: &["tree", "facts", "squashfs", GRUB], optional: &["tools"] },
     make,
 };
 
@@ -47,6 +45,7 @@ const SUMS: &str = "isoroot_b2sums";
 
 #[derive(Serialize)]
 struct Medium {
+    arch: Arch,
     name: String,
     menu: Menu,
     volume: Volume,
@@ -62,6 +61,7 @@ fn make(fields: &Fields<'_>, image: &Image) -> Option<Made> {
         consoles.insert(kernel.to_owned(), fields.check(tokens(item)).unwrap_or_default());
     }
     let step = Medium {
+        arch: image.arch,
         name: image.iso_name(),
         menu: Menu::of(fields, image),
         volume: Volume::of(fields, image),
@@ -119,7 +119,7 @@ impl Medium {
 }
 
 impl Step for Medium {
-    identity!(version 4);
+    identity!(version 5);
 
     fn resolve(&self, resolving: &Resolving<'_>) -> Result<Resolved, StepError> {
         let mut tools = vec![XORRISO];
@@ -130,7 +130,7 @@ impl Step for Medium {
 
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
         let kernels = decode(job)?;
-        check_loaders(&kernels)?;
+        check_loaders(&kernels, self.arch)?;
         let entries = self.console_entries(&kernels)?;
         let work = job.objects.work_dir()?;
         let tree = job.tree("tree")?;
@@ -141,7 +141,7 @@ impl Step for Medium {
         for path in tree.tree.entries().map(|(path, _)| path) {
             let name = OsStr::from_bytes(path.as_bytes()).to_owned();
             // What an earlier run left there is made anew.
-            if [SQUASHFS, SUMS, ELTORITO, EFI].iter().any(|made| name == **made) {
+            if [SQUASHFS, SUMS, ELTORITO, EFI, POWERPC, BOOTINFO].iter().any(|made| name == **made) {
                 continue;
             }
             let here = format!("tree-{}", files.len());

@@ -6,6 +6,7 @@
 use graph::StepError;
 use serde::Serialize;
 
+use crate::arch::Arch;
 use crate::boot::{BootEntry, Kernels};
 use crate::cmdline::{Choice, CommandLine, Medium, Token, Wanted};
 use crate::config::Fields;
@@ -94,12 +95,17 @@ impl Menu {
             "set default=0\n\
              set timeout=10\n\
              set gfxpayload=keep\n\
-             insmod all_video\n\
-             if serial --unit=0 --speed=115200; then\n\
-             \tterminal_input --append serial\n\
-             \tterminal_output --append serial\n\
-             fi\n",
+             insmod all_video\n",
         );
+        // Elsewhere there is no COM port, and GRUB says so; firmware's console is the serial line there.
+        if kernels.0.iter().any(|entry| entry.may_be(Arch::is_pc)) {
+            text.push_str(
+                "if serial --unit=0 --speed=115200; then\n\
+                 \tterminal_input --append serial\n\
+                 \tterminal_output --append serial\n\
+                 fi\n",
+            );
+        }
         let entries = self.entries(kernels, medium)?;
         for kernel in &kernels.0 {
             let own = entries.iter().filter(|entry| entry.kernel.label == kernel.label);

@@ -1,25 +1,24 @@
 //! `netboot`: the files that boot servers serve.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use cache::file::OnFile;
 use cache::objects::Part;
 use cache::{Blob, Output};
-use graph::{Job, Resolved, Resolving, Step, StepError, Toolbox};
+use graph::{Job, Resolved, Resolving, Step, StepError};
 use serde::Serialize;
 
 use super::boot::{check_loaders, given};
 use super::kind::{Inputs, Kind, Made, folder, identity};
+use super::loaders::{INPUT, Source, are_of_machine, pin};
 use super::menu::{Menu, least_ram};
+use crate::arch::{Arch, Loader};
 use crate::boot::{BootEntry, Kernels};
 use crate::cmdline::{Medium, SQUASHFS, SQUASHFS_IN_INITRD};
 use crate::formats::cpio;
 use crate::memory::Load;
 
 /// The version of the bytes: raised in the commit that changes them, with the digests in `pins.rs`.
-pub(super) const VERSION: u32 = 3;
+pub(super) const VERSION: u32 = 4;
 
 /// Gives `beside`, the loose files that lie beside the ISO, `folder`, all that a boot server serves, and `ways`, how the squashfs
 /// gets to the kernel.
@@ -27,10 +26,11 @@ pub(super) const KIND: Kind = Kind {
     name: "netboot",
     inputs: Inputs::Named {
         required: &["kernel", "initrd", "facts", "squashfs"],
-        optional: &["lean", "net-bios", "net-efi", "tools"],
+        optional: &["lean", GRUB, INPUT, "tools"],
     },
     make: |fields, image| {
         let step = Netboot {
+            arch: image.arch,
             iso: image.iso_name(),
             menu: Menu::of(fields, image),
             loaders: fields.bool("loaders", true),
@@ -42,57 +42,18 @@ pub(super) const KIND: Kind = Kind {
 /// Some boot loaders and TFTP servers count bytes with 31 bits.
 const TFTP_LIMIT: u64 = 1 << 31;
 
-/// A boot loader of the host: its name in the netboot folder, and where packages put it.
-struct Loader {
-    name: &'static str,
-    places: [&'static str; 2],
-    package: &'static str,
-}
-
-const fn loader(
-    name: &'static str,
-    debian: &'static str,
-    gentoo: &'static str,
-    package: &'static str,
-) -> Loader {
-    Loader { name, places: [debian, gentoo], package }
-}
-
-/// The package of iPXE's loaders.
-const IPXE: &str = "ipxe";
-
-const LOADERS: [Loader; 7] = [
-    loader("pxelinux.0", "/usr/lib/PXELINUX/pxelinux.0", "/usr/share/syslinux/pxelinux.0", "pxelinux"),
-    loader(
-        "ldlinux.c32",
-        "/usr/lib/syslinux/modules/bios/ldlinux.c32",
-        "/usr/share/syslinux/ldlinux.c32",
-        "syslinux-common",
-    ),
-    loader(
-        "libutil.c32",
-        "/usr/lib/syslinux/modules/bios/libutil.c32",
-        "/usr/share/syslinux/libutil.c32",
-        "syslinux-common",
-    ),
-    loader(
-        "menu.c32",
-        "/usr/lib/syslinux/modules/bios/menu.c32",
-        "/usr/share/syslinux/menu.c32",
-        "syslinux-common",
-    ),
-    loader("undionly.kpxe", "/usr/lib/ipxe/undionly.kpxe", "/usr/share/ipxe/undionly.kpxe", IPXE),
-    loader("ipxe.efi", "/usr/lib/ipxe/ipxe.efi", "/usr/share/ipxe/ipxe.efi", IPXE),
-    loader("snponly.efi", "/usr/lib/ipxe/snponly.efi", "/usr/share/ipxe/snponly.efi", IPXE),
-];
+/// The loader that reads the menu `pxelinux.cfg/default`.
+const PXELINUX: &str = "pxelinux.0";
 
 /// What `ways` says: the squashfs may be inside the initrd, or it has to be fetched.
 const WITH_INITRD: &[u8] = b"initrd http\n";
 pub(super) const HTTP_ALONE: &[u8] = b"http\n";
 
-/// GRUB's images among the inputs, and what they are called.
-const LOADER_INPUTS: [(&str, &str); 2] =
-    [("net-bios", "grub/i386-pc/core.0"), ("net-efi", "grub/x86_64-efi/core.efi")];
+/// The input with GRUB's images and what firmware starts beside them, by their names in the folder.
+const GRUB: &str = "grub";
+
+/// What else can be done where a boot loader is missing.
+const OR_NONE: &str = "or set netboot.loaders = false to go without loaders";
 
 /// What the files of a netboot set are called.
 pub(super) struct Names {
@@ -141,6 +102,7 @@ impl Names {
 
 #[derive(Serialize)]
 struct Netboot {
+    arch: Arch,
     iso: String,
     menu: Menu,
     loaders: bool,
@@ -161,42 +123,23 @@ impl Netboot {
         ])?)
     }
 
-    /// Takes the loaders that are wanted into the store, from the toolbox or from this machine.
+    /// Takes the loaders that are wanted into the store.
     fn loaders(
         &self,
         job: &Job<'_>,
-        is_wanted: impl Fn(&str) -> bool,
+        is_wanted: impl Fn(&Loader) -> bool,
     ) -> Result<Vec<(String, Blob)>, StepError> {
-        let of_toolbox = |toolbox: &Toolbox, loader: &Loader| {
-            let places = loader.places.map(Path::new);
-            let found = places.into_iter().find_map(|path| toolbox.read(job.objects, path).transpose());
-            let bytes = found.transpose()?.ok_or_else(|| {
-                let Loader { name, places, package } = loader;
-                let places = places.join(" nor at ");
-                StepError::spec(format!("the toolbox has no boot loader {name} at {places}")).with_hint(
-                    format!(
-                        "add {package} to its packages; or set netboot.loaders = false to go without loaders"
-                    ),
-                )
+        let source = Source::of(job)?;
+        let wanted = self.arch.loaders().filter(|loader| self.loaders && is_wanted(loader));
+        let taken = wanted.map(|Loader { name, places, package, .. }| {
+            let blob = source.take(name, places)?.ok_or_else(|| {
+                let (source, places) = (source.name(), places.join(" nor at "));
+                StepError::spec(format!("{source} has no boot loader {name} at {places}"))
+                    .with_hint(format!("add {package} to its packages; {OR_NONE}"))
             })?;
-            Ok((loader.name.to_owned(), job.objects.put(&bytes)?))
-        };
-        if let Some(toolbox) = job.toolbox() {
-            return LOADERS
-                .iter()
-                .filter(|loader| self.loaders && is_wanted(loader.name))
-                .map(|loader| of_toolbox(toolbox, loader))
-                .collect();
-        }
-        let of_machine = |(name, path): (&String, &PathBuf)| {
-            let blob = job.objects.put(&std::fs::read(path).on_file("read", path)?)?;
-            let pinned = job.action.sources.get(&format!("loader {name}"));
-            if pinned.is_none_or(|pinned| !pinned.starts_with(&blob.digest.to_string())) {
-                return Err(cache::StoreError::Changed { path: path.clone() }.into());
-            }
-            Ok((name.clone(), blob))
-        };
-        job.resolved.paths.iter().filter(|(name, _)| is_wanted(name)).map(of_machine).collect()
+            Ok(((*name).to_owned(), blob))
+        });
+        taken.collect()
     }
 
     fn pxelinux(&self, kernels: &Kernels, squashfs: Blob) -> Result<String, StepError> {
@@ -232,74 +175,23 @@ impl Netboot {
     }
 }
 
-/// Where versions of packages are remembered. In the space before this one, what was asked when a signal came was of no version.
-const VERSIONS: &str = "package-versions 2";
-
-/// Returns the version of the package that a file belongs to, as the host's package manager knows it; `None` where it knows of none, or
-/// there is no such manager.
-///
-/// # Errors
-/// The manager could not be asked, or did not come to an end: then nothing is known.
-fn package_version(path: &Path) -> Result<Option<String>, StepError> {
-    let output = |program: &str, args: &[&str]| {
-        let unknown =
-            |why: String| StepError::environment(format!("{program} cannot be asked for versions: {why}"));
-        let output = match Command::new(program).args(args).env("LC_ALL", "C").output() {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            output => output.map_err(|error| unknown(error.to_string()))?,
-        };
-        if output.status.code().is_none() {
-            return Err(unknown(output.status.to_string()));
-        }
-        let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        Ok(output.status.success().then_some(text))
-    };
-    let Some(path) = path.to_str() else { return Ok(None) };
-    match output("dpkg-query", &["-S", path])? {
-        Some(found) => match found.split_once(": ") {
-            Some((package, _)) => output("dpkg-query", &["-W", "-f", "${Package} ${Version}", package]),
-            None => Ok(None),
-        },
-        None => output("qfile", &["-qCv", path]),
-    }
-}
-
 impl Step for Netboot {
     identity!(version VERSION);
 
     fn resolve(&self, resolving: &Resolving<'_>) -> Result<Resolved, StepError> {
         let mut resolved = Resolved::default();
-        if resolving.has_toolbox {
-            return Ok(resolved);
-        }
-        for Loader { name, places, package } in LOADERS.iter().filter(|_| self.loaders) {
-            let path = places.iter().map(PathBuf::from).find(|path| path.is_file()).ok_or_else(|| {
-                StepError::environment(format!("the boot loader {name} is not at {}", places.join(" nor at ")))
-                    .with_hint(format!(
-                        "on Debian: apt-get install {package}; or set netboot.loaders = false to go without loaders"
-                    ))
-            })?;
-            let digest = resolving.objects.file_digest(&path)?;
-            // Asking the package manager takes a while; the answer holds as long as the file does.
-            let key = format!("{} {digest}", path.display());
-            let version = match resolving.objects.memo(VERSIONS, &key)? {
-                Some(version) => version,
-                None => {
-                    let version = package_version(&path)?.unwrap_or_else(|| "unknown version".to_owned());
-                    resolving.objects.set_memo(VERSIONS, &key, &version)?;
-                    version
-                }
-            };
-            resolved.sources.insert(format!("loader {name}"), format!("{digest} {version}"));
-            resolved.paths.insert((*name).to_owned(), path);
+        if self.loaders && are_of_machine(resolving) {
+            for Loader { name, places, package, .. } in self.arch.loaders() {
+                pin(resolving, &mut resolved, name, places, (package, OR_NONE))?;
+            }
         }
         Ok(resolved)
     }
 
     fn run(&self, job: &Job<'_>) -> Result<BTreeMap<String, Output>, StepError> {
         let kernels = given(job)?;
-        if self.loaders || LOADER_INPUTS.iter().any(|(input, _)| job.inputs.contains_key(*input)) {
-            check_loaders(&kernels)?;
+        if self.loaders || job.inputs.contains_key(GRUB) {
+            check_loaders(&kernels, self.arch)?;
         }
         let squashfs = job.blob("squashfs")?;
         let is_inside = kernels.can_hold(squashfs.size);
@@ -340,21 +232,17 @@ impl Step for Netboot {
             }
         }
         // iPXE's scripts have the initramfs fetch what no initrd holds.
-        let is_ipxe = |name: &str| LOADERS.iter().any(|own| own.name == name && own.package == IPXE);
-        let is_wanted = |name: &str| is_inside || is_ipxe(name);
-        files.extend(self.loaders(job, is_wanted)?);
-        if self.loaders && is_inside {
+        let loaders = self.loaders(job, |loader| is_inside || loader.is_ipxe())?;
+        if loaders.iter().any(|(name, _)| name == PXELINUX) {
             let text = self.pxelinux(&kernels, squashfs)?;
             files.push(("pxelinux.cfg/default".to_owned(), job.objects.put(text.as_bytes())?));
         }
-        let mut has_grub = false;
-        for (input, name) in LOADER_INPUTS {
-            if is_inside && job.inputs.contains_key(input) {
-                files.push((name.to_owned(), job.blob(input)?));
-                has_grub = true;
-            }
-        }
-        if has_grub {
+        files.extend(loaders);
+        if is_inside && job.inputs.contains_key(GRUB) {
+            let images = job.tree(GRUB)?;
+            files.extend(
+                images.tree.files().map(|(path, digest, size)| (path.to_string(), Blob { digest, size })),
+            );
             let text = self.grub(&kernels)?;
             files.push(("grub/grub.cfg".to_owned(), job.objects.put(text.as_bytes())?));
         }

@@ -17,16 +17,24 @@ use serde::Serialize;
 
 use self::apt::Apt;
 use self::mirror::Mirrors;
+use crate::arch::Arch;
 use crate::config::{Archive, Fields, Item, Package, SpecError};
-use crate::image::Timestamp;
+use crate::image::{Timestamp, is_plain_name};
 
 /// apt's pattern for the packages that are nobody's dependency, because every system has them.
 pub(super) const ESSENTIAL: &str = "?essential";
 
+/// Stands for the package of a kernel for the architecture.
+const KERNEL: &str = "?kernel";
+
 /// The packages that a spec asks for.
 #[derive(Debug)]
 pub(super) struct Wanted {
+    arch: Arch,
     architecture: String,
+    /// The release of Debian that they are of; nothing for that of this machine.
+    suite: Option<String>,
+    with_dependencies: bool,
     /// What apt is asked for.
     names: Vec<String>,
     archive: Archive,
@@ -75,20 +83,50 @@ impl Fetched {
 }
 
 impl Wanted {
-    /// Reads the settings `packages` and `architecture`; `always` is asked for as well.
-    pub(super) fn read(fields: &Fields<'_>, step: &str, always: &[&str]) -> Self {
-        let names: Vec<String> = names(fields).into_iter().map(str::to_owned).collect();
+    /// Reads the settings `packages`, `architecture` and `suite`; `always` is asked for as well.
+    ///
+    /// `target` is the architecture of the image, and `own` that of the packages where the setting is missing.
+    pub(super) fn read(fields: &Fields<'_>, [target, own]: [Arch; 2], always: &[&str]) -> Self {
+        let arch = architecture(fields, target, own);
+        let kernel = arch.kernel_package().unwrap_or_default();
+        let names: Vec<String> = names(fields)
+            .into_iter()
+            .map(|name| if name == KERNEL { kernel } else { name }.to_owned())
+            .collect();
         let always = always.iter().map(ToString::to_string);
         Self {
-            architecture: architecture(fields, step),
+            arch,
+            architecture: debian_name(fields, arch),
+            suite: suite(fields),
+            with_dependencies: true,
             names: always.chain(names).collect(),
             archive: fields.archive().clone(),
         }
     }
 
     /// Returns the architecture.
+    pub(super) fn arch(&self) -> Arch {
+        self.arch
+    }
+
+    /// Returns Debian's name of it.
     pub(super) fn architecture(&self) -> &str {
         &self.architecture
+    }
+
+    /// Returns the release of Debian, where it is not that of this machine.
+    pub(super) fn suite(&self) -> Option<&str> {
+        self.suite.as_deref()
+    }
+
+    /// Tells whether what the packages depend on is meant too.
+    pub(super) fn has_dependencies(&self) -> bool {
+        self.with_dependencies
+    }
+
+    /// Leaves out what the packages depend on.
+    pub(super) fn without_dependencies(self) -> Self {
+        Self { with_dependencies: false, ..self }
     }
 
     /// Returns what apt is asked for.
@@ -97,15 +135,19 @@ impl Wanted {
     }
 
     /// Returns what a lock says was asked for.
-    fn asked(&self) -> Vec<String> {
+    pub(super) fn asked(&self) -> Vec<String> {
         let mut asked: Vec<String> = self.names.iter().cloned().chain([self.architecture.clone()]).collect();
+        asked.extend(self.suite.iter().map(|suite| format!("suite:{suite}")));
+        asked.extend((!self.with_dependencies).then(|| "dependencies:false".to_owned()));
         asked.sort();
         asked.dedup();
         asked
     }
 
-    fn apt<'a>(&'a self, objects: &'a Objects, cancel: &'a Cancel) -> Apt<'a> {
-        Apt { objects, architecture: &self.architecture, cancel }
+    fn apt<'a>(&'a self, objects: &'a Objects, cancel: &'a Cancel, offline: bool) -> Apt<'a> {
+        let Self { architecture, suite, with_dependencies, .. } = self;
+        let suite = suite.as_deref();
+        Apt { objects, architecture, suite, with_dependencies: *with_dependencies, offline, cancel }
     }
 
     /// Returns the packages, in order of name; the network is not used.
@@ -123,7 +165,8 @@ impl Wanted {
             return Ok(locked.clone());
         }
         let names: Vec<&str> = self.names.iter().map(String::as_str).collect();
-        let candidates = self.apt(resolving.objects, resolving.cancel).resolve(&names, &self.archive.kept)?;
+        let apt = self.apt(resolving.objects, resolving.cancel, resolving.offline);
+        let candidates = apt.resolve(&names, &self.archive.kept)?;
         Ok(candidates.into_iter().map(|candidate| candidate.package).collect())
     }
 
@@ -167,7 +210,7 @@ impl Wanted {
         let total = missing.iter().map(|package| package.size).sum();
         let known = match job.offline {
             true => Default::default(),
-            false => self.apt(job.objects, job.cancel).locate(missing)?,
+            false => self.apt(job.objects, job.cancel, false).locate(missing)?,
         };
         let (of_apt, others): (Vec<&Package>, Vec<&Package>) =
             missing.iter().partition(|package| known.contains_key(&package.sha256));
@@ -211,11 +254,6 @@ pub fn date_of_lists() -> Option<Timestamp> {
     apt::date()
 }
 
-/// Returns what a lock should have as asked for, by the settings of a node.
-pub(super) fn asked(fields: &Fields<'_>, always: &[&str]) -> Vec<String> {
-    Wanted::read(fields, "", always).asked()
-}
-
 /// Reads the setting `packages`: names, with `=VERSION` where a version is meant.
 fn names<'a>(fields: &Fields<'a>) -> Vec<&'a str> {
     if let Some(item) = fields.required("packages")
@@ -226,7 +264,7 @@ fn names<'a>(fields: &Fields<'a>) -> Vec<&'a str> {
     }
     let packages: Vec<(&str, &Item)> = fields.texts("packages");
     for (name, item) in &packages {
-        if *name != ESSENTIAL && !is_asked(name) {
+        if ![ESSENTIAL, KERNEL].contains(name) && !is_asked(name) {
             fields.wrong(
                 SpecError::at(&item.origin, format!("{name:?} is not the name of a package"))
                     .label("expected NAME or NAME=VERSION"),
@@ -247,14 +285,35 @@ fn is_asked(text: &str) -> bool {
     is_of(name, b"+-.:") && !name.ends_with('-') && version.is_none_or(|version| is_of(version, b"+-.:~"))
 }
 
-/// Reads the setting `architecture`.
-fn architecture(fields: &Fields<'_>, step: &str) -> String {
+/// Stands for the architecture of the machines that boot the image.
+const TARGET: &str = "target";
+
+/// Reads the setting `architecture`: a name of Debian's, or [`TARGET`].
+fn architecture(fields: &Fields<'_>, target: Arch, own: Arch) -> Arch {
     let known = fields.read("architecture", |item| match item.as_text()? {
-        "amd64" => Ok("amd64"),
-        _ => {
-            let error = SpecError::at(&item.origin, format!("the step {step} takes packages for amd64 only"));
-            Err(error.label("not amd64"))
-        }
+        TARGET => Ok(target),
+        name => Arch::of_debian(name).ok_or_else(|| {
+            let error = SpecError::at(&item.origin, format!("Debian has no architecture {name:?}"));
+            error.label("expected Debian's name of one, as amd64 or arm64, or \"target\"")
+        }),
     });
-    known.unwrap_or("amd64").to_owned()
+    known.unwrap_or(own)
+}
+
+/// Returns Debian's name of an architecture, or notes that it has none.
+fn debian_name(fields: &Fields<'_>, arch: Arch) -> String {
+    arch.debian().map(str::to_owned).unwrap_or_else(|| {
+        let error = SpecError::at(fields.origin(), format!("Debian has no packages for {arch}"));
+        fields.wrong(error.label("this takes packages of Debian's"));
+        String::new()
+    })
+}
+
+/// Reads the setting `suite`: a release of Debian.
+fn suite(fields: &Fields<'_>) -> Option<String> {
+    fields.read("suite", |item| match item.as_text()? {
+        name if is_plain_name(name) && !name.contains(['-', '_']) => Ok(name.to_owned()),
+        name => Err(SpecError::at(&item.origin, format!("{name:?} is no release of Debian"))
+            .label("expected the name of one, as trixie")),
+    })
 }

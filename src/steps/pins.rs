@@ -171,23 +171,23 @@ fn the_netboot_set_and_its_combined_initrd() {
         "the combined initrd",
         netboot::VERSION,
         &files["linux.combined"],
-        (3, "1650941bd013b472097c736058c24db11353656976f4b17f89f381a882090564"),
+        (4, "1650941bd013b472097c736058c24db11353656976f4b17f89f381a882090564"),
     );
     assert_pinned(
         "the netboot folder",
         netboot::VERSION,
         &joined(&bench, &ran, "folder"),
-        (3, "766258fe25ba4ec07c3ac35e132e6d8b82faf7ffb9f2910975a8e815f5ca849c"),
+        (4, "766258fe25ba4ec07c3ac35e132e6d8b82faf7ffb9f2910975a8e815f5ca849c"),
     );
     // GRUB's menu is there where one of its images is.
     let mut with_grub = inputs.clone();
-    with_grub.push(("net-bios", bench.blob(b"no image")));
+    with_grub.push(("grub", bench.files(&[("grub/i386-pc/core.0", b"no image")])));
     let ran = run(&bench, &netboot::KIND, "loaders = false", &with_grub);
     assert_pinned(
         "GRUB's menu for the network",
         netboot::VERSION,
         &bench.read_files(&ran, "folder")["grub/grub.cfg"],
-        (3, "67267fec7cf24a3101525a8aa1d7bb918de4b3aece336be377f11b00ece5e2f0"),
+        (4, "67267fec7cf24a3101525a8aa1d7bb918de4b3aece336be377f11b00ece5e2f0"),
     );
     let (before, behind) = crate::formats::cpio::around("image.squashfs.img", 7).expect("it is small");
     let archive = [before, b"content".to_vec(), behind].concat();
@@ -195,7 +195,7 @@ fn the_netboot_set_and_its_combined_initrd() {
         "the archive behind an initrd",
         netboot::VERSION,
         &archive,
-        (3, "4440e43a6aae081f16e5ef554b92d966a306487d196a94e5840ed10ccd60da43"),
+        (4, "4440e43a6aae081f16e5ef554b92d966a306487d196a94e5840ed10ccd60da43"),
     );
 }
 
@@ -207,13 +207,13 @@ fn ipxe_scripts() {
         "the scripts of the folder",
         ipxe::VERSION,
         &joined(&bench, &ran, "folder"),
-        (5, "de161a973e75f7435f83196a02b8c28578398a16a936234276c9cc82c3edde92"),
+        (6, "3ff644cd938bc1d80ed057b1c82e2d856f30508b0f3682f3083912a1952ecc88"),
     );
     assert_pinned(
         "the script next to the ISO",
         ipxe::VERSION,
         &joined(&bench, &ran, "beside"),
-        (5, "c0375e10f8e80617e4e7991d3b28b3c013bf18bdf25b400f605a3894f42fbfdd"),
+        (6, "c0375e10f8e80617e4e7991d3b28b3c013bf18bdf25b400f605a3894f42fbfdd"),
     );
 }
 
@@ -227,7 +227,7 @@ fn ipxe_scripts_that_verify() {
         "the scripts that have iPXE verify",
         ipxe::VERSION,
         &both,
-        (5, "62777c39794cddb7d2220b91020662575c89a8868ebb4cfd8a6a58b432052bb2"),
+        (6, "ba4e5dbd59653a107ec36066b14f2e13811b112578ce4d9a7aa3a8754c379cba"),
     );
 }
 
@@ -343,7 +343,7 @@ fn lean_initrds_and_their_scripts() {
             "the scripts of little memory",
             ipxe::VERSION,
             &both,
-            (5, "9d3382e92f065c5374000b31d62edce2e1a7159f84ec8b87a97d17ba5445383b"),
+            (6, "9d3382e92f065c5374000b31d62edce2e1a7159f84ec8b87a97d17ba5445383b"),
         );
     }
 }
@@ -381,8 +381,8 @@ fn the_fat_image_for_uefi() {
     assert_pinned(
         "the FAT image",
         grub::VERSION,
-        &bench.read(&ran, "efi"),
-        (2, "953660b0ab3e6c26c61aa3856b947c394380d7b0c6803752bbd331093c056fdc"),
+        &bench.read_files(&ran, "medium")["efi.img"],
+        (3, "953660b0ab3e6c26c61aa3856b947c394380d7b0c6803752bbd331093c056fdc"),
     );
 }
 
@@ -459,7 +459,7 @@ fn a_squashfs_that_no_initrd_holds_is_booted_over_http_alone() {
     assert_eq!(names(&ran, "folder"), ["image.squashfs", "linux.initrd", "linux.vmlinuz"]);
     inputs.insert("ways", ran.outputs["ways"].clone());
     let ran = run(&bench, &ipxe::KIND, "", &some(&inputs, &["facts", "ways"]));
-    assert_eq!(names(&ran, "folder"), ["boot.ipxe", "http.ipxe"]);
+    assert_eq!(names(&ran, "folder"), ["autoexec.ipxe", "boot.ipxe", "http.ipxe"]);
     let scripts = bench.read_files(&ran, "folder");
     assert_eq!(scripts["boot.ipxe"], scripts["http.ipxe"]);
     let beside = bench.read_files(&ran, "beside").remove("pinned.iso.ipxe").expect("a script");

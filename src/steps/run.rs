@@ -141,6 +141,7 @@ impl Step for Run {
             mounts: BTreeMap::new(),
             work: work.path(),
             privileged: false,
+            foreign: None,
         })?;
         let mut outputs = BTreeMap::new();
         for (name, path) in &self.outputs {

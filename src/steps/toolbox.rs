@@ -19,6 +19,7 @@ use self::unpack::{Unpacked, Unpacking};
 use super::exclude::{self, Excluded};
 use super::kind::{Inputs, Kind, Made, identity};
 use super::packages::{self, Fetched, Wanted};
+use crate::arch::Arch;
 use crate::config::{Fields, Package, SpecError};
 use crate::image::Image;
 
@@ -35,6 +36,10 @@ const AT_ONCE: usize = 8;
 #[derive(Serialize)]
 struct Toolbox {
     architecture: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    suite: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    is_alone: bool,
     packages: Vec<String>,
     /// Names in `/usr/bin`, or absolute paths, and where they lead.
     links: BTreeMap<String, String>,
@@ -43,7 +48,13 @@ struct Toolbox {
     wanted: Wanted,
 }
 
-fn make(fields: &Fields<'_>, _: &Image) -> Option<Made> {
+/// Reads which packages are meant: this machine's runs them, where nothing else is said.
+pub(super) fn wanted(fields: &Fields<'_>, image: &Image) -> Wanted {
+    let wanted = Wanted::read(fields, [image.arch, Arch::of_machine()], &[]);
+    if fields.bool("dependencies", true) { wanted } else { wanted.without_dependencies() }
+}
+
+fn make(fields: &Fields<'_>, image: &Image) -> Option<Made> {
     let mut links = BTreeMap::new();
     for (name, item) in fields.entries("links") {
         let Some(target) = fields.check(item.as_text()) else { continue };
@@ -55,9 +66,11 @@ fn make(fields: &Fields<'_>, _: &Image) -> Option<Made> {
         }
         links.insert(name.to_owned(), target.to_owned());
     }
-    let wanted = Wanted::read(fields, KIND.name, &[]);
+    let wanted = wanted(fields, image);
     let step = Toolbox {
         architecture: wanted.architecture().to_owned(),
+        suite: wanted.suite().map(str::to_owned),
+        is_alone: !wanted.has_dependencies(),
         packages: wanted.names().map(str::to_owned).collect(),
         links,
         exclude: exclude::read(fields),

@@ -120,16 +120,25 @@ impl Published {
     /// Boots the ISO: picks the serial console in GRUB's menu.
     fn boot_iso(&self, firmware: Firmware, drive: &[&str]) {
         let mut vm = Vm::start(firmware, self.memory("iso"), drive);
-        pick_in_grub(&mut vm);
+        pick_in_grub(&mut vm, firmware);
         self.check(vm, "iso");
+    }
+
+    /// Boots where firmware starts nothing that is not signed: shim, then GRUB, whose menu is steered.
+    fn boot_secure(&self, devices: &[&str], way: &str) {
+        let mut vm = Vm::start(Firmware::SecureUefi, self.memory(way), devices);
+        pick_in_grub(&mut vm, Firmware::SecureUefi);
+        vm.wait_for(IS_SECURE, vm::LOADED);
+        self.check(vm, way);
     }
 
     /// Boots over HTTP with a script that sets the console and goes on with a published one.
     fn boot_ipxe(&self, firmware: Firmware, way: &str, script: &str) {
         // Debian's iPXE is too old to know the folder's address by itself.
+        let console = firmware.console();
         let parent = |port| {
             format!(
-                "#!ipxe\nset cmdline console=ttyS0,115200\nset base http://10.0.2.2:{port}/netboot\nchain {script}\n"
+                "#!ipxe\nset cmdline console={console}\nset base http://10.0.2.2:{port}/netboot\nchain {script}\n"
             )
         };
         let server = Server::start(&self.dir, &parent);
@@ -144,13 +153,26 @@ impl Published {
         assert!(asked.iter().any(|path| path == &format!("/{script}")), "{asked:?}");
     }
 
+    /// Boots by UEFI's own HTTP client: iPXE goes on with `autoexec.ipxe` beside itself, and nobody tells it anything.
+    fn boot_by_http(&self, firmware: Firmware, way: &str, loader: &str) {
+        let server = Server::start(&self.dir, &|_| String::new());
+        let network = format!("user,id=n0,bootfile=http://10.0.2.2:{}/{loader}", server.port);
+        let device = "virtio-net-pci,netdev=n0,bootindex=0,romfile=";
+        let vm = Vm::start(firmware, self.memory(way), &["-netdev", &network, "-device", device]);
+        self.check(vm, way);
+        let asked = server.requests();
+        assert!(asked.iter().any(|path| path.ends_with("/autoexec.ipxe")), "{asked:?}");
+    }
+
     /// Boots over TFTP with one of the published loaders.
     fn boot_tftp(&self, firmware: Firmware, way: &str, loader: &str, pick: impl FnOnce(&mut Vm)) {
         let network = format!("user,id=n0,tftp={},bootfile={loader}", self.netboot());
         let device = match firmware {
             Firmware::Bios | Firmware::BiosWithScreen => "virtio-net-pci,netdev=n0,bootindex=0",
-            // OVMF's own PXE, not the card's iPXE.
-            Firmware::Uefi => "virtio-net-pci,netdev=n0,bootindex=0,romfile=",
+            // UEFI's own PXE, not the card's iPXE.
+            Firmware::Uefi | Firmware::SecureUefi | Firmware::Arm64 => {
+                "virtio-net-pci,netdev=n0,bootindex=0,romfile="
+            }
         };
         let mut vm = Vm::start(firmware, self.memory(way), &["-netdev", &network, "-device", device]);
         pick(&mut vm);
@@ -158,10 +180,10 @@ impl Published {
     }
 }
 
-fn pick_in_grub(vm: &mut Vm) {
+fn pick_in_grub(vm: &mut Vm, firmware: Firmware) {
     vm.wait_for("Special console options", vm::LOADED);
     vm.send("s");
-    vm.wait_for("console=ttyS0,115200", vm::LOADED);
+    vm.wait_for(&format!("console={}", firmware.console()), vm::LOADED);
     vm.send("\r");
 }
 
@@ -250,13 +272,86 @@ fn pxelinux_boots_the_set_over_tftp() {
 #[test]
 fn grub_boots_the_set_over_tftp_by_bios() {
     let Some(published) = Published::find() else { return };
-    published.boot_tftp(Firmware::Bios, "netboot-bios", "grub/i386-pc/core.0", pick_in_grub);
+    published.boot_tftp(Firmware::Bios, "netboot-bios", "grub/i386-pc/core.0", |vm| {
+        pick_in_grub(vm, Firmware::Bios)
+    });
 }
 
 #[test]
 fn grub_boots_the_set_over_tftp_by_uefi() {
     let Some(published) = Published::find() else { return };
-    published.boot_tftp(Firmware::Uefi, "netboot-uefi", "grub/x86_64-efi/core.efi", pick_in_grub);
+    published.boot_tftp(Firmware::Uefi, "netboot-uefi", "grub/x86_64-efi/core.efi", |vm| {
+        pick_in_grub(vm, Firmware::Uefi)
+    });
+}
+
+/// What was published beside that from another spec.
+fn of_spec(name: &str) -> Option<Published> {
+    let published = Published::find()?;
+    let dir = published.dir.parent().unwrap().join(name);
+    assert!(dir.is_dir(), "{} is not there: `make test` builds it", dir.display());
+    Some(Published::at(&dir))
+}
+
+const SECURE: &str = "amd64-secureboot";
+const IS_SECURE: &str = "UEFI Secure Boot is enabled";
+
+#[test]
+fn the_iso_boots_with_secure_boot() {
+    let Some(published) = of_spec(SECURE) else { return };
+    published.boot_secure(&["-cdrom", &published.iso()], "iso");
+}
+
+#[test]
+fn the_iso_boots_with_secure_boot_from_a_usb_stick() {
+    let Some(published) = of_spec(SECURE) else { return };
+    let stick = stick(&published.iso());
+    published.boot_secure(&stick.each_ref().map(String::as_str), "iso");
+}
+
+#[test]
+fn shim_boots_the_set_over_tftp_with_secure_boot() {
+    let Some(published) = of_spec(SECURE) else { return };
+    let network = format!("user,id=n0,tftp={},bootfile=shimx64.efi", published.netboot());
+    let device = "virtio-net-pci,netdev=n0,bootindex=0,romfile=";
+    published.boot_secure(&["-netdev", &network, "-device", device], "netboot-uefi");
+}
+
+#[test]
+fn what_is_not_signed_is_not_started_with_secure_boot() {
+    let Some(published) = Published::find() else { return };
+    let iso = published.iso();
+    let mut vm = Vm::start(Firmware::SecureUefi, published.memory("iso"), &["-cdrom", &iso]);
+    vm.wait_for("Access Denied", vm::LOADED);
+}
+
+const ARM64: &str = "arm64-minimal";
+
+#[test]
+fn the_iso_for_arm64_boots_from_cd() {
+    let Some(published) = of_spec(ARM64) else { return };
+    let disc = Firmware::Arm64.disc(&published.iso());
+    published.boot_iso(Firmware::Arm64, &disc.iter().map(String::as_str).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_iso_for_arm64_boots_from_a_usb_stick() {
+    let Some(published) = of_spec(ARM64) else { return };
+    let stick = stick(&published.iso());
+    published.boot_iso(Firmware::Arm64, &stick.each_ref().map(String::as_str));
+}
+
+#[test]
+fn grub_boots_the_set_for_arm64_over_tftp() {
+    let Some(published) = of_spec(ARM64) else { return };
+    let pick = |vm: &mut Vm| pick_in_grub(vm, Firmware::Arm64);
+    published.boot_tftp(Firmware::Arm64, "netboot-uefi", "grub/arm64-efi/core.efi", pick);
+}
+
+#[test]
+fn uefi_of_arm64_fetches_ipxe_over_http_which_finds_its_way_by_itself() {
+    let Some(published) = of_spec(ARM64) else { return };
+    published.boot_by_http(Firmware::Arm64, "netboot-uefi", "netboot/ipxe-arm64.efi");
 }
 
 /// What catalyst published: its menu goes to a screen, and boots by itself after a while.

@@ -25,8 +25,12 @@ const HOPELESS: [&str; 7] = [
     "Out of memory",
 ];
 
-const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
-const OVMF_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+/// UEFI for PCs, and its variables; with Secure Boot, Microsoft's keys are among those.
+const OVMF: [&str; 2] = ["/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"];
+/// UEFI for arm64.
+const AAVMF: [&str; 2] = ["/usr/share/AAVMF/AAVMF_CODE.fd", "/usr/share/AAVMF/AAVMF_VARS.fd"];
+const SECURE_OVMF: [&str; 2] =
+    ["/usr/share/OVMF/OVMF_CODE_4M.secboot.fd", "/usr/share/OVMF/OVMF_VARS_4M.ms.fd"];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Firmware {
@@ -35,6 +39,57 @@ pub(crate) enum Firmware {
     /// Text goes to a screen that nobody looks at: for loaders that write to the serial line themselves.
     BiosWithScreen,
     Uefi,
+    /// It starts nothing that is not signed by whom Microsoft knows.
+    SecureUefi,
+    /// Of a machine for arm64.
+    Arm64,
+}
+
+impl Firmware {
+    /// The program that is such a machine, its kind, its screen, and its processor.
+    fn machine(self) -> [&'static str; 4] {
+        match self {
+            Firmware::BiosWithScreen => ["qemu-system-x86_64", "pc,accel=tcg", "std", "qemu64"],
+            Firmware::Bios | Firmware::Uefi => {
+                ["qemu-system-x86_64", "pc,graphics=off,accel=tcg", "none", "qemu64"]
+            }
+            Firmware::SecureUefi => {
+                ["qemu-system-x86_64", "q35,graphics=off,smm=on,accel=tcg", "none", "qemu64"]
+            }
+            Firmware::Arm64 => ["qemu-system-aarch64", "virt,accel=tcg", "none", "cortex-a57"],
+        }
+    }
+
+    /// UEFI and its variables.
+    fn flash(self) -> Option<[&'static str; 2]> {
+        match self {
+            Firmware::Bios | Firmware::BiosWithScreen => None,
+            Firmware::Uefi => Some(OVMF),
+            Firmware::SecureUefi => Some(SECURE_OVMF),
+            Firmware::Arm64 => Some(AAVMF),
+        }
+    }
+
+    /// The console that the image's menus offer.
+    pub(crate) fn console(self) -> &'static str {
+        if self == Firmware::Arm64 { "ttyAMA0,115200" } else { "ttyS0,115200" }
+    }
+
+    /// How such a machine has a disc in its drive.
+    pub(crate) fn disc(self, iso: &str) -> Vec<String> {
+        let words = match self {
+            Firmware::Arm64 => vec![
+                "-drive".to_owned(),
+                format!("if=none,id=disc,media=cdrom,format=raw,readonly=on,file={iso}"),
+                "-device".to_owned(),
+                "virtio-scsi-pci".to_owned(),
+                "-device".to_owned(),
+                "scsi-cd,drive=disc,bootindex=0".to_owned(),
+            ],
+            _ => vec!["-cdrom".to_owned(), iso.to_owned()],
+        };
+        words
+    }
 }
 
 pub(crate) struct Vm {
@@ -65,26 +120,21 @@ impl Vm {
 
     fn start_with(mut command: Command, firmware: Firmware, memory: u64, devices: &[&str]) -> Self {
         // A test that is killed takes its guest along.
-        command.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
-        command.args(
-            "-nodefaults -display none -monitor none -no-reboot -serial stdio -cpu qemu64 -smp 1".split(' '),
-        );
-        let (machine, screen) = match firmware {
-            Firmware::BiosWithScreen => ("pc,accel=tcg", "std"),
-            Firmware::Bios | Firmware::Uefi => ("pc,graphics=off,accel=tcg", "none"),
-        };
+        let [program, machine, screen, cpu] = firmware.machine();
+        command.args(["--pdeathsig", "KILL", program, "-cpu", cpu]);
+        command.args("-nodefaults -display none -monitor none -no-reboot -serial stdio -smp 1".split(' '));
         command.args(["-machine", machine, "-vga", screen, "-m", &memory.to_string()]);
-        let vars = match firmware {
-            Firmware::Bios | Firmware::BiosWithScreen => None,
-            Firmware::Uefi => {
-                let vars = tempfile::NamedTempFile::new().unwrap();
-                std::fs::copy(OVMF_VARS, vars.path()).unwrap();
-                for (path, options) in [(OVMF_CODE, ",readonly=on"), (vars.path().to_str().unwrap(), "")] {
-                    command.args(["-drive", &format!("if=pflash,format=raw,file={path}{options}")]);
-                }
-                Some(vars)
+        if firmware == Firmware::SecureUefi {
+            command.args(["-global", "driver=cfi.pflash01,property=secure,value=on"]);
+        }
+        let vars = firmware.flash().map(|[code, variables]| {
+            let vars = tempfile::NamedTempFile::new().unwrap();
+            std::fs::copy(variables, vars.path()).unwrap();
+            for (path, options) in [(code, ",readonly=on"), (vars.path().to_str().unwrap(), "")] {
+                command.args(["-drive", &format!("if=pflash,format=raw,file={path}{options}")]);
             }
-        };
+            vars
+        });
         command.args(devices).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut child = command.spawn().expect("QEMU starts; `make test` installs it");
         let input = child.stdin.take().unwrap();

@@ -494,7 +494,7 @@ const DAMAGES: &[Damage] = &[
         "initrd",
         "an initrd of another build, packed with zstd, lies where no script names it",
         |set| {
-            for name in ["boot", "inject", "combined", "http"] {
+            for name in ["autoexec", "boot", "inject", "combined", "http"] {
                 fs::remove_file(set.path(&format!("netboot/{name}.ipxe"))).unwrap();
             }
             for name in [
@@ -1032,7 +1032,7 @@ const DAMAGES: &[Damage] = &[
         "references",
         "there is neither a script nor a menu",
         |set| {
-            for name in ["boot", "inject", "combined", "http"] {
+            for name in ["autoexec", "boot", "inject", "combined", "http"] {
                 fs::remove_file(set.path(&format!("netboot/{name}.ipxe"))).unwrap();
             }
             for name in [MENU, "netboot/grub/grub.cfg", "install-tiny-20260102T030405Z.iso.ipxe"] {
@@ -1071,7 +1071,7 @@ const DAMAGES: &[Damage] = &[
         "references",
         "every script and menu lost its kernel",
         |set| {
-            for name in ["boot", "inject", "combined", "http"] {
+            for name in ["autoexec", "boot", "inject", "combined", "http"] {
                 fs::remove_file(set.path(&format!("netboot/{name}.ipxe"))).unwrap();
             }
             fs::remove_file(set.path("install-tiny-20260102T030405Z.iso.ipxe")).unwrap();
@@ -1424,6 +1424,22 @@ const DAMAGES: &[Damage] = &[
         "a loader is the page of a server that lacks it",
         |set| set.write("netboot/pxelinux.0", "<!DOCTYPE html><title>404 Not Found</title>"),
         "is no program: it is a page for people",
+    ),
+    damage(
+        "secure-boot",
+        "a signed program was changed",
+        |set| {
+            let mut bytes = fs::read("/usr/lib/shim/shimx64.efi.signed").unwrap();
+            bytes[0x2_5000] ^= 1;
+            set.write("netboot/shimx64.efi", &bytes[..]);
+        },
+        "signed another program: this one was changed",
+    ),
+    warning(
+        "secure-boot",
+        "a shim has nothing to start",
+        |set| set.write("netboot/shimx64.efi", &fs::read("/usr/lib/shim/shimx64.efi.signed").unwrap()[..]),
+        "is a shim without a boot loader beside it",
     ),
     damage(
         "loaders",

@@ -69,7 +69,7 @@ const FLOORS: [(&str, &[&str]); 6] = [
             "web",
         ],
     ),
-    ("trust/src", &["testing", "cms dsse openpgp", "sign"]),
+    ("trust/src", &["testing", "cms dsse openpgp", "authenticode sign"]),
     (
         "src",
         &[

@@ -384,9 +384,10 @@ fn foreign_kernels_are_refused_where_boot_loaders_for_pcs_are_made_and_so_are_fo
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(
-        text.contains("the kernel gentoo is for arm64; this graph makes boot loaders for amd64"),
+        text.contains("the kernel gentoo is for arm64; the image is for amd64, and so are its boot loaders"),
         "{text}"
     );
+    assert!(text.contains("write arch = \"arm64\" into [image]"), "{text}");
     assert!(!live.out().exists());
 
     // An initrd with programs for another machine than its kernel's is no initrd of it.

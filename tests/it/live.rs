@@ -114,7 +114,8 @@ impl Live {
         let text = format!(
             "extends = \"livecd\"\n\n[image]\nname = \"install-tiny-@TIMESTAMP@\"\ntitle = \"Tiny\"\nlabel = \"gentoo\"\n\
              volume_id = \"Tiny-@DATESTAMP@\"\ntimestamp = \"20260102T030405Z\"\nbootargs = [\"dokeymap\"]\n\
-             consoles = [\"ttyS0,115200\"]\n\n[node.tools]\nstep = \"host\"\n\n[node.stage2]\nstep = \"import\"\n{import}\n{more}"
+             consoles = [\"ttyS0,115200\"]\n\n[node.tools]\nstep = \"host\"\n\n\
+             [node.loaders]\nstep = \"host\"\n\n[node.stage2]\nstep = \"import\"\n{import}\n{more}"
         );
         fs::write(self.world.path("tiny.toml"), text).unwrap();
     }

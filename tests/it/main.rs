@@ -21,6 +21,7 @@ mod release;
 mod remote;
 mod reproduce;
 mod roots;
+mod secure;
 #[cfg(feature = "serve")]
 mod serve;
 mod signatures;

@@ -21,6 +21,7 @@ use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage};
 use x509_cert::Certificate;
 use x509_cert::ext::pkix::{ExtendedKeyUsage, KeyUsage as KeyUses};
+use x509_cert::name::Name;
 
 /// A longer file is no such signature.
 pub const MAX_SIGNATURE: u64 = 256 << 10;
@@ -29,8 +30,8 @@ pub const MAX_SIGNATURE: u64 = 256 << 10;
 const MAX_CERTIFICATES: u64 = 4 << 20;
 
 /// RFC 5652, 5.1; RFC 8017, appendix A.2.4 and C; RFC 5754, 2; RFC 5280, 4.2.1.12.
-const SIGNED_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.2");
-const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
+pub(crate) const SIGNED_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.2");
+pub(crate) const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 const RSA_WITH_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.11");
 const SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.1");
 const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
@@ -275,14 +276,18 @@ fn encoded(one: &Certificate) -> Result<CertificateDer<'static>, String> {
 }
 
 /// Returns the common name of whom a certificate is about, or all of the name where it has none.
-fn name(one: &Certificate) -> String {
-    let subject = &one.tbs_certificate.subject;
-    let parts = subject.0.iter().flat_map(|set| set.0.iter());
+pub(crate) fn name(one: &Certificate) -> String {
+    common_name(&one.tbs_certificate.subject)
+}
+
+/// Returns the common name in a name, or all of it where it has none.
+pub(crate) fn common_name(whole: &Name) -> String {
+    let parts = whole.0.iter().flat_map(|set| set.0.iter());
     let common = parts.filter(|part| part.oid == COMMON_NAME).find_map(|part| {
         let text = std::str::from_utf8(part.value.value()).ok()?;
         Some(text.to_owned())
     });
-    common.unwrap_or_else(|| subject.to_string())
+    common.unwrap_or_else(|| whole.to_string())
 }
 
 /// A signature of a file.

@@ -201,6 +201,7 @@ pub(super) fn look(
         tools: backend.tools,
         offline: options.offline,
         has_toolbox: derivation.inputs().any(|(input, _)| input == toolbox::INPUT),
+        inputs: derivation.inputs().map(|(input, _)| input.as_str()).collect(),
         limits: backend.sandbox.limits(),
         cancel: backend.cancel,
         report: &report,

@@ -20,6 +20,7 @@ use rustix::mount::{
 use rustix::process::{Pid, Signal};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
+use super::foreign::Registration;
 use super::identity::Identity;
 use super::limits::Limits;
 
@@ -51,12 +52,15 @@ pub(super) struct Entrance {
     /// The folder that is covered by the staged files.
     pub(super) top: PathBuf,
     pub(super) staged: Vec<Stage>,
+    /// What runs programs of another machine.
+    pub(super) foreign: Option<Registration>,
 }
 
 /// Where parent and child wait for each other.
 struct Gate {
     top: CString,
     staged: Vec<Stage>,
+    foreign: Option<Registering>,
     told: PipeWriter,
     go: PipeReader,
 }
@@ -82,7 +86,8 @@ pub(super) fn start(command: Command, limits: Option<Limits>, others: u64, goes:
 pub(super) fn start_as(command: Command, limits: Option<Limits>, entrance: Entrance) -> io::Result<Child> {
     let (hears, told) = io::pipe()?;
     let (go, gives) = io::pipe()?;
-    let gate = Gate { top: c_path(&entrance.top)?, staged: entrance.staged, told, go };
+    let foreign = entrance.foreign.map(|foreign| Registering::below(&entrance.top, foreign)).transpose()?;
+    let gate = Gate { top: c_path(&entrance.top)?, staged: entrance.staged, foreign, told, go };
     let identity = entrance.identity;
     std::thread::scope(|scope| {
         let helper = scope.spawn(move || let_in(hears, gives, &identity));
@@ -259,7 +264,7 @@ fn become_another(gate: &Gate, parent: Pid) -> io::Result<()> {
     // SAFETY: the child of a fork has one thread, and no other shares its file system with it.
     unsafe { unshare_unsafe(UnshareFlags::NEWNS) }?;
     mount_change(c"/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
-    if !gate.staged.is_empty() {
+    if !gate.staged.is_empty() || gate.foreign.is_some() {
         mount(c"tmpfs", &gate.top, c"tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(c"mode=0755"))?;
     }
     for Stage { mount, place, is_folder } in &gate.staged {
@@ -273,6 +278,9 @@ fn become_another(gate: &Gate, parent: Pid) -> io::Result<()> {
         }
         move_mount(mount.as_fd(), c"", CWD, place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
     }
+    if let Some(foreign) = &gate.foreign {
+        rustix::fs::mkdir(&foreign.place, Mode::from_raw_mode(0o755))?;
+    }
     // SAFETY: as above.
     unsafe { unshare_unsafe(UnshareFlags::NEWUSER) }?;
     // Whoever waits for what a dead parent should say waits for ever: this process holds the other end as well.
@@ -285,5 +293,33 @@ fn become_another(gate: &Gate, parent: Pid) -> io::Result<()> {
     let (user, group) = (rustix::process::Uid::ROOT, rustix::process::Gid::ROOT);
     rustix::thread::set_thread_groups(&[])?;
     rustix::thread::set_thread_res_gid(group, group, group)?;
-    Ok(rustix::thread::set_thread_res_uid(user, user, user)?)
+    rustix::thread::set_thread_res_uid(user, user, user)?;
+    gate.foreign.as_ref().map_or(Ok(()), Registering::register)
+}
+
+/// Where a registration is written.
+struct Registering {
+    registration: Registration,
+    place: CString,
+    file: CString,
+}
+
+impl Registering {
+    fn below(top: &Path, registration: Registration) -> io::Result<Self> {
+        let place = top.join("binfmt");
+        Ok(Self { registration, place: c_path(&place)?, file: c_path(&place.join("register"))? })
+    }
+
+    /// Registers it in the user namespace that was just entered. It holds as long as its file system is mounted somewhere: in the mount
+    /// namespace made here, which the process that stays behind keeps.
+    #[allow(unsafe_code)]
+    fn register(&self) -> io::Result<()> {
+        // SAFETY: as in `become_another`. Only whose user namespace made a mount namespace may mount there.
+        unsafe { unshare_unsafe(UnshareFlags::NEWNS) }?;
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        mount(c"binfmt_misc", &self.place, c"binfmt_misc", flags, None)?;
+        let file = rustix::fs::open(&self.file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+        rustix::io::write(&file, &self.registration.rule)?;
+        Ok(())
+    }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use super::foreign::Foreign;
 use crate::tool::Tool;
 
 /// One run of a tool.
@@ -22,4 +23,6 @@ pub struct Invocation<'a> {
     pub work: &'a Path,
     /// Whether it needs root's powers inside (mounting, changing owners).
     pub privileged: bool,
+    /// Programs of another machine that it starts; only root can have such a sandbox.
+    pub foreign: Option<Foreign>,
 }

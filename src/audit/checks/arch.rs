@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::select::{count, initrds_of, linux, listed};
-use crate::arch::{Arch, one_of};
+use crate::arch::{Arch, Firmware, one_of};
 use crate::audit::facts::{Facts, Kind, Part};
-use crate::audit::loaders::{Firmware, LDLINUX, LoaderFacts};
+use crate::audit::loaders::{LDLINUX, LoaderFacts};
 use crate::audit::report::{Check, Outcome};
 use crate::formats::iso9660::Platform;
 

@@ -2,8 +2,8 @@
 
 use super::arch::is_for_other_firmware;
 use super::select::{count, linux, listed};
+use crate::arch::Firmware;
 use crate::audit::facts::{Facts, Kind};
-use crate::audit::loaders::Firmware;
 use crate::audit::report::{Check, Outcome};
 use crate::formats::iso9660::Platform;
 use crate::formats::menus::{By, Searched};

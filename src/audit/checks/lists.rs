@@ -7,6 +7,7 @@ use crate::audit::facts::{ChecksumFacts, EntryFacts, Facts, Kind, ManifestFacts,
 use crate::audit::report::{Check, Outcome};
 use crate::formats::checksums::Algorithm;
 use crate::manifest::{Manifest, ManifestError, Way};
+use crate::memory::WAYS;
 
 const AGAIN: &str = "make the list anew from the published files, and sign it again";
 
@@ -208,15 +209,17 @@ fn by_key<'a>(words: impl Iterator<Item = &'a str>) -> BTreeMap<&'a str, Vec<&'a
 
 /// Compares the command lines, word by word: the manifest has those the build meant.
 fn judge_lines(facts: &Facts, manifest: &ManifestFacts, document: &Manifest, outcome: &mut Outcome) {
+    let is_in_initrd = |name: &str| WAYS.iter().any(|(way, load)| *way == name && load.is_in_initrd());
+    let in_initrd = document.boot.iter().map(|way| &way.way).find(|name| is_in_initrd(name));
     for Way { way: name, command_line, kernel, .. } in &document.boot {
         let words: Vec<&str> = command_line.split_whitespace().collect();
         let is_iso = name.starts_with("iso");
         let menus: Vec<&MenuFacts> = if is_iso {
             facts.menus.iter().filter(|menu| menu.on_iso).collect()
-        } else if name == "netboot-bios" {
+        } else if Some(name) == in_initrd {
             set_menus(facts).collect()
         } else {
-            // UEFI has the same line; that for HTTP holds the server's address.
+            // The other firmware has the same line; that for HTTP holds the server's address.
             continue;
         };
         for menu in menus {

@@ -31,6 +31,9 @@ pub(super) fn memory(facts: &Facts) -> Vec<Memory> {
                 }
             };
             let Some((initrd, walk)) = found else { continue };
+            if load.is_of_pc() && facts.iso.of_kind(Kind::Kernel).all(is_for_others) {
+                continue;
+            }
             if load.is_in_initrd() && !fits_initrd(initrd.size, squashfs.size) {
                 continue;
             }
@@ -44,6 +47,12 @@ pub(super) fn memory(facts: &Facts) -> Vec<Memory> {
         }
     }
     memory
+}
+
+/// Tells whether a part is a kernel that no PC starts.
+fn is_for_others(part: &Part) -> bool {
+    let archs = part.kernel.as_ref().map_or(&[][..], |kernel| &kernel.archs);
+    !archs.is_empty() && !archs.iter().any(|arch| arch.is_pc())
 }
 
 /// Returns what an entry of the set loads in the place of an initrd of the ISO, that or a lean one, by which the initramfs gets its root

@@ -6,12 +6,12 @@ use std::io::Read;
 use cache::name::RelPath;
 
 use super::super::facts::{BootFacts, Kind, article};
-use super::super::loaders::{Firmware, LOADER_HEAD, LoaderFacts, expected, is_no_program, look, looks};
+use super::super::loaders::{LOADER_HEAD, LoaderFacts, MAX_PROGRAM, expected, is_no_program, look, looks};
 use super::super::place::MAX_TEXT;
 use super::super::sniff::{kind_of, loader_of};
 use super::Gatherer;
 use super::esp::Esp;
-use crate::arch::Arch;
+use crate::arch::{Arch, Firmware};
 use crate::formats::iso9660::{BootImage, Iso, IsoFile, Platform};
 use crate::formats::{fat, partitions, program};
 
@@ -24,10 +24,11 @@ const CODE_END: usize = 440;
 const MARK: usize = 510;
 
 /// How many bytes of a file of an EFI system partition are wanted.
-fn wanted(path: &str) -> u64 {
+fn wanted(path: &str, size: u64) -> u64 {
     match loader_of(path, b"") {
         Some(_) => MAX_TEXT,
         None if path.to_ascii_lowercase().ends_with(".cfg") => MAX_TEXT,
+        None if expected(path).is_some() && size <= MAX_PROGRAM => size,
         None if expected(path).is_some() => LOADER_HEAD,
         None => 0,
     }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::super::facts::{
     Beginning, ChecksumFacts, Kind, ManifestFacts, MenuFacts, OwnChecksums, Part, Target, span_of,
 };
+use super::super::loaders::is_program;
 use super::super::pass::{self, Detached, Learnt, Span, Wanted};
 use super::super::place::Place;
 use super::super::set::Set;
@@ -46,6 +47,7 @@ impl<'a> Plan<'a> {
                 let wanted = self.wanted.entry(part.name.clone()).or_default();
                 wanted.whole.push(Algorithm::Blake3);
                 wanted.kernel = part.kernel.clone().filter(Kernel::hides_more);
+                wanted.image = (part.kind == Kind::Kernel).then_some(part.size);
                 if part.kind == Kind::Initramfs {
                     wanted.walk = true;
                     let inside = spans.iter().filter(|(at, length)| at + length <= part.size);
@@ -53,6 +55,9 @@ impl<'a> Plan<'a> {
                     wanted.spans.extend(inside.map(|place| (Algorithm::Blake3, Span(vec![*place]))));
                 }
             }
+        }
+        for part in parts.values().filter(|part| is_program(&part.name)) {
+            self.wanted.entry(part.name.clone()).or_default().image = Some(part.size);
         }
         // The whole ISO may be there once more, by itself or inside an initrd: to be fetched, or handed to the kernel.
         for part in parts.values().filter(|part| part.kind == Kind::Iso) {
@@ -149,6 +154,7 @@ impl<'a> Plan<'a> {
             all.signatures.extend(wanted.signatures);
             all.tree = all.tree.take().or(wanted.tree);
             all.kernel = all.kernel.take().or(wanted.kernel);
+            all.image = all.image.or(wanted.image);
         }
         for (_, wanted) in &mut files {
             wanted.whole.sort_unstable();
@@ -248,6 +254,7 @@ pub(super) fn learn(part: &mut Part, learnt: Learnt) {
         kernel.learn(inside);
     }
     part.hashes = learnt.whole;
+    part.image = learnt.image;
 }
 
 /// Returns the lines of the ISO's own list, with the hash that each file has.

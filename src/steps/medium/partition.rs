@@ -77,6 +77,7 @@ impl Partition {
                 mounts: BTreeMap::new(),
                 work: work.path(),
                 privileged: false,
+                foreign: None,
             })
         };
         let text = str::to_owned;

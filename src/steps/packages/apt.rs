@@ -1,57 +1,30 @@
 //! Asks the machine's own apt which packages it would install into an empty root, and fetches them.
 
+mod call;
+mod lists;
+
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::process::{Command, Output};
 
+use cache::Sha256;
 use cache::file::OnFile;
 use cache::name::RelPath;
-use cache::stat::Stat;
-use cache::{BlobDigest, Objects, Sha256};
-use graph::sandbox::SandboxError;
-use graph::{Cancel, Job, StepError};
+use graph::{Job, StepError};
 use serde::{Deserialize, Serialize};
 
+pub(super) use self::call::Apt;
+use self::call::{APT_GET, LISTS, problems, run, stamp};
 use super::stored::take;
 use crate::config::Package;
 use crate::image::Timestamp;
-
-const APT_GET: &str = "/usr/bin/apt-get";
-
-/// How often it is looked whether a program has ended.
-const TICK: Duration = Duration::from_millis(50);
-
-/// apt's package lists.
-const LISTS: &str = "/var/lib/apt/lists";
-
-/// Where apt's sources and settings are written down.
-const SOURCES: [&str; 6] = [
-    "/etc/apt/sources.list",
-    "/etc/apt/sources.list.d",
-    "/etc/apt/preferences",
-    "/etc/apt/preferences.d",
-    "/etc/apt/apt.conf",
-    "/etc/apt/apt.conf.d",
-];
 
 /// A package as apt would fetch it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Candidate {
     pub(super) package: Package,
     uri: String,
-}
-
-/// What apt is asked about, and until when it is waited for.
-#[derive(Clone, Copy)]
-pub(super) struct Apt<'a> {
-    pub(super) objects: &'a Objects,
-    pub(super) architecture: &'a str,
-    pub(super) cancel: &'a Cancel,
 }
 
 impl Apt<'_> {
@@ -107,13 +80,20 @@ impl Apt<'_> {
             .chain(pinned.iter().map(|package| exactly(package)))
             .collect();
         // The answer holds as long as apt's lists and sources are untouched.
-        let key = format!("{} {} {}", self.architecture, words.join(" "), stamp().on_file("list", LISTS)?);
+        let about = match (self.suite, self.with_dependencies) {
+            (None, true) => self.architecture.to_owned(),
+            (suite, _) => {
+                format!("{} {} {}", self.architecture, suite.unwrap_or("-"), self.with_dependencies)
+            }
+        };
+        let key = format!("{about} {} {}", words.join(" "), stamp().on_file("list", LISTS)?);
         if let Some(known) = self.objects.memo(SPACE, &key)?
             && let Ok(candidates) = serde_json::from_str(&known)
         {
             return Ok(candidates);
         }
-        let output = self.ask(&["-y", "install"], &words)?;
+        let verb: &[&str] = if self.with_dependencies { &["-y", "install"] } else { &["download"] };
+        let output = self.ask(verb, &words)?;
         if !output.status.success() {
             return Err(StepError::environment(format!(
                 "apt cannot resolve the packages: {}",
@@ -155,9 +135,9 @@ impl Apt<'_> {
             fs::create_dir_all(work.path().join(folder)).on_file("make", work.path().join(folder))?;
         }
         fs::write(work.path().join("status"), "").on_file("write", work.path().join("status"))?;
-        let mut command = Command::new(APT_GET);
-        command.args(apt_args(work.path(), self.architecture)).args(["--print-uris", "-qq"]).args(verb);
-        command.arg("--").args(words).env_clear().envs([("LC_ALL", "C"), ("PATH", graph::tool::PATH)]);
+        let lists = self.lists(work.path())?;
+        let mut command = self.apt_get(work.path(), &lists);
+        command.args(["--print-uris", "-qq"]).args(verb).arg("--").args(words);
         run(command, self.cancel)
     }
 }
@@ -168,37 +148,6 @@ const SPACE: &str = "apt-candidates";
 /// Returns the word by which apt takes a package of just that version.
 fn exactly(package: &Package) -> String {
     format!("{}={}", package.name, package.version)
-}
-
-/// Returns what apt says is wrong.
-fn problems(output: &Output) -> Vec<String> {
-    let errors = String::from_utf8_lossy(&output.stderr);
-    errors.lines().filter(|line| line.starts_with("E:")).map(str::to_owned).collect()
-}
-
-/// Builds the options under which apt sees its own lists and sources, and an empty root.
-fn apt_args(work: &Path, architecture: &str) -> Vec<String> {
-    let place = |name: &str| work.join(name).display().to_string();
-    let settings = [
-        format!("Dir::State={}", place("state")),
-        format!("Dir::State::status={}", place("status")),
-        format!("Dir::State::lists={LISTS}"),
-        format!("Dir::Cache={}", place("cache")),
-        format!("Dir::Log={}", place("cache")),
-        "Dir::Cache::pkgcache=".to_owned(),
-        "Dir::Cache::srcpkgcache=".to_owned(),
-        format!("APT::Architecture={architecture}"),
-        format!("APT::Architectures={architecture}"),
-        "APT::Default-Release=".to_owned(),
-        "APT::Install-Recommends=false".to_owned(),
-        "APT::Install-Suggests=false".to_owned(),
-        "APT::Get::AutomaticRemove=false".to_owned(),
-        "Acquire::Languages=none".to_owned(),
-        // Without this, apt names the MD5 of what it would fetch.
-        "Acquire::ForceHash=SHA256".to_owned(),
-        "Debug::NoLocking=1".to_owned(),
-    ];
-    settings.into_iter().flat_map(|setting| ["-o".to_owned(), setting]).collect()
 }
 
 /// Returns the date of the newest package lists that apt has; nothing where it has none.
@@ -212,54 +161,6 @@ pub(in crate::steps) fn date() -> Option<Timestamp> {
         Timestamp::of_release(text.lines().find_map(|line| line.strip_prefix("Date:"))?.trim())
     };
     texts.filter_map(date).max()
-}
-
-/// How long a stamp holds: the nodes of a build begin together, and are to see the same lists.
-const HOLDS: Duration = Duration::from_secs(1);
-
-/// Returns what changes when apt's lists or sources change.
-fn stamp() -> io::Result<String> {
-    static LAST: Mutex<Option<(Instant, String)>> = Mutex::new(None);
-    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((since, stamp)) = &*last
-        && since.elapsed() < HOLDS
-    {
-        return Ok(stamp.clone());
-    }
-    let stamp = look()?;
-    *last = Some((Instant::now(), stamp.clone()));
-    Ok(stamp)
-}
-
-/// Looks at apt's lists and sources.
-fn look() -> io::Result<String> {
-    let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
-    let mut add = |path: &Path| {
-        if let Ok(found) = fs::metadata(path)
-            && found.is_file()
-        {
-            files.insert(path.display().to_string(), Stat::of(path, &found).to_bytes());
-        }
-    };
-    for folder in SOURCES.iter().chain([&LISTS]) {
-        add(Path::new(folder));
-        let entries = match fs::read_dir(folder) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
-            // A file, or not there.
-            Err(_) => continue,
-        };
-        for entry in entries {
-            let path = entry?.path();
-            // apt locks its lists even where it only reads.
-            if path.file_name().is_none_or(|name| name != "lock") {
-                add(&path);
-            }
-        }
-    }
-    let text: Vec<u8> =
-        files.into_iter().flat_map(|(path, stat)| [path.into_bytes(), stat].concat()).collect();
-    Ok(BlobDigest::of(&text).to_string())
 }
 
 /// Reads a line of `--print-uris`: `'URI' FILE SIZE SHA256:HEX`.
@@ -350,34 +251,6 @@ pub(super) fn download(
         }
     }
     packages.iter().try_for_each(|package| take(job, package, &place(package)))
-}
-
-/// Runs a program of apt's to its end, or until everything should stop.
-fn run(mut command: Command, cancel: &Cancel) -> Result<Output, StepError> {
-    let program = command.get_program().to_string_lossy().into_owned();
-    let failed = move |error: io::Error| {
-        let hint = "packages are looked up and fetched by apt; without it they come from a lock and an archive (--mirror), or the \
-                    machine's own programs are used (step = \"host\")";
-        StepError::environment(format!("run {program}: {error}")).with_hint(hint)
-    };
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let child = command.spawn().map_err(&failed)?;
-    let pid = rustix::process::Pid::from_child(&child);
-    let (tells, told) = channel();
-    // What it started may hold its pipes open: nobody waits for that if everything should stop.
-    std::thread::spawn(move || drop(tells.send(child.wait_with_output())));
-    loop {
-        match told.recv_timeout(TICK) {
-            Ok(_) | Err(RecvTimeoutError::Timeout) if cancel.is_cancelled() => {
-                // It may have ended by itself just now.
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-                return Err(SandboxError::Cancelled.into());
-            }
-            Ok(output) => return output.map_err(failed),
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return Err(failed(io::ErrorKind::BrokenPipe.into())),
-        }
-    }
 }
 
 #[cfg(test)]

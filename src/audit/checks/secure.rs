@@ -1,0 +1,131 @@
+//! The check of what firmware with Secure Boot verifies: who signed which program, and whether the next one's signer is known to it.
+
+use std::collections::BTreeSet;
+
+use trust::authenticode::Vendor;
+
+use super::select::{count, listed};
+use crate::audit::facts::Facts;
+use crate::audit::programs::ProgramFacts;
+use crate::audit::report::{Check, Outcome};
+
+const AGAIN: &str = "take it from its package again, or have it signed again";
+
+pub(super) fn secure_boot(check: &Check, facts: &Facts) -> Outcome {
+    let mut outcome = Outcome::new(check);
+    let mut signers = BTreeSet::new();
+    for program in &facts.programs {
+        outcome.looked();
+        judge(program, &mut outcome);
+        signers.extend(program.good().map(|signature| signature.signature.signer()));
+    }
+    let mut shims = 0;
+    for on_iso in [true, false] {
+        let own: Vec<&ProgramFacts> =
+            facts.programs.iter().filter(|program| program.on_iso == on_iso).collect();
+        for shim in own.iter().filter(|program| program.vendor.is_some()) {
+            shims += 1;
+            judge_shim(shim, &own, &mut outcome);
+        }
+    }
+    let signed = facts.programs.iter().filter(|program| program.good().next().is_some()).count();
+    let ok = match (signed, shims) {
+        (0, _) => "nothing is signed: machines with Secure Boot do not start it".to_owned(),
+        (_, 0) => format!(
+            "{} signed, by {}",
+            count(signed, "program is", "programs are"),
+            listed(signers.iter().map(String::as_str))
+        ),
+        _ => format!(
+            "{} signed, by {}; with {}",
+            count(signed, "program is", "programs are"),
+            listed(signers.iter().map(String::as_str)),
+            count(shims, "shim", "shims")
+        ),
+    };
+    outcome.says(ok, "there are no programs of UEFI")
+}
+
+/// Judges a program by itself.
+fn judge(program: &ProgramFacts, outcome: &mut Outcome) {
+    match &program.signatures {
+        Err(why) => {
+            let what = format!("is no program that firmware with Secure Boot reads: {why}");
+            outcome.warns(&program.file, what, AGAIN);
+        }
+        Ok(signatures) => {
+            for signature in signatures {
+                match signature {
+                    Err(why) => outcome.warns(
+                        &program.file,
+                        format!("has a signature that cannot be read: {why}"),
+                        AGAIN,
+                    ),
+                    Ok(signature) => {
+                        if let Err(why) = &signature.judged {
+                            outcome.differs(&program.file, format!("has a bad signature: {why}"), AGAIN);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Judges what a shim starts: the boot loader beside it, and kernels.
+fn judge_shim(shim: &ProgramFacts, all: &[&ProgramFacts], outcome: &mut Outcome) {
+    let vendor = match &shim.vendor {
+        Some(Ok(vendor)) => vendor,
+        Some(Err(why)) => {
+            outcome.warns(&shim.file, format!("is a shim, and whom it trusts cannot be read: {why}"), AGAIN);
+            return;
+        }
+        None => return,
+    };
+    if shim.good().next().is_none() {
+        outcome.warns(
+            &shim.file,
+            "is a shim that nobody signed: firmware with Secure Boot does not start it",
+            "take a signed one (shim-signed), or enrol its hash in each machine's firmware",
+        );
+    }
+    let folder = folder_of(&shim.file);
+    let is_next = |program: &&&ProgramFacts| {
+        let name = program.file.rsplit('/').next().unwrap_or_default().to_ascii_lowercase();
+        folder_of(&program.file).eq_ignore_ascii_case(folder)
+            && name.starts_with("grub")
+            && !program.is_kernel
+    };
+    let mut nexts = all.iter().filter(is_next).peekable();
+    if nexts.peek().is_none() {
+        let what = "is a shim without a boot loader beside it, as grubx64.efi";
+        outcome.warns(&shim.file, what, "put the signed GRUB beside it");
+    }
+    for next in nexts {
+        judge_behind(shim, vendor, next, outcome);
+    }
+    for kernel in all.iter().filter(|program| program.is_kernel) {
+        judge_behind(shim, vendor, kernel, outcome);
+    }
+}
+
+fn judge_behind(shim: &ProgramFacts, vendor: &Vendor, program: &ProgramFacts, outcome: &mut Outcome) {
+    let known = program.good().any(|signature| signature.signature.is_known_to(vendor));
+    if known || program.signatures.is_err() {
+        return;
+    }
+    let signers: BTreeSet<String> = program.good().map(|signature| signature.signature.signer()).collect();
+    let by = match signers.is_empty() {
+        true => "is signed by nobody".to_owned(),
+        false => format!("is signed by {}", listed(signers.iter().map(String::as_str))),
+    };
+    outcome.warns(
+        &program.file,
+        format!("{by}; {} knows {} alone: Secure Boot refuses it", shim.file, vendor.names().join(", ")),
+        "have it signed by a key that the shim knows, or enrol its signer's key in each machine (MokManager)",
+    );
+}
+
+fn folder_of(file: &str) -> &str {
+    file.rsplit_once('/').map_or("", |(folder, _)| folder)
+}

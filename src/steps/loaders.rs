@@ -1,0 +1,177 @@
+//! Where boot loaders come from: packages of the machine that boots, those of the toolbox, or this machine.
+//!
+//! They are data: nothing of them runs here. The input [`INPUT`] has them for any architecture; without it they are those of the
+//! toolbox, and without a toolbox this machine's own.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use cache::file::OnFile;
+use cache::{Blob, Node, Objects, RootTree};
+use graph::{Job, Resolved, Resolving, StepError};
+
+/// The input that has boot loaders: a root with packages of the machine that boots.
+pub(super) const INPUT: &str = "loaders";
+
+/// Where boot loaders of a node come from.
+pub(super) struct Source<'a> {
+    objects: &'a Objects,
+    /// What the tree is called in messages.
+    name: &'static str,
+    /// The input or the toolbox; nothing where they are this machine's.
+    root: Option<Root<'a>>,
+    resolved: &'a Resolved,
+    sources: &'a BTreeMap<String, String>,
+}
+
+enum Root<'a> {
+    Input(Box<RootTree>),
+    Toolbox(&'a RootTree),
+}
+
+/// Tells whether a node takes boot loaders of this machine.
+pub(super) fn are_of_machine(resolving: &Resolving<'_>) -> bool {
+    !resolving.has_toolbox && !resolving.inputs.contains(INPUT)
+}
+
+impl<'a> Source<'a> {
+    /// Opens what a node has.
+    pub(super) fn of(job: &'a Job<'_>) -> Result<Self, StepError> {
+        let (name, root) = match (job.inputs.contains_key(INPUT), job.toolbox()) {
+            (true, _) => ("the input \"loaders\"", Some(Root::Input(Box::new(job.tree(INPUT)?)))),
+            (false, Some(toolbox)) => ("the toolbox", Some(Root::Toolbox(toolbox.root()))),
+            (false, None) => ("this machine", None),
+        };
+        let (resolved, sources) = (job.resolved, &job.action.sources);
+        Ok(Self { objects: job.objects, name, root, resolved, sources })
+    }
+
+    /// Returns what it is called in messages.
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Returns the tree, where it is one of the node's inputs and not laid out for the tools.
+    pub(super) fn input(&self) -> Option<&RootTree> {
+        match &self.root {
+            Some(Root::Input(root)) => Some(root),
+            Some(Root::Toolbox(_)) | None => None,
+        }
+    }
+
+    fn tree(&self) -> Option<&RootTree> {
+        match &self.root {
+            Some(Root::Input(root)) => Some(root),
+            Some(Root::Toolbox(root)) => Some(root),
+            None => None,
+        }
+    }
+
+    /// Takes a file into the store: the first of `places` that there is. `name` is what [`pin`] pinned it as.
+    pub(super) fn take(&self, name: &str, places: &[&str]) -> Result<Option<Blob>, StepError> {
+        if let Some(root) = self.tree() {
+            for place in places {
+                if let Some(bytes) = root.read(self.objects, Path::new(place))? {
+                    return Ok(Some(self.objects.put(&bytes)?));
+                }
+            }
+            return Ok(None);
+        }
+        let Some(path) = self.resolved.paths.get(name) else { return Ok(None) };
+        let blob = self.objects.put(&fs::read(path).on_file("read", path)?)?;
+        let pinned = self.sources.get(&source_name(name));
+        if pinned.is_none_or(|pinned| !pinned.starts_with(&blob.digest.to_string())) {
+            return Err(cache::StoreError::Changed { path: path.clone() }.into());
+        }
+        Ok(Some(blob))
+    }
+}
+
+/// Writes the plain files of a folder of a tree to `to`; tells how many there were.
+pub(super) fn lay_out(
+    objects: &Objects,
+    root: &RootTree,
+    folder: &str,
+    to: &Path,
+) -> Result<usize, StepError> {
+    let Some((top, Node::Dir)) = root.find(Path::new(folder)) else { return Ok(0) };
+    let mut number = 0;
+    for (path, _) in root.tree.entries().filter(|(path, _)| path.is_in(Some(&top))) {
+        let Some(bytes) = root.read(objects, &path.below(Path::new("/")))? else { continue };
+        let place = to.join(OsStr::from_bytes(path.file_name()));
+        fs::write(&place, bytes).on_file("write", &place)?;
+        number += 1;
+    }
+    Ok(number)
+}
+
+fn source_name(name: &str) -> String {
+    format!("loader {name}")
+}
+
+/// Pins a file of this machine by its content, and by the version of its package, for [`Source::take`].
+///
+/// # Errors
+/// It is not there; `package` is Debian's name of what has it, and `hint` what else can be done.
+pub(super) fn pin(
+    resolving: &Resolving<'_>,
+    resolved: &mut Resolved,
+    name: &str,
+    places: &[&str],
+    (package, hint): (&str, &str),
+) -> Result<(), StepError> {
+    let path = places.iter().map(PathBuf::from).find(|path| path.is_file()).ok_or_else(|| {
+        StepError::environment(format!("the boot loader {name} is not at {}", places.join(" nor at ")))
+            .with_hint(format!("on Debian: apt-get install {package}; {hint}"))
+    })?;
+    let digest = resolving.objects.file_digest(&path)?;
+    // Asking the package manager takes a while; the answer holds as long as the file does.
+    let key = format!("{} {digest}", path.display());
+    let version = match resolving.objects.memo(VERSIONS, &key)? {
+        Some(version) => version,
+        None => {
+            let version = package_version(&path)?.unwrap_or_else(|| "unknown version".to_owned());
+            resolving.objects.set_memo(VERSIONS, &key, &version)?;
+            version
+        }
+    };
+    resolved.sources.insert(source_name(name), format!("{digest} {version}"));
+    resolved.paths.insert(name.to_owned(), path);
+    Ok(())
+}
+
+/// Where versions of packages are remembered. In the space before this one, what was asked when a signal came was of no version.
+const VERSIONS: &str = "package-versions 2";
+
+/// Returns the version of the package that a file belongs to, as the host's package manager knows it; `None` where it knows of none, or
+/// there is no such manager.
+///
+/// # Errors
+/// The manager could not be asked, or did not come to an end: then nothing is known.
+fn package_version(path: &Path) -> Result<Option<String>, StepError> {
+    let output = |program: &str, args: &[&str]| {
+        let unknown =
+            |why: String| StepError::environment(format!("{program} cannot be asked for versions: {why}"));
+        let output = match Command::new(program).args(args).env("LC_ALL", "C").output() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            output => output.map_err(|error| unknown(error.to_string()))?,
+        };
+        if output.status.code().is_none() {
+            return Err(unknown(output.status.to_string()));
+        }
+        let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        Ok(output.status.success().then_some(text))
+    };
+    let Some(path) = path.to_str() else { return Ok(None) };
+    match output("dpkg-query", &["-S", path])? {
+        Some(found) => match found.split_once(": ") {
+            Some((package, _)) => output("dpkg-query", &["-W", "-f", "${Package} ${Version}", package]),
+            None => Ok(None),
+        },
+        None => output("qfile", &["-qCv", path]),
+    }
+}
