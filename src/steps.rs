@@ -8,6 +8,7 @@ mod boot;
 mod catalyst;
 mod debian;
 mod digests;
+mod emulation;
 mod exclude;
 mod grub;
 mod import;

@@ -229,7 +229,7 @@ impl Sandbox {
                 )),
             };
         };
-        let foreign = invocation.foreign.as_ref().map(|foreign| foreign.open(invocation.tool)).transpose()?;
+        let foreign = invocation.foreign.as_ref().map(Foreign::open).transpose()?;
         let own = invocation.work.parent();
         let copies = invocation.inputs.values().filter(|path| path.parent().and_then(Path::parent) == own);
         for path in copies.map(PathBuf::as_path).chain([invocation.work]) {

@@ -313,6 +313,7 @@ impl Release {
             volume_id,
             arch: arch.to_owned(),
             interpreter: (!interpreter.is_empty()).then_some(interpreter),
+            root: None,
             fstype: fstype.to_owned(),
             fsops: self.texts("livecd/fsops"),
             verify: !self.words("livecd/verify").is_empty(),
@@ -596,7 +597,7 @@ livecd/motd: %(livecd/motd)s/more
 
     #[test]
     fn of_no_iso_it_says_so() {
-        let text = SPEC.replace("default/linux/amd64", "default/linux/arm64");
+        let text = SPEC.replace("default/linux/amd64", "default/linux/sparc");
         assert!(
             read(&source(&text), &fill(), &Configuration::default())
                 .unwrap()

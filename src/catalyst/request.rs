@@ -167,7 +167,9 @@ impl Request {
         if let Some(found) = document["schema"].as_u64().filter(|found| *found != u64::from(SCHEMA)) {
             return Err(RequestError::Schema { path: path.to_owned(), found });
         }
-        let request: Self = serde_json::from_value(document).map_err(syntax)?;
+        let mut request: Self = serde_json::from_value(document).map_err(syntax)?;
+        // Before anything is built it is not there.
+        request.image.root = Some(request.stage_path.clone()).filter(|root| root.join("usr").is_dir());
         let places = [
             ("stage_path", &request.stage_path),
             ("iso_root", &request.iso_root),

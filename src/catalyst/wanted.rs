@@ -7,13 +7,14 @@ use serde::Deserialize;
 pub use super::error::WantedError;
 use super::error::wrong;
 use super::fsops;
+use crate::arch::{Arch, Platform};
 use crate::formats::checksums::Algorithm;
 use crate::formats::initramfs::Family;
 use crate::image::LEAST_PARTITION_KIB;
 use crate::image::Timestamp;
 
-/// Architectures that GRUB's boot images are made for.
-const BOOTABLE: [&str; 2] = ["amd64", "x86"];
+/// Where a root has GRUB's modules, in a folder for each platform.
+const MODULES: &str = "usr/lib/grub";
 
 /// What is to be made of catalyst's work.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -25,8 +26,11 @@ pub struct Wanted {
     pub volume_id: String,
     /// The architecture, by Gentoo's name: `amd64` for a `subarch` of `nocona` too.
     pub arch: String,
-    /// The program that runs that machine's programs here, where it is another machine.
+    /// The program that runs that machine's programs here, where it is another machine: to stagegraph it does not matter, which runs none.
     pub interpreter: Option<String>,
+    /// The root that catalyst made, where it is there already.
+    #[serde(skip)]
+    pub root: Option<PathBuf>,
     /// The kind of file system; only squashfs is known.
     pub fstype: String,
     /// Words for gensquashfs.
@@ -85,11 +89,7 @@ impl Wanted {
 
     /// Returns why no ISO is made, where one is asked for; the netboot set is made all the same.
     pub fn refused_iso(&self) -> Option<String> {
-        let why = match &self.interpreter {
-            Some(interpreter) => format!("the build is emulated by {interpreter}"),
-            None if BOOTABLE.contains(&self.arch.as_str()) => return None,
-            None => format!("boot images are made for {}", BOOTABLE.join(" and ")),
-        };
+        let why = self.lacks_for_iso()?;
         let name = self.iso.file_name().unwrap_or_default().to_string_lossy();
         self.wants_iso().then(|| {
             format!(
@@ -98,6 +98,31 @@ impl Wanted {
                 self.arch
             )
         })
+    }
+
+    /// Returns why firmware could not start an ISO.
+    fn lacks_for_iso(&self) -> Option<String> {
+        let platforms: Vec<&Platform> = self.machine().into_iter().flat_map(Arch::platforms).collect();
+        if platforms.is_empty() {
+            return Some("GRUB's images are not made for it".to_owned());
+        }
+        let root = self.root.as_ref().filter(|_| self.takes_loaders_from_root())?;
+        let lacks = platforms.iter().find(|platform| !root.join(MODULES).join(platform.name).is_dir())?;
+        Some(format!(
+            "the root has no /{MODULES}/{0}: have it install sys-boot/grub with GRUB_PLATFORMS for {0}",
+            lacks.name
+        ))
+    }
+
+    /// Returns whose machines boot it, as far as the name is known.
+    fn machine(&self) -> Option<Arch> {
+        Arch::named(&self.arch)
+    }
+
+    /// Tells whether boot loaders come from the root: those for other machines than this one are not installed here.
+    fn takes_loaders_from_root(&self) -> bool {
+        let builder = Arch::of_machine();
+        self.machine().is_some_and(|arch| arch != builder && !(arch.is_pc() && builder.is_pc()))
     }
 
     /// Returns the spec that stands for this, over a node `stage2` that gives `root`, `boot`, `medium` and `packages`.
@@ -144,14 +169,15 @@ impl Wanted {
             }
         }
         let has_iso = self.has_iso();
-        let image = table([
+        let arch = self.machine().map(|arch| ("arch", arch.name().into()));
+        let image = table(arch.into_iter().chain([
             ("name", name.into()),
             ("title", "LiveCD".into()),
             ("label", first.name.as_str().into()),
             ("volume_id", self.volume_id.as_str().into()),
             ("timestamp", self.timestamp(set)?.into()),
             ("bootargs", self.bootargs.clone().into()),
-        ]);
+        ]));
         let families = self.kernels.iter().map(|kernel| (kernel.name.as_str(), kernel.family.name().into()));
         let families = table([("family", table(families).into())]);
         let digests =
@@ -165,6 +191,10 @@ impl Wanted {
         ];
         if has_iso {
             nodes.push(("iso", self.medium()?.into()));
+            if self.takes_loaders_from_root() {
+                let input = table([("loaders", "stage2.root".into())]);
+                nodes.push(("grub", table([("input", input.into())]).into()));
+            }
         }
         let base = if has_iso { "catalyst" } else { "catalyst-netboot" };
         Ok(table([("extends", base.into()), ("image", image.into()), ("node", table(nodes).into())]))
@@ -319,6 +349,7 @@ mod tests {
             volume_id: text("Gentoo-amd64-20250101"),
             arch: text("amd64"),
             interpreter: None,
+            root: None,
             fstype: text("squashfs"),
             fsops: Vec::new(),
             verify: false,
@@ -386,18 +417,18 @@ mod tests {
 
     #[test]
     fn where_no_iso_can_be_made_the_netboot_set_is_and_the_iso_is_refused_by_name() {
-        for (change, says) in [
-            (
-                (|w| w.arch = "arm64".into()) as fn(&mut Wanted),
-                "livecd/iso: install-x.iso cannot be made for arm64: boot images are made for amd64 and x86",
-            ),
-            (
-                |w| w.interpreter = Some("/usr/bin/qemu-x86_64".into()),
-                "livecd/iso: install-x.iso cannot be made for amd64: the build is emulated by /usr/bin/qemu-x86_64",
-            ),
+        let root = tempfile::tempdir().unwrap();
+        let (empty, for_arm64) = (root.path().join("empty"), root.path().join("arm64"));
+        std::fs::create_dir_all(&empty).unwrap();
+        std::fs::create_dir_all(for_arm64.join("usr/lib/grub/arm64-efi")).unwrap();
+        for (arch, root, says) in [
+            ("sparc", None, "cannot be made for sparc: GRUB's images are not made for it"),
+            ("sparc64", None, "cannot be made for sparc64: GRUB's images are not made for it"),
+            ("arm64", Some(&empty), "cannot be made for arm64: the root has no /usr/lib/grub/arm64-efi"),
         ] {
+            let change = |w: &mut Wanted| (w.arch, w.root) = (arch.to_owned(), root.cloned());
             let refused = wanted(change);
-            assert!(refused.refused_iso().unwrap().starts_with(says), "{:?}", refused.refused_iso());
+            assert!(refused.refused_iso().unwrap().contains(says), "{:?}", refused.refused_iso());
             assert!(spec(&refused).unwrap().starts_with("extends = \"catalyst-netboot\"\n"));
             let unasked = wanted(|w| {
                 change(w);
@@ -405,6 +436,23 @@ mod tests {
             });
             assert_eq!(unasked.refused_iso(), None);
         }
-        assert!(spec(&wanted(|_| ())).unwrap().starts_with("extends = \"catalyst\"\n"));
+        // Who runs the root's programs does not matter; boot loaders for other machines are those of the root.
+        for (arch, root, of_root) in [
+            ("amd64", None, false),
+            ("x86", None, false),
+            ("arm64", None, true),
+            ("arm64", Some(&for_arm64), true),
+        ] {
+            let made = wanted(|w| {
+                (w.arch, w.root) = (arch.to_owned(), root.cloned());
+                w.interpreter = Some("/usr/bin/qemu-x".into());
+            });
+            assert_eq!(made.refused_iso(), None, "{arch}");
+            let text = spec(&made).unwrap();
+            assert!(
+                text.starts_with("extends = \"catalyst\"\n") && text.contains(&format!("arch = \"{arch}\""))
+            );
+            assert_eq!(text.contains("loaders = \"stage2.root\""), of_root, "{text}");
+        }
     }
 }

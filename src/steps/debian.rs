@@ -16,10 +16,11 @@ use cache::file::OnFile;
 use cache::ingest::Tar;
 use cache::{Bytes, Object, Output};
 use graph::sandbox::{Foreign, Invocation};
-use graph::tool::ToolSpec;
+use graph::tool::{Tool, ToolSpec};
 use graph::{Job, Resolved, Resolving, Step, StepError};
 use serde::Serialize;
 
+use super::emulation;
 use super::import::boot_files;
 use super::kind::{Inputs, Kind, Made, folder, identity};
 use super::packages::{self, ESSENTIAL, Fetched, Wanted};
@@ -187,7 +188,7 @@ fn make(fields: &Fields<'_>, image: &Image) -> Option<Made> {
         architecture: wanted.architecture().to_owned(),
         suite: wanted.suite().map(str::to_owned),
         packages: wanted.names().filter(|name| *name != ESSENTIAL).map(str::to_owned).collect(),
-        emulator: emulator(fields, wanted.arch()),
+        emulator: emulation::emulator(fields, wanted.arch()),
         wanted,
         exclude_paths: exclude.into_iter().map(|(path, _)| path.to_owned()).collect(),
         recipe: recipe.finish().to_string(),
@@ -196,30 +197,11 @@ fn make(fields: &Fields<'_>, image: &Image) -> Option<Made> {
     Some(Made::new(step, &["root", "boot/", "packages"]))
 }
 
-/// Returns the program that runs those of an architecture here; nothing where the machine does.
-fn emulator(fields: &Fields<'_>, arch: Arch) -> Option<String> {
-    let machine = Arch::of_machine();
-    if machine.runs(arch) {
-        return None;
-    }
-    let found = arch.emulator();
-    if found.is_none() {
-        let error = SpecError::at(fields.origin(), format!("no program runs those for {arch} on {machine}"));
-        fields.wrong(error.label("import a root that was made elsewhere (step = \"import\")"));
-    }
-    found
-}
-
 impl Debian {
     /// Returns how programs of the packages run here; nothing where the machine does it by itself.
-    fn foreign(&self) -> Option<Foreign> {
-        let (magic, mask) = self.wanted.arch().program_start()?;
-        Some(Foreign {
-            name: self.wanted.arch().name().to_owned(),
-            interpreter: Path::new("/usr/bin").join(self.emulator.as_ref()?),
-            magic: magic.to_vec(),
-            mask: mask.to_vec(),
-        })
+    fn foreign(&self, tool: &Tool) -> Option<Foreign> {
+        let inside = Path::new("/usr/bin").join(self.emulator.as_ref()?);
+        emulation::foreign(self.wanted.arch(), tool.outside(&inside)?)
     }
 
     /// Builds mmdebstrap's command line.
@@ -369,8 +351,9 @@ impl Step for Debian {
             ("INITRD", "No".to_owned()),
             ("EMULATED", if self.emulator.is_some() { "yes".to_owned() } else { String::new() }),
         ];
+        let tool = job.tool("mmdebstrap")?;
         let invocation = Invocation {
-            tool: job.tool("mmdebstrap")?,
+            tool,
             args: self.mmdebstrap_args(),
             env: environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
             inputs: BTreeMap::from([
@@ -384,7 +367,7 @@ impl Step for Debian {
             ]),
             work: work.path(),
             privileged: true,
-            foreign: self.foreign(),
+            foreign: self.foreign(tool),
         };
         let failed = Mutex::new(None);
         let each = |line: &str| {

@@ -2,7 +2,7 @@
 //!
 //! The program runs in the sandbox. It finds the input NAME at `in/NAME`, as a file or a folder, writes below
 //! `out/`, and sees of the machine only itself and the programs named under `tools`. With a toolbox as the input `tools` it sees all of
-//! that, and nothing of the machine.
+//! that, and nothing of the machine. With `arch = "target"` they are programs of the machines that boot the image.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -15,12 +15,14 @@ use std::time::{Duration, UNIX_EPOCH};
 use cache::file::OnFile;
 use cache::name::RelPath;
 use cache::{Entry, Node, Object, Output, Tree};
-use graph::sandbox::Invocation;
+use graph::sandbox::{Foreign, Invocation};
 use graph::tool::ToolSpec;
 use graph::{Job, Resolved, Resolving, Step, StepError};
 use serde::Serialize;
 
+use super::emulation;
 use super::kind::{Inputs, Kind, Made, folder, identity};
+use crate::arch::Arch;
 use crate::config::{Fields, SpecError};
 use crate::image::Image;
 
@@ -35,7 +37,16 @@ struct Run {
     outputs: BTreeMap<String, String>,
     env: BTreeMap<String, String>,
     epoch: u32,
+    /// Whose programs these are, and what runs them here, where this machine does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    emulator: Option<(Arch, String)>,
 }
+
+/// What the setting `arch` may be.
+const TARGET: &str = "target";
+
+/// The input that has the program by which programs of another machine run.
+const EMULATOR: &str = "emulator";
 
 fn make(fields: &Fields<'_>, image: &Image) -> Option<Made> {
     let argv = fields.required("argv").and_then(|item| {
@@ -84,7 +95,13 @@ fn make(fields: &Fields<'_>, image: &Image) -> Option<Made> {
     let tools = tools.into_iter().map(|(name, _)| name.to_owned()).collect();
     let slash = |path: &str| if path.ends_with('/') { "/" } else { "" };
     let names: Vec<String> = outputs.iter().map(|(name, path)| format!("{name}{}", slash(path))).collect();
-    let step = Run { argv: argv?, tools, outputs, env, epoch: image.timestamp.epoch() };
+    let arch = fields.read("arch", |item| match item.as_text()? {
+        TARGET => Ok(image.arch),
+        other => Err(SpecError::at(&item.origin, format!("{other:?} is no machine to run on"))
+            .label("expected \"target\": the machines that boot the image")),
+    });
+    let emulator = arch.and_then(|arch| Some((arch, emulation::emulator(fields, arch)?)));
+    let step = Run { argv: argv?, tools, outputs, env, epoch: image.timestamp.epoch(), emulator };
     Some(Made::new(step, &names.iter().map(String::as_str).collect::<Vec<_>>()))
 }
 
@@ -100,6 +117,27 @@ impl Run {
         let time = UNIX_EPOCH + Duration::from_secs(self.epoch.into());
         File::open(path)?.set_modified(time)?;
         fs::set_permissions(path, fs::Permissions::from_mode(if is_dir { 0o755 } else { 0o444 }))
+    }
+}
+
+impl Run {
+    /// Returns how programs of another machine run; `folder` gets the program that runs them.
+    fn foreign(&self, job: &Job<'_>, folder: &Path) -> Result<Option<Foreign>, StepError> {
+        let Some((arch, emulator)) = &self.emulator else { return Ok(None) };
+        if !job.inputs.contains_key(EMULATOR) {
+            let what = format!("{} runs programs for {arch}, which this machine does not", job.node);
+            return Err(StepError::spec(what).with_hint(format!(
+                "give it an input {EMULATOR:?}: the root of a toolbox with {emulator} (on Debian in qemu-user-static)"
+            )));
+        }
+        let inside = Path::new("/usr/bin").join(emulator);
+        let bytes = job.tree(EMULATOR)?.read(job.objects, &inside)?.ok_or_else(|| {
+            StepError::spec(format!("the input {EMULATOR:?} of {} has no {}", job.node, inside.display()))
+        })?;
+        let place = folder.join(format!(".{emulator}"));
+        fs::write(&place, bytes).on_file("write", &place)?;
+        fs::set_permissions(&place, fs::Permissions::from_mode(0o755)).on_file("chmod", &place)?;
+        Ok(emulation::foreign(*arch, place))
     }
 }
 
@@ -119,8 +157,10 @@ impl Step for Run {
         let work = job.objects.work_dir()?;
         let folders = job.objects.work_dir()?;
         fs::create_dir(work.path().join("out")).on_file("make", work.path().join("out"))?;
+        let foreign = self.foreign(job, folders.path())?;
         let mut inputs = BTreeMap::new();
-        for (name, output) in job.inputs.iter().filter(|(name, _)| *name != graph::toolbox::INPUT) {
+        let is_given = |name: &str| ![graph::toolbox::INPUT, EMULATOR].contains(&name);
+        for (name, output) in job.inputs.iter().filter(|(name, _)| is_given(name)) {
             let path = match output.object {
                 Object::Blob(blob) => {
                     let place = folders.path().join(name);
@@ -141,7 +181,7 @@ impl Step for Run {
             mounts: BTreeMap::new(),
             work: work.path(),
             privileged: false,
-            foreign: None,
+            foreign,
         })?;
         let mut outputs = BTreeMap::new();
         for (name, path) in &self.outputs {

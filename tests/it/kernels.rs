@@ -30,7 +30,7 @@ fn initrd(live: &Live, path: &str, release: &str) {
 }
 
 /// Writes an Image of arm64, and says its release far behind its header.
-fn arm64_image(release: &str) -> Vec<u8> {
+pub(crate) fn arm64_image(release: &str) -> Vec<u8> {
     let mut bytes = vec![0; 200_000];
     bytes[..2].copy_from_slice(b"MZ");
     bytes[0x38..0x3c].copy_from_slice(b"ARM\x64");

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops where something is not as it should be")]
 
+mod arches;
 mod audit;
 mod build;
 mod catalyst;

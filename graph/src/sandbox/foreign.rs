@@ -20,7 +20,7 @@ const FIRST: (u32, u32) = (6, 7);
 pub struct Foreign {
     /// What the machine is called, in messages and as the registration's name.
     pub name: String,
-    /// The interpreter, a path in the tool's root.
+    /// The interpreter, a path outside of the sandbox.
     pub interpreter: PathBuf,
     /// How its programs begin.
     pub magic: Vec<u8>,
@@ -37,8 +37,8 @@ pub(super) struct Registration {
 }
 
 impl Foreign {
-    /// Opens the interpreter of a tool.
-    pub(super) fn open(&self, tool: &Tool) -> io::Result<Registration> {
+    /// Opens the interpreter.
+    pub(super) fn open(&self) -> io::Result<Registration> {
         let release = rustix::system::uname();
         let release = release.release().to_string_lossy();
         if version(&release).is_none_or(|version| version < FIRST) {
@@ -48,11 +48,10 @@ impl Foreign {
             );
             return Err(io::Error::new(io::ErrorKind::Unsupported, why));
         }
-        let missing = || {
-            io::Error::new(io::ErrorKind::NotFound, format!("{} is not there", self.interpreter.display()))
+        let missing = |error: io::Error| {
+            io::Error::new(error.kind(), format!("open {}: {error}", self.interpreter.display()))
         };
-        let outside = tool.outside(&self.interpreter).ok_or_else(missing)?;
-        let file = OwnedFd::from(File::open(outside)?);
+        let file = OwnedFd::from(File::open(&self.interpreter).map_err(missing)?);
         let mut rule = format!(":stagegraph-{}:M::", self.name);
         for byte in &self.magic {
             let _ = write!(rule, "\\x{byte:02x}");
@@ -69,7 +68,7 @@ impl Foreign {
 
 impl Tool {
     /// Returns where a file of the tool's root is outside.
-    pub(super) fn outside(&self, inside: &Path) -> Option<PathBuf> {
+    pub fn outside(&self, inside: &Path) -> Option<PathBuf> {
         inside.ancestors().find_map(|above| {
             let outside = self.files.get(above)?;
             let rest = inside.strip_prefix(above).ok()?;
