@@ -13,7 +13,7 @@ use crate::image::Timestamp;
 use crate::steps;
 
 /// The specs inside the program.
-const BUILT_IN: [(&str, &str); 7] = [
+const BUILT_IN: [(&str, &str); 10] = [
     ("amd64-minimal", include_str!("../../specs/amd64-minimal.toml")),
     ("amd64-secureboot", include_str!("../../specs/amd64-secureboot.toml")),
     ("arm64-minimal", include_str!("../../specs/arm64-minimal.toml")),
@@ -21,6 +21,9 @@ const BUILT_IN: [(&str, &str); 7] = [
     ("catalyst-netboot", include_str!("../../specs/catalyst-netboot.toml")),
     ("livecd", include_str!("../../specs/livecd.toml")),
     ("netboot", include_str!("../../specs/netboot.toml")),
+    ("ppc64le-minimal", include_str!("../../specs/ppc64le-minimal.toml")),
+    ("riscv-minimal", include_str!("../../specs/riscv-minimal.toml")),
+    ("x86-minimal", include_str!("../../specs/x86-minimal.toml")),
 ];
 
 /// Specs that extend each other, at most.

@@ -20,7 +20,7 @@ use crate::cmdline::{Choice, KEYMAP, Medium, NFS_OPTIONS, SQUASHFS_IN_INITRD, To
 use crate::steps::netboot::{HTTP_ALONE, Names};
 
 /// The version of the bytes: raised in the commit that changes them, with the digests in `pins.rs`.
-pub(super) const VERSION: u32 = 6;
+pub(super) const VERSION: u32 = 7;
 
 /// Gives `beside`, the script that lies beside the ISO, and `folder`, the scripts of the netboot folder.
 pub(super) const KIND: Kind = Kind {
@@ -40,8 +40,9 @@ pub(super) const KIND: Kind = Kind {
 /// The netboot folder's first script.
 const CHOOSER: &str = "boot.ipxe";
 
-/// What iPXE looks for beside itself since 2023, where it was started by UEFI from there: no DHCP server has to know of scripts then.
-const AUTOEXEC: &str = "#!ipxe\ndhcp\nchain boot.ipxe || shell\n";
+/// What iPXE looks for beside itself since 2023, where it was started by UEFI from there: no DHCP server has to know of scripts then. What
+/// DHCP says may have it look at a TFTP server, so that the folder is noted before.
+const AUTOEXEC: &str = "#!ipxe\nset here ${cwduri} ||\ndhcp\nchain ${here}boot.ipxe || shell\n";
 
 fn has_keymap(bootargs: &[Token]) -> bool {
     bootargs.iter().any(|token| token.as_str() == KEYMAP)

@@ -207,13 +207,13 @@ fn ipxe_scripts() {
         "the scripts of the folder",
         ipxe::VERSION,
         &joined(&bench, &ran, "folder"),
-        (6, "3ff644cd938bc1d80ed057b1c82e2d856f30508b0f3682f3083912a1952ecc88"),
+        (7, "4aecb317a6022baddf2e755dd147401dade1222b40735af660c9c86763d14f9f"),
     );
     assert_pinned(
         "the script next to the ISO",
         ipxe::VERSION,
         &joined(&bench, &ran, "beside"),
-        (6, "c0375e10f8e80617e4e7991d3b28b3c013bf18bdf25b400f605a3894f42fbfdd"),
+        (7, "c0375e10f8e80617e4e7991d3b28b3c013bf18bdf25b400f605a3894f42fbfdd"),
     );
 }
 
@@ -227,7 +227,7 @@ fn ipxe_scripts_that_verify() {
         "the scripts that have iPXE verify",
         ipxe::VERSION,
         &both,
-        (6, "ba4e5dbd59653a107ec36066b14f2e13811b112578ce4d9a7aa3a8754c379cba"),
+        (7, "fddaeb4b567884c76a9d050eba73021dc98c30d505c3b5f09677dff6579d37b3"),
     );
 }
 
@@ -343,7 +343,7 @@ fn lean_initrds_and_their_scripts() {
             "the scripts of little memory",
             ipxe::VERSION,
             &both,
-            (6, "9d3382e92f065c5374000b31d62edce2e1a7159f84ec8b87a97d17ba5445383b"),
+            (7, "9d3382e92f065c5374000b31d62edce2e1a7159f84ec8b87a97d17ba5445383b"),
         );
     }
 }
