@@ -16,14 +16,17 @@ HOST_PACKAGES := mmdebstrap xorriso grub-common grub-pc-bin grub-efi-amd64-bin m
 	syslinux-common
 TEST_PACKAGES  := squashfs-tools squashfs-tools-ng genisoimage cpio zstd xz-utils attr libcap2-bin \
 	qemu-system-x86 ovmf ipxe-qemu dnsmasq-base iproute2 curl tftp-hpa atftp libnfs-utils systemd isc-dhcp-server kea-dhcp4-server nginx-light openssl e2fsprogs procps python3-minimal python3-venv xfsprogs fdisk \
-	gnupg cryptsetup-bin softhsm2 libengine-pkcs11-openssl sbsigntool shim-signed grub-efi-amd64-signed
+	gnupg cryptsetup-bin softhsm2 libengine-pkcs11-openssl sbsigntool
+TEST_PACKAGES  += qemu-system-arm qemu-efi-aarch64
+# Machines of which `make test` boots none.
+BOOT_PACKAGES  := qemu-system-misc qemu-system-ppc u-boot-qemu ovmf-ia32
 CATALYST_PACKAGES := lbzip2 rsync busybox-static git squashfs-tools-ng squashfs-tools libcap2-bin cpio xfsprogs fdisk \
 	genisoimage procps python3-venv qemu-system-x86 ipxe-qemu
 CHECK_PACKAGES := g++ gcc-aarch64-linux-gnu libc6-dev-arm64-cross
 BENCH_PACKAGES := squashfs-tools squashfs-tools-ng ninja-build cpio python3-minimal genisoimage time curl libnfs-utils nginx-light wrk
 
 .PHONY: help program image check test test-boot test-fast test-release test-lock test-catalyst bench install
-.PHONY: packages-image packages-check packages-test packages-bench packages-catalyst
+.PHONY: packages-image packages-check packages-test packages-boot packages-bench packages-catalyst
 
 help:
 	@echo "make image              build $(SPEC): an ISO and a netboot set, under $(OUT)/"
@@ -52,6 +55,9 @@ packages-test:
 	$(call need,$(BUILD_PACKAGES) $(IMAGE_PACKAGES) $(HOST_PACKAGES) $(TEST_PACKAGES))
 	sh packaging/servers.sh $(TARGET)/servers
 
+packages-boot: packages-test
+	$(call need,$(BOOT_PACKAGES))
+
 packages-catalyst:
 	$(call need,$(BUILD_PACKAGES) $(IMAGE_PACKAGES) $(HOST_PACKAGES) $(CATALYST_PACKAGES))
 
@@ -74,9 +80,14 @@ published:
 # A guest is emulated by one core, so that two boot at a time.
 BOOT = STAGEGRAPH_NO_SKIP=root STAGEGRAPH_BOOT_DIR=$(abspath $(OUT))/$(SPEC) \
 	cargo nextest run --locked --workspace --test-threads 2 --no-fail-fast -E
-ALL_BOOTS = 'binary(boot)'
+EMULATES := $(shell sh packaging/emulates.sh)
+ALL_BOOTS = 'binary(boot) $(if $(EMULATES),,- test(/arm64|one_folder|riscv|ppc64le/))'
 SOME_BOOTS = 'binary(boot) & (test(the_iso_boots_by_bios_from_cd) | test(the_iso_boots_by_uefi_from_cd) \
-	| test(ipxe_boots_the_set_by_bios) | test(/^room::(a_bios_machine_finds|a_uefi|pxelinux|.*256_mib)/))'
+	| test(ipxe_boots_the_set_by_bios) | test(/^room::(a_bios_machine_finds|a_uefi|pxelinux|.*256_mib)/) \
+	| test(=the_iso_boots_with_secure_boot) $(if $(EMULATES),| test(one_folder_boots_arm64_over_http)))'
+# What is booted beside $(SPEC), and what every way to boot needs.
+TESTED_SPECS := amd64-secureboot $(if $(EMULATES),arm64-minimal multi)
+BOOTED_SPECS := $(TESTED_SPECS) x86-minimal $(if $(EMULATES),riscv-minimal ppc64le-minimal)
 
 # The program that the tests were made with builds the image as well: compiling another one takes longer than all boots.
 TESTED := $(TARGET)/debug/stagegraph
@@ -85,10 +96,12 @@ test: test-fast
 	$(MAKE) published PROGRAM=$(TESTED)
 	sh packaging/changed.sh $(abspath $(TESTED)) $(SPEC) $(abspath $(OUT))
 	sh packaging/twice.sh $(abspath $(TESTED)) $(SPEC) $(abspath $(OUT))
+	$(TESTED) build $(TESTED_SPECS) --out $(OUT)
 	$(BOOT) $(SOME_BOOTS)
 
-test-boot: packages-test
+test-boot: packages-boot
 	$(MAKE) image
+	$(PROGRAM) build $(BOOTED_SPECS) --out $(OUT)
 	$(BOOT) $(ALL_BOOTS)
 
 # Style, units, the plan of the code; that fuzz targets, the oldest promised compiler and another architecture compile it.

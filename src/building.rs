@@ -166,8 +166,7 @@ mod tests {
     fn spec() -> Spec {
         let folders = vec![std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("specs")];
         let finder = Finder { folders, has_catalyst: false, has_apt: true, is_unboxed: false };
-        let overrides =
-            Overrides { set: Vec::new(), epoch: None, lock: Locking::IfThere(None), mirrors: Vec::new() };
+        let overrides = Overrides { lock: Locking::IfThere(None), ..Overrides::default() };
         Spec::load(&finder, "amd64-minimal", &overrides).unwrap_or_else(|errors| panic!("{errors}"))
     }
 

@@ -162,7 +162,9 @@ impl Maker<'_> {
         let spec = self.load(kept, moves.packages.clone())?;
         let kind = |node: &NodeName| spec.dag.nodes()[node].step.kind();
         let meant = |node: &&NodeName| steps::is_source(kind(node)) && is_meant(kind(node));
-        let nodes: Vec<NodeName> = spec.dag.nodes().keys().filter(meant).cloned().collect();
+        // Specs that are taken in have locks of their own.
+        let is_own = |node: &&NodeName| node.graph().is_none();
+        let nodes: Vec<NodeName> = spec.dag.nodes().keys().filter(is_own).filter(meant).cloned().collect();
         let found =
             self.machine.sources(self.store, &spec, &nodes, self.reporter).map_err(LockError::Source)?;
         Ok(found.into_iter().map(|(node, resolved)| (node.clone(), entry(kind(&node), &resolved))).collect())

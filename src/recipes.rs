@@ -1,5 +1,6 @@
 //! The lines by which other people's servers and programs boot a set: for who keeps a boot server of their own.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 /// Whose lines.
@@ -50,6 +51,8 @@ pub struct Target {
     pub url: String,
     /// The same folder on that machine.
     pub folder: String,
+    /// The boot loaders that it has, by their names.
+    pub loaders: BTreeSet<String>,
     /// The kernel and the initrd of the set, by their names in it, and the kernel's command line without a medium's own words.
     pub kernel: Option<Kernel>,
 }
@@ -68,12 +71,23 @@ pub struct Kernel {
 }
 
 /// What firmware asks with: the number of RFC 4578 and its registry, and the loader for it. Those of UEFI HTTP Boot take an address.
-const LOADERS: [(u16, &str, bool); 4] = [
+const LOADERS: [(u16, &str, bool); 8] = [
     (0, "undionly.kpxe", false),
     (7, "snponly.efi", false),
     (9, "snponly.efi", false),
     (16, "snponly.efi", true),
+    (11, "ipxe-arm64.efi", false),
+    (19, "ipxe-arm64.efi", true),
+    (27, "ipxe-riscv64.efi", false),
+    (28, "ipxe-riscv64.efi", true),
 ];
+
+impl Target {
+    /// Returns those of the loaders that the set has.
+    fn loaders(&self) -> impl Iterator<Item = (u16, &'static str, bool)> {
+        LOADERS.into_iter().filter(|(_, loader, _)| self.loaders.contains(*loader))
+    }
+}
 
 /// Why there are no lines.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -93,7 +107,7 @@ pub enum RecipeError {
 /// # Errors
 /// [`RecipeError`].
 pub fn lines(kind: Kind, place: &Target) -> Result<String, RecipeError> {
-    let Target { host, url, folder, kernel } = place;
+    let Target { host, url, folder, kernel, .. } = place;
     Ok(match kind {
         Kind::Dnsmasq => dnsmasq(place),
         Kind::OpenWrt => open_wrt(place),
@@ -105,6 +119,14 @@ pub fn lines(kind: Kind, place: &Target) -> Result<String, RecipeError> {
              server {{\n    listen 80;\n    server_name {host};\n    location / {{\n        root {folder};\n        gzip off;\n        \
              autoindex off;\n    }}\n}}\n"
         ),
+        Kind::Qemu
+            if place.loaders.contains("ipxe-arm64.efi") && !place.loaders.contains("undionly.kpxe") =>
+        {
+            format!(
+                "qemu-system-aarch64 -M virt -cpu max -m 1024 -bios /usr/share/qemu-efi-aarch64/QEMU_EFI.fd -serial mon:stdio -nographic \\\n    \
+             -netdev user,id=n0,bootfile={url}/ipxe-arm64.efi -device virtio-net-pci,netdev=n0,bootindex=0,romfile=\n"
+            )
+        }
         Kind::Qemu => format!(
             "qemu-system-x86_64 -m 1024 -netdev user,id=n0,bootfile={url}/boot.ipxe -device virtio-net-pci,netdev=n0,bootindex=0\n"
         ),
@@ -114,25 +136,35 @@ pub fn lines(kind: Kind, place: &Target) -> Result<String, RecipeError> {
     })
 }
 
-fn dnsmasq(Target { host, url, folder, .. }: &Target) -> String {
+fn dnsmasq(place: &Target) -> String {
+    let Target { host, url, folder, .. } = place;
     let mut text = format!(
         "# A file below /etc/dnsmasq.d/, on the machine that has the files. The DHCP server of the network stays as it is.\n\
          port=0\ndhcp-range={host},proxy\nenable-tftp\ntftp-root={folder}\n\
          # iPXE goes on over HTTP.\ndhcp-match=set:ipxe,175\ndhcp-userclass=set:ipxe,iPXE\ndhcp-boot=tag:ipxe,{url}/boot.ipxe\n\
          pxe-prompt=\"\",0\n"
     );
-    for (service, loader) in
-        [("X86PC", "undionly.kpxe"), ("X86-64_EFI", "snponly.efi"), ("BC_EFI", "snponly.efi")]
-    {
+    let services = place.loaders().filter(|(_, _, is_http)| !is_http).map(|(number, loader, _)| {
+        let service = match number {
+            0 => "X86PC".to_owned(),
+            7 => "BC_EFI".to_owned(),
+            9 => "X86-64_EFI".to_owned(),
+            11 => "ARM64_EFI".to_owned(),
+            other => other.to_string(),
+        };
+        (service, loader)
+    });
+    for (service, loader) in services {
         let _ = writeln!(text, "pxe-service=tag:!ipxe,{service},\"iPXE\",{loader}");
     }
     text
 }
 
-fn open_wrt(Target { host, url, .. }: &Target) -> String {
+fn open_wrt(place: &Target) -> String {
+    let Target { host, url, .. } = place;
     let mut text =
         "# On the router. The loaders are fetched from the machine that has the files.\n".to_owned();
-    for (number, loader, is_http) in LOADERS {
+    for (number, loader, is_http) in place.loaders() {
         let file = if is_http { format!("{url}/{loader}") } else { loader.to_owned() };
         let _ = write!(
             text,
@@ -151,11 +183,12 @@ fn open_wrt(Target { host, url, .. }: &Target) -> String {
     text
 }
 
-fn kea(Target { host, url, .. }: &Target) -> String {
+fn kea(place: &Target) -> String {
+    let Target { host, url, .. } = place;
     let mut classes = vec![serde_json::json!({
         "name": "ipxe", "test": "option[77].hex == 'iPXE'", "next-server": host, "boot-file-name": format!("{url}/boot.ipxe"),
     })];
-    for (number, loader, is_http) in LOADERS {
+    for (number, loader, is_http) in place.loaders() {
         let file = if is_http { format!("{url}/{loader}") } else { loader.to_owned() };
         let mut class = serde_json::json!({
             "name": format!("arch-{number}"),
@@ -174,13 +207,14 @@ fn kea(Target { host, url, .. }: &Target) -> String {
     )
 }
 
-fn isc(Target { host, url, .. }: &Target) -> String {
+fn isc(place: &Target) -> String {
+    let Target { host, url, .. } = place;
     let mut text = format!(
         "# In /etc/dhcp/dhcpd.conf. A TFTP server at {host} has the loaders.\n\
          option arch code 93 = unsigned integer 16;\nnext-server {host};\n\
          if exists user-class and option user-class = \"iPXE\" {{\n    filename \"{url}/boot.ipxe\";\n"
     );
-    for (number, loader, is_http) in LOADERS {
+    for (number, loader, is_http) in place.loaders() {
         let _ = writeln!(text, "}} elsif option arch = {number} {{");
         if is_http {
             let _ = writeln!(
@@ -195,7 +229,8 @@ fn isc(Target { host, url, .. }: &Target) -> String {
     text
 }
 
-fn mikrotik(Target { host, url, .. }: &Target) -> String {
+fn mikrotik(place: &Target) -> String {
+    let Target { host, url, .. } = place;
     let mut text = format!("# RouterOS 7. A TFTP server at {host} has the loaders.\n");
     let _ = writeln!(text, "/ip dhcp-server option add name=boot-ipxe code=67 value=\"'{url}/boot.ipxe'\"");
     let _ = writeln!(text, "/ip dhcp-server option sets add name=boot-ipxe options=boot-ipxe");
@@ -203,7 +238,7 @@ fn mikrotik(Target { host, url, .. }: &Target) -> String {
         text,
         "/ip dhcp-server matcher add name=ipxe server=dhcp1 code=77 value=iPXE option-set=boot-ipxe matching-type=substring"
     );
-    for (number, loader, is_http) in LOADERS {
+    for (number, loader, is_http) in place.loaders() {
         let file = if is_http { format!("{url}/{loader}") } else { loader.to_owned() };
         let _ = writeln!(text, "/ip dhcp-server option add name=boot-{number} code=67 value=\"'{file}'\"");
         let _ = writeln!(text, "/ip dhcp-server option sets add name=boot-{number} options=boot-{number}");
@@ -258,6 +293,7 @@ mod tests {
             host: "10.0.0.2".to_owned(),
             url: "http://10.0.0.2/a".to_owned(),
             folder: "/srv/netboot".to_owned(),
+            loaders: LOADERS.iter().map(|(_, loader, _)| (*loader).to_owned()).collect(),
             kernel: Some(Kernel {
                 kernel: "debian.vmlinuz".to_owned(),
                 initrd: "debian.initrd".to_owned(),

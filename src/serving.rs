@@ -2,7 +2,7 @@
 
 mod texts;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
@@ -15,6 +15,7 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, openat2, st
 use rustix::io::Errno;
 use serve::{Content, Digests, Entry, Role, Set, Way};
 
+use crate::arch::Arch;
 use crate::manifest::{ENDING, FileFacts, Manifest, ManifestError};
 use crate::recipes::Kernel;
 
@@ -34,8 +35,18 @@ const DEEPEST: usize = 16;
 const NETBOOT: &str = "netboot/";
 
 /// Boot loaders, by the names that they are published under.
-const LOADERS: [&str; 7] =
-    ["undionly.kpxe", "ipxe.pxe", "snponly.efi", "ipxe.efi", "pxelinux.0", "core.0", "core.efi"];
+const LOADERS: [&str; 10] = [
+    "undionly.kpxe",
+    "ipxe.pxe",
+    "snponly.efi",
+    "ipxe.efi",
+    "ipxe-arm64.efi",
+    "ipxe-riscv64.efi",
+    "ipxe-loong64.efi",
+    "pxelinux.0",
+    "core.0",
+    "core.efi",
+];
 
 /// The ways that start over the network, by the names that manifests give them: the script, and iPXE's name of the platform.
 const WAYS: [(&str, &str, &str); 5] = [
@@ -182,11 +193,23 @@ fn read(folder: &Path, name: &str) -> Result<Set, ServeError> {
         title: manifest.as_ref().map_or_else(|| name.to_owned(), |manifest| manifest.image.title.clone()),
         id: id[..16].to_owned(),
         folder: network.to_owned(),
+        archs: manifest.as_ref().map(archs).unwrap_or_default(),
         facts: manifest.as_ref().map(said).unwrap_or_default(),
         texts: manifest.as_ref().map(|m| texts::texts(m, name, &id[..16], network)).unwrap_or_default(),
         ways,
         files: files.into_iter().map(entry).collect(),
     })
+}
+
+/// Returns which iPXEs start a set: on PCs of 64 bits, that for BIOS is of 32.
+fn archs(manifest: &Manifest) -> Vec<String> {
+    let kernels = manifest.kernels.iter().flat_map(|kernel| &kernel.archs);
+    let names = kernels.flat_map(|arch| match arch {
+        Arch::Amd64 => vec![Arch::Amd64.ipxe_name(), Arch::X86.ipxe_name()],
+        arch => vec![arch.ipxe_name()],
+    });
+    let names: BTreeSet<&str> = names.flatten().collect();
+    names.into_iter().map(str::to_owned).collect()
 }
 
 /// A file that was opened.

@@ -38,6 +38,8 @@ pub struct Spec {
     pub image: Image,
     /// The graph.
     pub dag: Dag,
+    /// Outputs that are folders of plain files.
+    folders: BTreeSet<OutputRef>,
     /// What is published: the outputs, and the folder below the output folder each goes to (`None`: the top).
     pub publish: Vec<(Option<RelPath>, OutputRef)>,
     /// What was decided for the user and must be said aloud.
@@ -74,6 +76,8 @@ impl Spec {
             lock: in_use,
             mirrors: overrides.mirrors.clone(),
             command: command.clone(),
+            epoch: overrides.epoch.clone(),
+            is_inner: overrides.is_inner,
         };
         Ok(Spec { refused, lock, lock_command: command, ..reader.read(name, &item)? })
     }
@@ -101,6 +105,10 @@ struct Reader<'a> {
     mirrors: Vec<Mirror>,
     /// The command that makes the lock.
     command: String,
+    /// `SOURCE_DATE_EPOCH`.
+    epoch: Option<String>,
+    /// Whether another spec takes it in.
+    is_inner: bool,
 }
 
 /// What other nodes and `[publish]` say of a node.
@@ -128,6 +136,7 @@ impl<'a> Reader<'a> {
         let publish = top.read("publish", |item| item.entries().map(|_| item));
         let limits = top.read("limits", |item| item.entries().map(|_| item));
         let packages = top.read("packages", |item| item.entries().map(|_| item));
+        let taken_in = top.texts("specs");
         self.errors.check(top.finish());
         let limits = limits.map(|item| self.limits(item)).unwrap_or_default();
         packages.into_iter().for_each(|item| self.read_mirrors(item));
@@ -157,13 +166,26 @@ impl<'a> Reader<'a> {
             read.folders.extend(folders.into_iter().map(|output| OutputRef { node: node.clone(), output }));
             read.derivations.insert(node, derivation);
         }
+        for (spec, item) in taken_in {
+            self.take_in(spec, item, &mut read);
+        }
         let publish = publish.map(|item| self.read_publish(item, &read)).unwrap_or_default();
         let known: BTreeSet<NodeName> = read.derivations.keys().cloned().collect();
         match Dag::new(read.derivations) {
             Ok(dag) if self.errors.is_empty() => {
                 let (lock, lock_command, remarks) = (PathBuf::new(), String::new(), self.remarks);
-                let spec =
-                    Spec { name, image, dag, publish, remarks, refused: None, lock, lock_command, limits };
+                let spec = Spec {
+                    name,
+                    image,
+                    dag,
+                    folders: read.folders,
+                    publish,
+                    remarks,
+                    refused: None,
+                    lock,
+                    lock_command,
+                    limits,
+                };
                 spec.check_unused(nodes)?;
                 Ok(spec)
             }
@@ -178,6 +200,34 @@ impl<'a> Reader<'a> {
                 }
                 Err(self.errors)
             }
+        }
+    }
+
+    /// Reads a spec that this one takes in, as it is by itself, with its own lock.
+    fn take_in(&mut self, name: &str, item: &Item, read: &mut Nodes) {
+        if self.is_inner {
+            let error = SpecError::at(&item.origin, "a spec that another one takes in takes in none itself");
+            self.errors.push(error.label("taken in here"));
+            return;
+        }
+        let lock = match self.locking {
+            Locking::Ignored => Locking::Ignored,
+            Locking::Required(_) => Locking::Required(None),
+            Locking::IfThere(_) | Locking::Kept(..) => Locking::IfThere(None),
+        };
+        let overrides = Overrides { lock, is_inner: true, epoch: self.epoch.clone(), ..Overrides::default() };
+        let Some(inner) = self.errors.check(Spec::load(self.finder, name, &overrides)) else { return };
+        let within = |output: &OutputRef| OutputRef {
+            node: output.node.within(&inner.name),
+            output: output.output.clone(),
+        };
+        read.folders.extend(inner.folders.iter().map(within));
+        self.remarks.extend(inner.remarks.into_iter().map(|(node, text)| (node.within(&inner.name), text)));
+        match Dag::together([(inner.name.as_str(), &inner.dag)]) {
+            Ok(dag) => read.derivations.extend(dag.nodes().clone()),
+            Err(errors) => errors.into_iter().for_each(|error| {
+                self.errors.push(SpecError::at(&item.origin, error.to_string()));
+            }),
         }
     }
 
@@ -468,7 +518,9 @@ impl Spec {
         let wanted: BTreeSet<NodeName> =
             published.into_iter().chain(audits.map(|(node, _)| node.clone())).collect();
         let used = self.dag.closure(&wanted);
-        for unused in self.dag.nodes().keys().filter(|node| !used.contains(*node)) {
+        // Of a spec that is taken in, some nodes may be of no use here.
+        let is_own = |node: &&NodeName| node.graph().is_none();
+        for unused in self.dag.nodes().keys().filter(is_own).filter(|node| !used.contains(*node)) {
             let origin = nodes.get(unused.as_str()).map_or(&nodes.origin, |item| &item.origin);
             errors.push(
                 SpecError::at(origin, format!("nothing that is published needs the node {unused}"))

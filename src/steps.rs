@@ -28,6 +28,7 @@ mod packages;
 mod pins;
 mod run;
 mod sbom;
+mod sets;
 mod squashfs;
 mod toolbox;
 mod verity;
@@ -40,7 +41,7 @@ use crate::config::Fields;
 use crate::image::Image;
 
 /// All kinds.
-const KINDS: [&Kind; 19] = [
+const KINDS: [&Kind; 20] = [
     &audit::KIND,
     &catalyst::KIND,
     &debian::KIND,
@@ -57,6 +58,7 @@ const KINDS: [&Kind; 19] = [
     &netboot::KIND,
     &run::KIND,
     &sbom::KIND,
+    &sets::KIND,
     &squashfs::KIND,
     &toolbox::KIND,
     &verity::KIND,

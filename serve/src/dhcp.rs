@@ -34,18 +34,35 @@ const NO_DISCOVERY: [u8; 4] = [6, 1, 8, 255];
 
 /// What firmware there is: the numbers of RFC 4578 and its registry, what it is called, and its loaders, the best one first. GRUB is not
 /// among them: it looks for its menu where the DHCP server says (`next-server`), and never asks who told the machine to boot it.
-const FIRMWARE: [(&[u16], &str, &[&str]); 6] = [
+const FIRMWARE: [(&[u16], &str, &[&str]); 10] = [
     (&[0], "x86 BIOS", &["undionly.kpxe", "ipxe.pxe", "pxelinux.0"]),
     (&[7, 9], "x86-64 UEFI", &["snponly.efi", "ipxe.efi"]),
     (&[16], "x86-64 UEFI HTTP", &["snponly.efi", "ipxe.efi"]),
     (&[6, 15], "x86 UEFI", &[]),
-    (&[11], "arm64 UEFI", &[]),
-    (&[19], "arm64 UEFI HTTP", &[]),
+    (&[11], "arm64 UEFI", ARM64),
+    (&[19], "arm64 UEFI HTTP", ARM64),
+    (&[27], "riscv64 UEFI", RISCV64),
+    (&[28], "riscv64 UEFI HTTP", RISCV64),
+    (&[39], "loongarch64 UEFI", LOONG64),
+    (&[40], "loongarch64 UEFI HTTP", LOONG64),
 ];
 
-/// Returns the firmware that a set has no loader for, and what it might be given.
+const ARM64: &[&str] = &["ipxe-arm64.efi"];
+const RISCV64: &[&str] = &["ipxe-riscv64.efi"];
+const LOONG64: &[&str] = &["ipxe-loong64.efi"];
+
+/// Returns the firmware of a set's machines that it has no loader for, and what it might be given.
 pub fn missing_loaders(set: &Set) -> Vec<(&'static str, &'static [&'static str])> {
-    let known = FIRMWARE.iter().filter(|(_, _, loaders)| !loaders.is_empty());
+    // By the name of the only loader there is, or of the first one for PCs.
+    let is_for_set = |loaders: &[&str]| {
+        let of_pc = !loaders.iter().any(|name| name.starts_with("ipxe-"));
+        let own = |arch: &String| match arch.as_str() {
+            "i386" | "x86_64" => of_pc,
+            arch => loaders.contains(&format!("ipxe-{arch}.efi").as_str()),
+        };
+        if set.archs.is_empty() { of_pc } else { set.archs.iter().any(own) }
+    };
+    let known = FIRMWARE.iter().filter(|(_, _, loaders)| !loaders.is_empty() && is_for_set(loaders));
     let missing = known.filter(|(_, _, loaders)| loaders.iter().all(|loader| set.beside(loader).is_none()));
     missing.map(|(_, name, loaders)| (*name, *loaders)).collect()
 }

@@ -3,6 +3,7 @@
 //! They are rendered for who asks, with the address by which it reached this server: iPXE before 2024 does not tell a script where it came
 //! from. The syntax is that of <https://ipxe.org/cmd>.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -100,9 +101,29 @@ pub(crate) fn menu(base: &str, sets: &[Arc<Set>]) -> String {
     if sets.is_empty() {
         return "#!ipxe\n\necho Nothing is served.\nshell\n".to_owned();
     }
-    let mut script = "#!ipxe\n\nmenu stagegraph\n".to_owned();
+    let mut script = "#!ipxe\n\n".to_owned();
+    // Where but one fits the machine, there is nothing to pick.
+    let archs: BTreeSet<&String> = sets.iter().flat_map(|set| &set.archs).collect();
+    for arch in archs {
+        let mut fit = sets.iter().filter(|set| set.archs.is_empty() || set.archs.contains(arch));
+        if let (Some(only), None) = (fit.next(), fit.next()) {
+            script.push_str(&format!(
+                "iseq ${{buildarch}} {arch} && chain {base}/{}/boot.ipxe ||\n",
+                only.name
+            ));
+        }
+    }
+    script.push_str("menu stagegraph\n");
     for set in sets {
-        script.push_str(&format!("item {} {}\n", set.name, plain(&set.title)));
+        let item = format!("item {} {}", set.name, plain(&set.title));
+        match &set.archs[..] {
+            [] => script.push_str(&format!("{item}\n")),
+            archs => {
+                for arch in archs {
+                    script.push_str(&format!("iseq ${{buildarch}} {arch} && {item} ||\n"));
+                }
+            }
+        }
     }
     script.push_str("choose --timeout 30000 set || shell\n");
     script.push_str(&format!("chain {base}/${{set}}/boot.ipxe || shell\n"));
@@ -201,6 +222,23 @@ mod tests {
         for wrong in ["", "52-54", "52-54-00-ab-cd-0", "52-54-00-ab-cd-<>", "52:54:00:ab:cd:01:02"] {
             assert_eq!(mac(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_machine_is_led_to_what_runs_on_it() {
+        let of = |name: &str, archs: &[&str]| {
+            Arc::new(Set { archs: archs.iter().map(ToString::to_string).collect(), ..set(name, "11") })
+        };
+        let sets = [of("pc", &["x86_64", "i386"]), of("old", &["i386"]), of("arm", &["arm64"])];
+        let text = menu("http://h", &sets);
+        for line in [
+            "iseq ${buildarch} arm64 && chain http://h/arm/boot.ipxe ||\n",
+            "iseq ${buildarch} x86_64 && chain http://h/pc/boot.ipxe ||\n",
+            "iseq ${buildarch} i386 && item old The set old ||\n",
+        ] {
+            assert!(text.contains(line), "{line}{text}");
+        }
+        assert!(!text.contains("i386 && chain"), "{text}");
     }
 
     #[test]

@@ -143,6 +143,8 @@ pub struct Set {
     pub files: BTreeMap<String, Arc<Entry>>,
     /// The ways to boot it over the network, the best one first.
     pub ways: Vec<Way>,
+    /// Which iPXEs start it, as they call themselves (`buildarch`); all, where nothing is known.
+    pub archs: Vec<String>,
     /// What else people want to know of it.
     pub facts: Vec<(String, String)>,
     /// Texts for programs, by their whole paths without a slash in front; [`BASE`] in them stands for this server.
@@ -211,6 +213,9 @@ pub struct Site {
     sets: Vec<Arc<Set>>,
     old: Mutex<Vec<Old>>,
 }
+
+/// What iPXE runs by itself where it finds it beside itself.
+const AUTOEXEC: &str = "autoexec.ipxe";
 
 impl Site {
     /// Serves these.
@@ -302,6 +307,10 @@ impl Site {
     pub fn find_loader(&self, name: &str) -> Option<Found> {
         let name = name.replace('\\', "/");
         let name = name.trim_start_matches('/');
+        // iPXE then asks DHCP, which leads it to the set that runs on the machine, by the way that fits it.
+        if name == AUTOEXEC {
+            return None;
+        }
         if let Some(Asked::File(found)) = self.find(&format!("/{name}")) {
             return Some(found);
         }
@@ -346,6 +355,7 @@ pub(crate) mod tests {
                 way("netboot-http", "http.ipxe", "", 640),
                 way("netboot-nfs", "nfs.ipxe", "", 256),
             ],
+            archs: Vec::new(),
             facts: Vec::new(),
             texts: BTreeMap::from([("streams/a.json".to_owned(), "{\"at\": \"@BASE@/a\"}".to_owned())]),
         }

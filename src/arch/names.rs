@@ -49,6 +49,8 @@ struct Row {
     debian: Option<&'static str>,
     /// Debian's package of a kernel for it.
     kernel: Option<&'static str>,
+    /// What iPXE for it calls itself (`buildarch`).
+    ipxe: Option<&'static str>,
     /// What QEMU calls its processor, where programs of it are emulated.
     machine: Option<&'static str>,
     elf: &'static [Elf],
@@ -66,6 +68,7 @@ const OTHER: Row = Row {
     name: "hppa",
     debian: None,
     kernel: None,
+    ipxe: None,
     machine: None,
     elf: &[elf(15)],
     pe: None,
@@ -79,6 +82,7 @@ const ROWS: [Row; 16] = [
         name: "amd64",
         debian: Some("amd64"),
         kernel: Some("linux-image-amd64"),
+        ipxe: Some("x86_64"),
         machine: Some("x86_64"),
         elf: &[elf(62)],
         pe: Some(0x8664),
@@ -90,6 +94,7 @@ const ROWS: [Row; 16] = [
         name: "x86",
         debian: Some("i386"),
         kernel: Some("linux-image-686"),
+        ipxe: Some("i386"),
         machine: Some("i386"),
         elf: &[elf(3)],
         pe: Some(0x14c),
@@ -101,6 +106,7 @@ const ROWS: [Row; 16] = [
         name: "arm64",
         debian: Some("arm64"),
         kernel: Some("linux-image-arm64"),
+        ipxe: Some("arm64"),
         machine: Some("aarch64"),
         elf: &[elf(183)],
         pe: Some(0xaa64),
@@ -112,6 +118,7 @@ const ROWS: [Row; 16] = [
         name: "arm",
         debian: Some("armhf"),
         kernel: Some("linux-image-armmp"),
+        ipxe: Some("arm32"),
         machine: Some("arm"),
         elf: &[elf(40)],
         pe: Some(0x1c2),
@@ -123,6 +130,7 @@ const ROWS: [Row; 16] = [
         name: "riscv",
         debian: Some("riscv64"),
         kernel: Some("linux-image-riscv64"),
+        ipxe: Some("riscv64"),
         machine: Some("riscv64"),
         elf: &[elf(243)],
         pe: Some(0x5064),
@@ -134,6 +142,7 @@ const ROWS: [Row; 16] = [
         name: "loong",
         debian: Some("loong64"),
         kernel: Some("linux-image-loong64"),
+        ipxe: Some("loong64"),
         machine: Some("loongarch64"),
         elf: &[elf(258)],
         pe: Some(0x6264),
@@ -145,6 +154,7 @@ const ROWS: [Row; 16] = [
         name: "ppc64le",
         debian: Some("ppc64el"),
         kernel: Some("linux-image-powerpc64le"),
+        ipxe: None,
         machine: Some("ppc64le"),
         elf: &[Elf { machine: 21, little: Some(true) }],
         grub: &["powerpc-ieee1275"],
@@ -164,6 +174,7 @@ const ROWS: [Row; 16] = [
         name: "s390",
         debian: Some("s390x"),
         kernel: Some("linux-image-s390x"),
+        ipxe: None,
         machine: Some("s390x"),
         elf: &[elf(22)],
         ..OTHER
@@ -212,9 +223,22 @@ impl Arch {
         ROWS.iter().find(|row| row.debian == Some(name)).map(|row| row.arch)
     }
 
+    /// Returns what its kernel calls it (`uname -m`), as others call it too.
+    pub fn machine(self) -> &'static str {
+        match self {
+            Arch::X86 => "i686",
+            _ => self.row().machine.unwrap_or(self.row().name),
+        }
+    }
+
     /// Returns the name of Debian's package of a kernel for it.
     pub fn kernel_package(self) -> Option<&'static str> {
         self.row().kernel
+    }
+
+    /// Returns what iPXE for it calls itself (its setting `buildarch`).
+    pub fn ipxe_name(self) -> Option<&'static str> {
+        self.row().ipxe
     }
 
     /// Returns what Debian calls the folders with its libraries, as `x86_64-linux-gnu`.

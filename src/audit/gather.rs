@@ -66,9 +66,8 @@ pub fn gather(
     mut set: Set,
     trusted: &Trusted,
 ) -> Result<Facts, GatherError> {
-    let path = Path::new(iso_name);
-    let failed = |source| IsoError::Read { path: path.to_owned(), at: 0, source };
-    let iso = Iso::read(iso_place.open_at().map_err(failed)?, path)?;
+    let failed = |source| IsoError::Read { path: iso_name.into(), at: 0, source };
+    let iso = Iso::read(iso_place.open_at().map_err(failed)?, Path::new(iso_name))?;
     let file_name = iso_name.rsplit('/').next().unwrap_or(iso_name).to_owned();
     let mut gatherer = Gatherer::new(&iso);
     gatherer.read_boot_images();
@@ -106,8 +105,8 @@ pub fn gather(
     let code = code::judge(read.code, &parts, trusted);
     let tree = iso_learnt.tree.clone().or_else(late);
 
-    let squashfs = gatherer.iso_parts.values().find(|part| part.kind == Kind::Squashfs);
-    let squashfs = squashfs.map(|part| part.name.clone());
+    let is_squashfs = |part: &&Part| part.kind == Kind::Squashfs;
+    let squashfs = gatherer.iso_parts.values().find(is_squashfs).map(|part| part.name.clone());
     Ok(Facts {
         iso: IsoFacts {
             name: file_name,

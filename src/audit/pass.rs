@@ -173,23 +173,8 @@ fn read_one(place: &Place, wanted: &Wanted, stop: &AtomicBool) -> io::Result<Lea
             let signed = Pieces::of(listen());
             verifying.push((file, scope.spawn(move || keyring.detached(signature, signed))));
         }
-        let mut learnt = Learnt::default();
-        loop {
-            if stop.load(Ordering::Relaxed) {
-                return Err(io::Error::other("stopped"));
-            }
-            let mut piece = Vec::with_capacity(PIECE);
-            if reader.by_ref().take(PIECE as u64).read_to_end(&mut piece)? == 0 {
-                break;
-            }
-            learnt.size += piece.len() as u64;
-            let piece = Arc::new(piece);
-            // A walk that failed no longer listens.
-            senders.iter().for_each(|sender| drop(sender.send(Arc::clone(&piece))));
-            if let Some(sums) = &mut inline {
-                sums.update(&piece);
-            }
-        }
+        let mut learnt =
+            Learnt { size: feed(&mut reader, &senders, &mut inline, stop)?, ..Learnt::default() };
         drop(senders);
         let lost = |_| io::Error::other("a thread of the audit failed");
         if let Some(sums) = inline {
@@ -215,6 +200,32 @@ fn read_one(place: &Place, wanted: &Wanted, stop: &AtomicBool) -> io::Result<Lea
         }
         Ok(learnt)
     })
+}
+
+/// Reads a file to its end, and hands each piece to all who listen; returns how many bytes there were.
+fn feed(
+    reader: &mut impl Read,
+    listeners: &[mpsc::SyncSender<Arc<Vec<u8>>>],
+    inline: &mut Option<Sums>,
+    stop: &AtomicBool,
+) -> io::Result<u64> {
+    let mut size = 0;
+    loop {
+        if stop.load(Ordering::Relaxed) {
+            return Err(io::Error::other("stopped"));
+        }
+        let mut piece = Vec::with_capacity(PIECE);
+        if reader.by_ref().take(PIECE as u64).read_to_end(&mut piece)? == 0 {
+            return Ok(size);
+        }
+        size += piece.len() as u64;
+        let piece = Arc::new(piece);
+        // A walk that failed no longer listens.
+        listeners.iter().for_each(|listener| drop(listener.send(Arc::clone(&piece))));
+        if let Some(sums) = inline {
+            sums.update(&piece);
+        }
+    }
 }
 
 /// All hashes of one kind.

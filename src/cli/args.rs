@@ -26,7 +26,7 @@ impl SpecArgs {
             set: self.set.clone(),
             epoch: std::env::var("SOURCE_DATE_EPOCH").ok().filter(|e| !e.is_empty()),
             lock: Locking::IfThere(None),
-            mirrors: Vec::new(),
+            ..Overrides::default()
         }
     }
 }

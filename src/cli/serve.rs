@@ -399,7 +399,10 @@ impl Recipe {
             .map_err(|error| Failure::environment(format!("{}: {error}", place.display())))?;
         let folder = full.join(below).display().to_string();
         let kernel = crate::serving::kernel(&set);
-        let place = Target { host, url, folder: folder.trim_end_matches('/').to_owned(), kernel };
+        let beside = set.files.keys().filter_map(|path| path.strip_prefix(&set.folder));
+        let loaders = beside.map(str::to_owned).collect();
+        let folder = folder.trim_end_matches('/').to_owned();
+        let place = Target { host, url, folder, loaders, kernel };
         let lines = recipes::lines(kind.1, &place).map_err(|error| {
             let failure = Failure::of(WRONG, &error);
             match error {

@@ -5,10 +5,14 @@ use std::collections::BTreeMap;
 use serde_json::json;
 use serve::BASE;
 
+use crate::arch::Arch;
 use crate::manifest::{FileFacts, Manifest};
 
-/// What others call the architecture.
-const ARCH: &str = "x86_64";
+/// Returns what others call the architecture of a set.
+fn arch_of(manifest: &Manifest) -> &'static str {
+    let archs = manifest.kernels.iter().flat_map(|kernel| &kernel.archs);
+    archs.copied().next().unwrap_or(Arch::Amd64).machine()
+}
 
 /// The files of a set that programs ask for.
 struct Files<'a> {
@@ -55,11 +59,11 @@ pub(super) fn texts(manifest: &Manifest, name: &str, id: &str, folder: &str) -> 
 
 /// As virt-install reads it (`virtinst/install/urldetect.py`; productmd's format 1.2): paths are below the set.
 fn treeinfo(manifest: &Manifest, files: &Files<'_>) -> String {
-    let image = &manifest.image;
+    let (image, arch) = (&manifest.image, arch_of(manifest));
     let plain = |text: &str| text.chars().filter(|c| !c.is_control()).collect::<String>();
     let mut text = format!(
-        "[general]\nfamily = {title}\nname = {title} {version}\nversion = {version}\narch = {ARCH}\nplatforms = {ARCH}\n\
-         \n[images-{ARCH}]\nkernel = {}\ninitrd = {}\n",
+        "[general]\nfamily = {title}\nname = {title} {version}\nversion = {version}\narch = {arch}\nplatforms = {arch}\n\
+         \n[images-{arch}]\nkernel = {}\ninitrd = {}\n",
         files.kernel.0,
         files.initrd.0,
         title = plain(&image.title),
@@ -93,7 +97,7 @@ fn stream(manifest: &Manifest, files: &Files<'_>, name: &str, id: &str) -> Strin
         "stream": name,
         "metadata": { "last-modified": image.timestamp, "generator": manifest.generator },
         "architectures": {
-            ARCH: { "artifacts": { "metal": { "release": image.timestamp, "formats": formats } } }
+            arch_of(manifest): { "artifacts": { "metal": { "release": image.timestamp, "formats": formats } } }
         },
     });
     format!("{stream:#}\n")

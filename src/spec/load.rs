@@ -13,13 +13,14 @@ use crate::image::Timestamp;
 use crate::steps;
 
 /// The specs inside the program.
-const BUILT_IN: [(&str, &str); 10] = [
+const BUILT_IN: [(&str, &str); 11] = [
     ("amd64-minimal", include_str!("../../specs/amd64-minimal.toml")),
     ("amd64-secureboot", include_str!("../../specs/amd64-secureboot.toml")),
     ("arm64-minimal", include_str!("../../specs/arm64-minimal.toml")),
     ("catalyst", include_str!("../../specs/catalyst.toml")),
     ("catalyst-netboot", include_str!("../../specs/catalyst-netboot.toml")),
     ("livecd", include_str!("../../specs/livecd.toml")),
+    ("multi", include_str!("../../specs/multi.toml")),
     ("netboot", include_str!("../../specs/netboot.toml")),
     ("ppc64le-minimal", include_str!("../../specs/ppc64le-minimal.toml")),
     ("riscv-minimal", include_str!("../../specs/riscv-minimal.toml")),
@@ -53,6 +54,8 @@ pub struct Overrides {
     pub lock: Locking,
     /// Archives where packages may be that apt does not have.
     pub mirrors: Vec<Mirror>,
+    /// Whether another spec takes it in.
+    pub is_inner: bool,
 }
 
 impl Overrides {

@@ -92,9 +92,13 @@ pub(super) fn check_inputs(
 }
 
 pub(super) fn parse_output(text: &str) -> Option<OutputRef> {
-    let (node, output) = text.split_once('.')?;
+    // A node of a spec that this one takes in has the spec's name and a colon before its own.
+    let (spec, rest) = text.split_once(':').map_or((None, text), |(spec, rest)| (Some(spec), rest));
+    let (node, output) = rest.split_once('.')?;
     let named = !output.is_empty() && output.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c));
-    Some(OutputRef { node: NodeName::new(node)?, output: named.then(|| output.to_owned())? })
+    let node = NodeName::new(node)?;
+    let node = spec.map_or(node.clone(), |spec| node.within(spec));
+    Some(OutputRef { node, output: named.then(|| output.to_owned())? })
 }
 
 /// Returns the folder that each published output goes to, before anything about them is checked.

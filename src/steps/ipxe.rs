@@ -42,7 +42,7 @@ const CHOOSER: &str = "boot.ipxe";
 
 /// What iPXE looks for beside itself since 2023, where it was started by UEFI from there: no DHCP server has to know of scripts then. What
 /// DHCP says may have it look at a TFTP server, so that the folder is noted before.
-const AUTOEXEC: &str = "#!ipxe\nset here ${cwduri} ||\ndhcp\nchain ${here}boot.ipxe || shell\n";
+pub(super) const AUTOEXEC: &str = "#!ipxe\nset here ${cwduri} ||\ndhcp\nchain ${here}boot.ipxe || shell\n";
 
 fn has_keymap(bootargs: &[Token]) -> bool {
     bootargs.iter().any(|token| token.as_str() == KEYMAP)

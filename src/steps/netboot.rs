@@ -18,7 +18,7 @@ use crate::formats::cpio;
 use crate::memory::Load;
 
 /// The version of the bytes: raised in the commit that changes them, with the digests in `pins.rs`.
-pub(super) const VERSION: u32 = 4;
+pub(super) const VERSION: u32 = 5;
 
 /// Gives `beside`, the loose files that lie beside the ISO, `folder`, all that a boot server serves, and `ways`, how the squashfs
 /// gets to the kernel.
@@ -167,10 +167,12 @@ impl Netboot {
         Ok(text)
     }
 
+    /// Renders GRUB's menu. A menu above it may set `folder`, where the set is not at the server's top.
     fn grub(&self, kernels: &Kernels) -> Result<String, StepError> {
         let names = Names::folder();
-        let paths =
-            |label: &str| (format!("/{}", names.kernel(label)), format!("/{}", names.combined(label)));
+        let paths = |label: &str| {
+            (format!("$folder/{}", names.kernel(label)), format!("$folder/{}", names.combined(label)))
+        };
         self.menu.grub(kernels, &Medium::InInitrd, None, &paths)
     }
 }

@@ -171,13 +171,13 @@ fn the_netboot_set_and_its_combined_initrd() {
         "the combined initrd",
         netboot::VERSION,
         &files["linux.combined"],
-        (4, "1650941bd013b472097c736058c24db11353656976f4b17f89f381a882090564"),
+        (5, "1650941bd013b472097c736058c24db11353656976f4b17f89f381a882090564"),
     );
     assert_pinned(
         "the netboot folder",
         netboot::VERSION,
         &joined(&bench, &ran, "folder"),
-        (4, "766258fe25ba4ec07c3ac35e132e6d8b82faf7ffb9f2910975a8e815f5ca849c"),
+        (5, "766258fe25ba4ec07c3ac35e132e6d8b82faf7ffb9f2910975a8e815f5ca849c"),
     );
     // GRUB's menu is there where one of its images is.
     let mut with_grub = inputs.clone();
@@ -187,7 +187,7 @@ fn the_netboot_set_and_its_combined_initrd() {
         "GRUB's menu for the network",
         netboot::VERSION,
         &bench.read_files(&ran, "folder")["grub/grub.cfg"],
-        (4, "67267fec7cf24a3101525a8aa1d7bb918de4b3aece336be377f11b00ece5e2f0"),
+        (5, "bbfff79a2261d4f96fb6d5d097ea9108630c5eada27bc445a356eb2db476c28d"),
     );
     let (before, behind) = crate::formats::cpio::around("image.squashfs.img", 7).expect("it is small");
     let archive = [before, b"content".to_vec(), behind].concat();
@@ -195,7 +195,7 @@ fn the_netboot_set_and_its_combined_initrd() {
         "the archive behind an initrd",
         netboot::VERSION,
         &archive,
-        (4, "4440e43a6aae081f16e5ef554b92d966a306487d196a94e5840ed10ccd60da43"),
+        (5, "4440e43a6aae081f16e5ef554b92d966a306487d196a94e5840ed10ccd60da43"),
     );
 }
 
@@ -384,6 +384,49 @@ fn the_fat_image_for_uefi() {
         &bench.read_files(&ran, "medium")["efi.img"],
         (3, "953660b0ab3e6c26c61aa3856b947c394380d7b0c6803752bbd331093c056fdc"),
     );
+}
+
+#[test]
+fn menus_of_several_sets() {
+    let bench = Bench::new();
+    let pc: [(&str, &[u8]); 4] = [
+        ("pxelinux.0", b"PXELINUX"),
+        ("pxelinux.cfg/default", b"DEFAULT x"),
+        ("grub/i386-pc/core.0", b"GRUB"),
+        ("grub/grub.cfg", b"of the set"),
+    ];
+    let arm64: [(&str, &[u8]); 2] = [("ipxe-arm64.efi", b"iPXE"), ("image.squashfs", b"a system")];
+    let inputs = [("amd64", bench.files(&pc)), ("arm64", bench.files(&arm64)), ("x86", bench.files(&pc))];
+    let ran = run(&bench, &sets::KIND, "", &inputs);
+    let names: Vec<_> = bench.read_files(&ran, "folder").into_keys().collect();
+    let expected = [
+        "autoexec.ipxe",
+        "boot.ipxe",
+        "grub/grub.cfg",
+        "grub/i386-pc/core.0",
+        "ipxe-arm64.efi",
+        "pxelinux.0",
+        "pxelinux.cfg/default",
+    ];
+    assert_eq!(names, expected);
+    assert_pinned(
+        "menus of several sets",
+        sets::VERSION,
+        &joined(&bench, &ran, "folder"),
+        (1, "dbb09d796d4f5f86bb28769f51f4e09893b37a391dc57accff525a6667a2aecb"),
+    );
+    let other: [(&str, &[u8]); 1] = [("pxelinux.0", b"another")];
+    let inputs = [("amd64", bench.files(&pc)), ("x86", bench.files(&other))];
+    let error = bench
+        .run(&*step(&sets::KIND, ""), &inputs)
+        .map(drop)
+        .expect_err("two loaders of one name")
+        .to_string();
+    assert!(error.contains("pxelinux.0 of the set x86 is not that of the others"), "{error}");
+    let inputs = [("mine", bench.files(&pc))];
+    let error =
+        bench.run(&*step(&sets::KIND, ""), &inputs).map(drop).expect_err("no architecture").to_string();
+    assert!(error.contains("is not called as an architecture is"), "{error}");
 }
 
 #[test]

@@ -134,6 +134,10 @@ impl Published {
 
     /// Boots over HTTP with a script that sets the console and goes on with a published one.
     fn boot_ipxe(&self, firmware: Firmware, way: &str, script: &str) {
+        self.boot_ipxe_from(&self.dir, firmware, way, script);
+    }
+
+    fn boot_ipxe_from(&self, dir: &Path, firmware: Firmware, way: &str, script: &str) {
         // Debian's iPXE is too old to know the folder's address by itself.
         let console = firmware.console();
         let parent = |port| {
@@ -141,7 +145,7 @@ impl Published {
                 "#!ipxe\nset cmdline console={console}\nset base http://10.0.2.2:{port}/netboot\nchain {script}\n"
             )
         };
-        let server = Server::start(&self.dir, &parent);
+        let server = Server::start(dir, &parent);
         let network = format!("user,id=n0,bootfile=http://10.0.2.2:{}/test.ipxe", server.port);
         let vm = Vm::start(
             firmware,
@@ -154,8 +158,8 @@ impl Published {
     }
 
     /// Boots by UEFI's own HTTP client: iPXE goes on with `autoexec.ipxe` beside itself, and nobody tells it anything.
-    fn boot_by_http(&self, firmware: Firmware, way: &str, loader: &str) {
-        let server = Server::start(&self.dir, &|_| String::new());
+    fn boot_by_http(&self, dir: &Path, firmware: Firmware, way: &str, loader: &str) {
+        let server = Server::start(dir, &|_| String::new());
         let network = format!("user,id=n0,bootfile=http://10.0.2.2:{}/{loader}", server.port);
         let device = "virtio-net-pci,netdev=n0,bootindex=0,romfile=";
         let vm = Vm::start(firmware, self.memory(way), &["-netdev", &network, "-device", device]);
@@ -166,13 +170,22 @@ impl Published {
 
     /// Boots over TFTP with one of the published loaders.
     fn boot_tftp(&self, firmware: Firmware, way: &str, loader: &str, pick: impl FnOnce(&mut Vm)) {
-        let network = format!("user,id=n0,tftp={},bootfile={loader}", self.netboot());
+        self.boot_tftp_from(&self.dir.join("netboot"), firmware, way, loader, pick);
+    }
+
+    fn boot_tftp_from(
+        &self,
+        dir: &Path,
+        firmware: Firmware,
+        way: &str,
+        loader: &str,
+        pick: impl FnOnce(&mut Vm),
+    ) {
+        let network = format!("user,id=n0,tftp={},bootfile={loader}", dir.display());
         let device = match firmware {
             Firmware::Bios | Firmware::BiosWithScreen => "virtio-net-pci,netdev=n0,bootindex=0",
             // UEFI's own PXE, not the card's iPXE.
-            Firmware::Uefi | Firmware::SecureUefi | Firmware::Arm64 => {
-                "virtio-net-pci,netdev=n0,bootindex=0,romfile="
-            }
+            _ => "virtio-net-pci,netdev=n0,bootindex=0,romfile=",
         };
         let mut vm = Vm::start(firmware, self.memory(way), &["-netdev", &network, "-device", device]);
         pick(&mut vm);
@@ -287,10 +300,14 @@ fn grub_boots_the_set_over_tftp_by_uefi() {
 
 /// What was published beside that from another spec.
 fn of_spec(name: &str) -> Option<Published> {
+    folder_of_spec(name).map(|dir| Published::at(&dir))
+}
+
+fn folder_of_spec(name: &str) -> Option<PathBuf> {
     let published = Published::find()?;
     let dir = published.dir.parent().unwrap().join(name);
-    assert!(dir.is_dir(), "{} is not there: `make test` builds it", dir.display());
-    Some(Published::at(&dir))
+    assert!(dir.is_dir(), "{} is not there: `make test-boot` builds it", dir.display());
+    Some(dir)
 }
 
 const SECURE: &str = "amd64-secureboot";
@@ -351,7 +368,73 @@ fn grub_boots_the_set_for_arm64_over_tftp() {
 #[test]
 fn uefi_of_arm64_fetches_ipxe_over_http_which_finds_its_way_by_itself() {
     let Some(published) = of_spec(ARM64) else { return };
-    published.boot_by_http(Firmware::Arm64, "netboot-uefi", "netboot/ipxe-arm64.efi");
+    published.boot_by_http(&published.dir, Firmware::Arm64, "netboot-uefi", "netboot/ipxe-arm64.efi");
+}
+
+const MULTI: &str = "multi";
+
+#[test]
+fn one_folder_boots_arm64_over_http() {
+    let (Some(multi), Some(published)) = (folder_of_spec(MULTI), of_spec(ARM64)) else { return };
+    published.boot_by_http(&multi, Firmware::Arm64, "netboot-uefi", "ipxe-arm64.efi");
+}
+
+#[test]
+fn one_folder_boots_arm64_by_grub_over_tftp() {
+    let (Some(multi), Some(published)) = (folder_of_spec(MULTI), of_spec(ARM64)) else { return };
+    let pick = |vm: &mut Vm| pick_in_grub(vm, Firmware::Arm64);
+    published.boot_tftp_from(&multi, Firmware::Arm64, "netboot-uefi", "grub/arm64-efi/core.efi", pick);
+}
+
+#[test]
+fn one_folder_boots_pcs_by_ipxe() {
+    let (Some(multi), Some(published)) = (folder_of_spec(MULTI), Published::find()) else { return };
+    published.boot_ipxe_from(&multi, Firmware::Bios, "netboot-bios", "boot.ipxe");
+}
+
+#[test]
+fn one_folder_boots_pcs_by_pxelinux() {
+    let (Some(multi), Some(published)) = (folder_of_spec(MULTI), Published::find()) else { return };
+    let pick = |vm: &mut Vm| {
+        vm.wait_for("Rescue media", vm::LOADED);
+        vm.send("\r");
+        pick_in_pxelinux(vm);
+    };
+    published.boot_tftp_from(&multi, Firmware::BiosWithScreen, "netboot-bios", "pxelinux.0", pick);
+}
+
+const X86: &str = "x86-minimal";
+
+#[test]
+fn the_iso_for_x86_boots_by_bios() {
+    let Some(published) = of_spec(X86) else { return };
+    published.boot_iso(Firmware::Bios, &["-cdrom", &published.iso()]);
+}
+
+#[test]
+fn the_iso_for_x86_boots_by_uefi_of_64_bits() {
+    let Some(published) = of_spec(X86) else { return };
+    published.boot_iso(Firmware::Uefi, &["-cdrom", &published.iso()]);
+}
+
+#[test]
+fn the_iso_for_x86_boots_by_uefi_of_32_bits() {
+    let Some(published) = of_spec(X86) else { return };
+    published.boot_iso(Firmware::NarrowUefi, &["-cdrom", &published.iso()]);
+}
+
+#[test]
+fn the_iso_for_riscv_boots() {
+    let Some(published) = of_spec("riscv-minimal") else { return };
+    let stick = stick(&published.iso());
+    published.boot_iso(Firmware::Riscv, &stick.each_ref().map(String::as_str));
+}
+
+#[test]
+fn the_iso_for_ppc64le_boots() {
+    let Some(published) = of_spec("ppc64le-minimal") else { return };
+    let disc = Firmware::Power.disc(&published.iso());
+    published.boot_iso(Firmware::Power, &disc.iter().map(String::as_str).collect::<Vec<_>>());
 }
 
 /// What catalyst published: its menu goes to a screen, and boots by itself after a while.

@@ -27,6 +27,9 @@ const HOPELESS: [&str; 7] = [
 
 /// UEFI for PCs, and its variables; with Secure Boot, Microsoft's keys are among those.
 const OVMF: [&str; 2] = ["/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"];
+const NARROW_OVMF: [&str; 2] =
+    ["/usr/share/OVMF/OVMF32_CODE_4M.secboot.fd", "/usr/share/OVMF/OVMF32_VARS_4M.fd"];
+const U_BOOT: &str = "/usr/lib/u-boot/qemu-riscv64_smode/uboot.elf";
 /// UEFI for arm64.
 const AAVMF: [&str; 2] = ["/usr/share/AAVMF/AAVMF_CODE.fd", "/usr/share/AAVMF/AAVMF_VARS.fd"];
 const SECURE_OVMF: [&str; 2] =
@@ -41,8 +44,14 @@ pub(crate) enum Firmware {
     Uefi,
     /// It starts nothing that is not signed by whom Microsoft knows.
     SecureUefi,
+    /// Of a PC whose firmware has 32 bits.
+    NarrowUefi,
     /// Of a machine for arm64.
     Arm64,
+    /// U-Boot of a machine for riscv64.
+    Riscv,
+    /// Open Firmware of a POWER machine.
+    Power,
 }
 
 impl Firmware {
@@ -56,14 +65,18 @@ impl Firmware {
             Firmware::SecureUefi => {
                 ["qemu-system-x86_64", "q35,graphics=off,smm=on,accel=tcg", "none", "qemu64"]
             }
+            Firmware::NarrowUefi => ["qemu-system-x86_64", "q35,graphics=off,accel=tcg", "none", "qemu64"],
             Firmware::Arm64 => ["qemu-system-aarch64", "virt,accel=tcg", "none", "cortex-a57"],
+            Firmware::Riscv => ["qemu-system-riscv64", "virt,accel=tcg", "none", "rv64"],
+            Firmware::Power => ["qemu-system-ppc64", "pseries,accel=tcg", "none", "power9"],
         }
     }
 
     /// UEFI and its variables.
     fn flash(self) -> Option<[&'static str; 2]> {
         match self {
-            Firmware::Bios | Firmware::BiosWithScreen => None,
+            Firmware::Bios | Firmware::BiosWithScreen | Firmware::Riscv | Firmware::Power => None,
+            Firmware::NarrowUefi => Some(NARROW_OVMF),
             Firmware::Uefi => Some(OVMF),
             Firmware::SecureUefi => Some(SECURE_OVMF),
             Firmware::Arm64 => Some(AAVMF),
@@ -72,13 +85,17 @@ impl Firmware {
 
     /// The console that the image's menus offer.
     pub(crate) fn console(self) -> &'static str {
-        if self == Firmware::Arm64 { "ttyAMA0,115200" } else { "ttyS0,115200" }
+        match self {
+            Firmware::Arm64 => "ttyAMA0,115200",
+            Firmware::Power => "hvc0",
+            _ => "ttyS0,115200",
+        }
     }
 
     /// How such a machine has a disc in its drive.
     pub(crate) fn disc(self, iso: &str) -> Vec<String> {
-        let words = match self {
-            Firmware::Arm64 => vec![
+        match self {
+            Firmware::Arm64 | Firmware::Power => vec![
                 "-drive".to_owned(),
                 format!("if=none,id=disc,media=cdrom,format=raw,readonly=on,file={iso}"),
                 "-device".to_owned(),
@@ -87,8 +104,7 @@ impl Firmware {
                 "scsi-cd,drive=disc,bootindex=0".to_owned(),
             ],
             _ => vec!["-cdrom".to_owned(), iso.to_owned()],
-        };
-        words
+        }
     }
 }
 
@@ -124,6 +140,9 @@ impl Vm {
         command.args(["--pdeathsig", "KILL", program, "-cpu", cpu]);
         command.args("-nodefaults -display none -monitor none -no-reboot -serial stdio -smp 1".split(' '));
         command.args(["-machine", machine, "-vga", screen, "-m", &memory.to_string()]);
+        if firmware == Firmware::Riscv {
+            command.args(["-kernel", U_BOOT]);
+        }
         if firmware == Firmware::SecureUefi {
             command.args(["-global", "driver=cfi.pflash01,property=secure,value=on"]);
         }

@@ -14,7 +14,7 @@ use stagegraph::formats::iso9660::{Iso, Platform};
 use trust::testing::Gpg;
 
 use crate::live::{Live, RELEASE, change, write_able, write_dracut_initrd, write_initrd, write_kernel};
-use crate::world::{run, run_in};
+use crate::world::{run, run_in, unpack_packages};
 
 const ISO: &str = "install-tiny-20260102T030405Z.iso";
 
@@ -54,6 +54,13 @@ impl Published {
 
     fn iso(&self) -> PathBuf {
         self.path(ISO)
+    }
+
+    /// A program that Microsoft signed.
+    fn shim(&self) -> Vec<u8> {
+        let folder = self.world.world.path("packages");
+        unpack_packages(&folder, &["shim-signed"]);
+        fs::read(folder.join("usr/lib/shim/shimx64.efi.signed")).unwrap()
     }
 
     fn read(&self, name: &str) -> Vec<u8> {
@@ -1429,7 +1436,7 @@ const DAMAGES: &[Damage] = &[
         "secure-boot",
         "a signed program was changed",
         |set| {
-            let mut bytes = fs::read("/usr/lib/shim/shimx64.efi.signed").unwrap();
+            let mut bytes = set.shim();
             bytes[0x2_5000] ^= 1;
             set.write("netboot/shimx64.efi", &bytes[..]);
         },
@@ -1438,7 +1445,7 @@ const DAMAGES: &[Damage] = &[
     warning(
         "secure-boot",
         "a shim has nothing to start",
-        |set| set.write("netboot/shimx64.efi", &fs::read("/usr/lib/shim/shimx64.efi.signed").unwrap()[..]),
+        |set| set.write("netboot/shimx64.efi", &set.shim()[..]),
         "is a shim without a boot loader beside it",
     ),
     damage(

@@ -6,12 +6,19 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::live::Live;
-use crate::world::run;
+use crate::world::{run, unpack_packages};
 
-const SIGNED: &str = "\n[node.grub.signed]\nshim = \"/usr/lib/shim/shimx64.efi.signed\"\n\
-    mok = \"/usr/lib/shim/mmx64.efi.signed\"\n\
-    grub = \"/usr/lib/grub/x86_64-efi-signed/gcdx64.efi.signed\"\n\
-    grub_net = \"/usr/lib/grub/x86_64-efi-signed/grubnetx64.efi.signed\"\n";
+/// The settings by which an image has Debian's signed programs, which are unpacked in a folder.
+fn signed(folder: &Path) -> String {
+    unpack_packages(folder, &["shim-signed", "shim-helpers-amd64-signed", "grub-efi-amd64-signed"]);
+    let top = folder.display();
+    format!(
+        "\n[node.grub.signed]\nshim = \"{top}/usr/lib/shim/shimx64.efi.signed\"\n\
+         mok = \"{top}/usr/lib/shim/mmx64.efi.signed\"\n\
+         grub = \"{top}/usr/lib/grub/x86_64-efi-signed/gcdx64.efi.signed\"\n\
+         grub_net = \"{top}/usr/lib/grub/x86_64-efi-signed/grubnetx64.efi.signed\"\n"
+    )
+}
 
 /// Writes a kernel that is a program of UEFI as well: nothing in it runs.
 fn write_program(path: &Path) {
@@ -52,8 +59,14 @@ struct World {
 }
 
 impl World {
-    fn new(more: &str) -> Self {
+    /// Makes a spec with signed programs, whose settings are changed.
+    fn signed(change: fn(String) -> String) -> Self {
         let live = Live::new();
+        let settings = change(signed(&live.world.path("packages")));
+        Self::of(live, &settings)
+    }
+
+    fn of(live: Live, more: &str) -> Self {
         live.write_spec("path = \"root\"\n", more);
         let kernel = live.root().join("boot/vmlinuz-test");
         write_program(&kernel);
@@ -113,7 +126,7 @@ fn findings(check: &Value) -> Vec<(String, String)> {
 
 #[test]
 fn a_shim_and_what_it_knows_are_read_with_their_signers() {
-    let world = World::new(SIGNED);
+    let world = World::signed(|settings| settings);
     world.build();
     for file in ["netboot/shimx64.efi", "netboot/grubx64.efi", "netboot/mmx64.efi"] {
         assert!(world.live.published(file).is_file(), "{file}");
@@ -138,7 +151,7 @@ fn a_shim_and_what_it_knows_are_read_with_their_signers() {
 
 #[test]
 fn a_kernel_of_another_signer_is_named_and_one_that_was_changed_is_a_difference() {
-    let world = World::new(SIGNED);
+    let world = World::signed(|settings| settings);
     world.sign("Example kernels");
     world.build();
     let (code, check) = world.audit();
@@ -177,7 +190,7 @@ fn a_kernel_of_another_signer_is_named_and_one_that_was_changed_is_a_difference(
 
 #[test]
 fn without_a_shim_it_is_said_that_secure_boot_starts_nothing() {
-    let world = World::new("");
+    let world = World::of(Live::new(), "");
     world.live.build(&[]);
     let (code, check) = world.audit();
     assert_eq!((code, check["findings"].as_array().unwrap().len()), (0, 0), "{check}");
@@ -186,7 +199,7 @@ fn without_a_shim_it_is_said_that_secure_boot_starts_nothing() {
 
 #[test]
 fn signed_loaders_that_are_not_there_or_not_for_uefi_are_named() {
-    let world = World::new(&SIGNED.replace("mmx64", "mmx65"));
+    let world = World::signed(|settings| settings.replace("mmx64", "mmx65"));
     let said = |args: &[&str]| {
         let output = world.live.stagegraph(&[&["build", &world.live.spec()], args].concat());
         (

@@ -39,6 +39,13 @@ pub(crate) fn run_in(folder: &Path, program: &str, args: &[&str]) -> String {
     text
 }
 
+/// Unpacks packages of Debian's into a folder, and installs nothing: some set up the machine that they are installed on.
+pub(crate) fn unpack_packages(folder: &Path, packages: &[&str]) {
+    std::fs::create_dir_all(folder).unwrap();
+    run_in(folder, "apt-get", &[&["-qq", "-o", "APT::Sandbox::User=root", "download"], packages].concat());
+    run_in(folder, "sh", &["-ec", "for file in *.deb; do dpkg-deb -x \"$file\" .; done"]);
+}
+
 /// Tells whether the tests run as root: some of what a folder may hold only root can make.
 pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()

@@ -86,13 +86,14 @@ add_nodes() { # RELEASE
 		entry 'TRAILER!!!' 0 0 0 0
 	} > "$root/boot/initrd.new"
 	mv "$root/boot/initrd.new" "$root/boot/initrd.img-$1"
-	chmod 644 "$root/boot/initrd.img-$1" "$root/boot/vmlinuz-$1"
+	# vmlinuz, or vmlinux where kernels are ELF files.
+	chmod 644 "$root/boot/initrd.img-$1" "$root"/boot/vmlinu[xz]-"$1"
 }
 for release in $releases; do
 	make_initramfs "$release"
 	add_nodes "$release"
 done
-rm -f "$root/vmlinuz" "$root/vmlinuz.old" "$root/initrd.img" "$root/initrd.img.old"
+rm -f "$root"/vmlinu[xz] "$root"/vmlinu[xz].old "$root/initrd.img" "$root/initrd.img.old"
 
 # What differs from run to run, or must not be shared by all who boot this.
 rm -f "$root"/etc/ssh/ssh_host_* "$root/etc/nvme/hostid" "$root/etc/nvme/hostnqn" "$root/var/lib/dbus/machine-id" \
