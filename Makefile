@@ -118,7 +118,7 @@ check: packages-check
 # who builds, and somebody else runs one of their tests; nor to a power failure, nor to what only reads or runs no tool: none.
 FAST = cargo nextest run --locked --workspace -E
 ALL = 'not binary(boot) | test(/^vm::/)'
-AS_USER = '(not binary(boot) - test(/^(remote|power|audit|http|layouts|squashfs|signatures|statements|code|floors)::/)) | test(/^remote::a_second_builder/) | test(/^vm::/)'
+AS_USER = '(not binary(boot) - test(/^(remote|power|audit|http|layouts|squashfs|signatures|statements|code|floors|secure)::/) - test(/^arches::(images|what)/)) | test(/^remote::a_second_builder/) | test(/^vm::/)'
 
 test-fast: packages-test
 	cargo fmt --all --check

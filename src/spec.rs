@@ -5,6 +5,7 @@
 
 mod load;
 mod lock;
+mod nodes;
 mod resolved;
 mod settings;
 
@@ -21,6 +22,7 @@ use self::load::Loaded;
 pub use self::load::{Finder, Overrides};
 use self::lock::InUse;
 pub use self::lock::{Locking, read_file as read_lock};
+use self::nodes::Nodes;
 pub use self::resolved::without_places;
 use self::settings::{
     Origins, check_inputs, packing, parse_output, point_at, published_places, read_input, step_settings,
@@ -119,14 +121,6 @@ struct Around {
     packings: BTreeMap<NodeName, Packing>,
 }
 
-/// The nodes of a spec, as far as they could be read.
-#[derive(Default)]
-struct Nodes {
-    derivations: BTreeMap<NodeName, Derivation>,
-    /// Outputs that are folders of plain files.
-    folders: BTreeSet<OutputRef>,
-}
-
 impl<'a> Reader<'a> {
     /// Reads a spec to its end, whatever is wrong in between.
     fn read(mut self, name: String, table: &'a Item) -> Result<Spec, SpecErrors> {
@@ -169,7 +163,8 @@ impl<'a> Reader<'a> {
         for (spec, item) in taken_in {
             self.take_in(spec, item, &mut read);
         }
-        let publish = publish.map(|item| self.read_publish(item, &read)).unwrap_or_default();
+        let publish =
+            publish.map(|item| read.publish(item, &self.items, &mut self.errors)).unwrap_or_default();
         let known: BTreeSet<NodeName> = read.derivations.keys().cloned().collect();
         match Dag::new(read.derivations) {
             Ok(dag) if self.errors.is_empty() => {
@@ -456,52 +451,6 @@ impl<'a> Reader<'a> {
             }
         }
         packings
-    }
-
-    /// Reads `[publish]`: a folder (`.` is the top) and the outputs that go there.
-    fn read_publish(&mut self, item: &Item, read: &Nodes) -> Vec<(Option<RelPath>, OutputRef)> {
-        let mut publish = Vec::new();
-        for (folder, outputs) in self.errors.check(item.entries()).into_iter().flatten() {
-            let path = match folder {
-                "." => None,
-                other => self.errors.check(RelPath::new(other.as_bytes()).map_err(|error| {
-                    SpecError::at(&outputs.origin, error.to_string())
-                        .label("folders are published below the output folder")
-                })),
-            };
-            for output in self.errors.check(outputs.as_list()).unwrap_or_default() {
-                let named = self.published_output(output, read);
-                if let Some(Some(named)) = self.errors.check(named) {
-                    publish.push((path.clone(), named));
-                }
-            }
-        }
-        publish
-    }
-
-    /// Reads one output to publish; `None` where its node could not be read, which is told elsewhere.
-    fn published_output(&self, item: &Item, read: &Nodes) -> Result<Option<OutputRef>, Box<SpecError>> {
-        let text = item.as_text()?;
-        let named = parse_output(text);
-        if let Some(named) = &named
-            && self.items.contains_key(&named.node)
-            && !read.derivations.contains_key(&named.node)
-        {
-            return Ok(None);
-        }
-        let named = named.filter(|named| {
-            read.derivations.get(&named.node).is_some_and(|giver| giver.outputs().contains(&named.output))
-        });
-        let named = named.ok_or_else(|| {
-            SpecError::at(&item.origin, format!("there is no output {text:?} to publish"))
-                .label("expected NODE.OUTPUT of a node of this spec")
-        })?;
-        if !read.folders.contains(&named) {
-            return Err(SpecError::at(&item.origin, format!("{text} is not a folder of plain files"))
-                .label("only such folders can be published")
-                .hint("a node of your own (step = \"run\") can put a file into one"));
-        }
-        Ok(Some(named))
     }
 }
 

@@ -71,7 +71,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Takes a file into the store: the first of `places` that there is. `name` is what [`pin`] pinned it as.
+    /// Takes a file into the store: the first of `places` that there is. `name` is the source that [`pin`] made of it.
     pub(super) fn take(&self, name: &str, places: &[&str]) -> Result<Option<Blob>, StepError> {
         if let Some(root) = self.tree() {
             for place in places {
@@ -83,7 +83,7 @@ impl<'a> Source<'a> {
         }
         let Some(path) = self.resolved.paths.get(name) else { return Ok(None) };
         let blob = self.objects.put(&fs::read(path).on_file("read", path)?)?;
-        let pinned = self.sources.get(&source_name(name));
+        let pinned = self.sources.get(name);
         if pinned.is_none_or(|pinned| !pinned.starts_with(&blob.digest.to_string())) {
             return Err(cache::StoreError::Changed { path: path.clone() }.into());
         }
@@ -109,11 +109,10 @@ pub(super) fn lay_out(
     Ok(number)
 }
 
-fn source_name(name: &str) -> String {
-    format!("loader {name}")
-}
+/// How sources are called that are boot loaders as their packages have them.
+pub(super) const LOADER: &str = "loader ";
 
-/// Pins a file of this machine by its content, and by the version of its package, for [`Source::take`].
+/// Pins a file of this machine by its content, and by the version of its package, for [`Source::take`], as a source of this name.
 ///
 /// # Errors
 /// It is not there; `package` is Debian's name of what has it, and `hint` what else can be done.
@@ -125,6 +124,7 @@ pub(super) fn pin(
     (package, hint): (&str, &str),
 ) -> Result<(), StepError> {
     let path = places.iter().map(PathBuf::from).find(|path| path.is_file()).ok_or_else(|| {
+        let name = name.strip_prefix(LOADER).unwrap_or(name);
         StepError::environment(format!("the boot loader {name} is not at {}", places.join(" nor at ")))
             .with_hint(format!("on Debian: apt-get install {package}; {hint}"))
     })?;
@@ -139,7 +139,7 @@ pub(super) fn pin(
             version
         }
     };
-    resolved.sources.insert(source_name(name), format!("{digest} {version}"));
+    resolved.sources.insert(name.to_owned(), format!("{digest} {version}"));
     resolved.paths.insert(name.to_owned(), path);
     Ok(())
 }

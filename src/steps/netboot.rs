@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::boot::{check_loaders, given};
 use super::kind::{Inputs, Kind, Made, folder, identity};
-use super::loaders::{INPUT, Source, are_of_machine, pin};
+use super::loaders::{INPUT, LOADER, Source, are_of_machine, pin};
 use super::menu::{Menu, least_ram};
 use crate::arch::{Arch, Loader};
 use crate::boot::{BootEntry, Kernels};
@@ -132,7 +132,7 @@ impl Netboot {
         let source = Source::of(job)?;
         let wanted = self.arch.loaders().filter(|loader| self.loaders && is_wanted(loader));
         let taken = wanted.map(|Loader { name, places, package, .. }| {
-            let blob = source.take(name, places)?.ok_or_else(|| {
+            let blob = source.take(&format!("{LOADER}{name}"), places)?.ok_or_else(|| {
                 let (source, places) = (source.name(), places.join(" nor at "));
                 StepError::spec(format!("{source} has no boot loader {name} at {places}"))
                     .with_hint(format!("add {package} to its packages; {OR_NONE}"))
@@ -184,7 +184,7 @@ impl Step for Netboot {
         let mut resolved = Resolved::default();
         if self.loaders && are_of_machine(resolving) {
             for Loader { name, places, package, .. } in self.arch.loaders() {
-                pin(resolving, &mut resolved, name, places, (package, OR_NONE))?;
+                pin(resolving, &mut resolved, &format!("{LOADER}{name}"), places, (package, OR_NONE))?;
             }
         }
         Ok(resolved)

@@ -415,18 +415,6 @@ fn menus_of_several_sets() {
         &joined(&bench, &ran, "folder"),
         (1, "dbb09d796d4f5f86bb28769f51f4e09893b37a391dc57accff525a6667a2aecb"),
     );
-    let other: [(&str, &[u8]); 1] = [("pxelinux.0", b"another")];
-    let inputs = [("amd64", bench.files(&pc)), ("x86", bench.files(&other))];
-    let error = bench
-        .run(&*step(&sets::KIND, ""), &inputs)
-        .map(drop)
-        .expect_err("two loaders of one name")
-        .to_string();
-    assert!(error.contains("pxelinux.0 of the set x86 is not that of the others"), "{error}");
-    let inputs = [("mine", bench.files(&pc))];
-    let error =
-        bench.run(&*step(&sets::KIND, ""), &inputs).map(drop).expect_err("no architecture").to_string();
-    assert!(error.contains("is not called as an architecture is"), "{error}");
 }
 
 #[test]

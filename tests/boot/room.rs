@@ -160,7 +160,7 @@ impl Room {
     fn machine_at(&self, socket: usize, firmware: Firmware, memory: u64, more: &[&str]) -> Vm {
         let network = format!("tap,id=n0,ifname=tap{socket},script=no,downscript=no");
         // Without iPXE in it, OVMF's own PXE drives the card.
-        let rom = if firmware == Firmware::Uefi { ",romfile=" } else { "" };
+        let rom = if matches!(firmware, Firmware::Uefi | Firmware::Arm64) { ",romfile=" } else { "" };
         let card = format!("virtio-net-pci,netdev=n0,bootindex=0,mac=52:54:00:12:34:5{socket}{rom}");
         let devices = [&["-netdev", &network, "-device", &card][..], more].concat();
         Vm::start_in(&format!("{}-room", self.prefix), firmware, memory, &devices)
@@ -296,6 +296,20 @@ fn a_uefi_machine_boots_over_http_alone() {
     vm.wait_for("REACHED efi", LOADED);
     assert!(!room.log().contains("tftp"), "{}", room.log());
     assert!(room.log().contains("UEFI HTTP"), "{}", room.log());
+}
+
+#[test]
+fn an_arm64_machine_in_a_room_of_pcs_is_led_to_what_runs_on_it() {
+    let Some(arm64) = crate::of_spec(crate::ARM64).filter(|_| needs(Need::Root)) else { return };
+    let Some(published) = Published::find() else { return };
+    let room = Room::serving(&published.dir, &[arm64.dir.to_str().unwrap()]);
+    let mut vm = room.machine(Firmware::Arm64, arm64.memory("netboot-uefi"), &[]);
+    vm.wait_for("EFI stub: Booting Linux Kernel", BOOTED);
+    let machine = room.seen();
+    let steps = machine["steps"].as_array().unwrap();
+    let names: Vec<&str> = steps.iter().filter_map(|step| step["name"].as_str()).collect();
+    assert_eq!(names[0], "arm64-minimal/netboot/ipxe-arm64.efi", "{machine}");
+    assert!(names.iter().all(|name| name.starts_with("arm64-minimal/")), "{machine}");
 }
 
 #[test]

@@ -242,6 +242,13 @@ fn programs_of_another_machine_run_in_the_sandbox_and_nothing_is_registered_outs
         );
         return;
     }
+    let release = run("uname", &["-r"]);
+    let numbers: Vec<u32> = release.split('.').take(2).filter_map(|number| number.parse().ok()).collect();
+    if numbers < vec![6, 7] {
+        let (code, text) = said(&[]);
+        assert!(code == 3 && text.contains("which needs Linux 6.7; this is"), "{code}: {text}");
+        return;
+    }
     let before = registered();
     let (code, text) = said(&[]);
     assert_eq!(code, 0, "{text}");
@@ -257,4 +264,70 @@ fn programs_of_another_machine_run_in_the_sandbox_and_nothing_is_registered_outs
     );
     let (code, text) = said(&["--set", "report.arch=arm64"]);
     assert!(code == 2 && text.contains("expected \"target\""), "{code}: {text}");
+}
+
+#[test]
+fn sets_that_cannot_share_a_folder_are_named() {
+    let live = Live::bare();
+    let spec = live.world.path("sets.toml");
+    let node = |name: &str, text: &str| {
+        format!(
+            "[node.{name}]\nstep = \"run\"\ntools = [\"mkdir\"]\noutputs = {{ folder = \"of/\" }}\n\
+             argv = [\"sh\", \"-c\", \"mkdir out/of; echo {text} > out/of/pxelinux.0\"]\n\n"
+        )
+    };
+    for (inputs, says) in [
+        ("amd64 = \"a.folder\", x86 = \"b.folder\"", "pxelinux.0 of the set x86 is not that of the others"),
+        (
+            "amd64 = \"a.folder\", mine = \"b.folder\"",
+            "the input \"mine\" of menus is not called as an architecture is",
+        ),
+    ] {
+        let text = format!(
+            "[image]\nname = \"x\"\ntitle = \"X\"\ntimestamp = \"20260102T030405Z\"\n\n{}{}[node.menus]\nstep = \"sets\"\n\
+             input = {{ {inputs} }}\n\n[publish]\n\".\" = [\"menus.folder\"]\n",
+            node("a", "one"),
+            node("b", "another")
+        );
+        fs::write(&spec, text).unwrap();
+        let output = live.stagegraph(&["build", spec.to_str().unwrap()]);
+        let text = String::from_utf8_lossy(&output.stderr).split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(matches!(output.status.code(), Some(1 | 2)) && text.contains(says), "{text}");
+    }
+}
+
+#[test]
+fn a_spec_takes_in_others_as_they_are() {
+    let live = Live::bare();
+    let inner = "[image]\nname = \"inner\"\ntimestamp = \"20260102T030405Z\"\n\n[node.made]\nstep = \"run\"\ntools = [\"mkdir\"]\n\
+        argv = [\"sh\", \"-c\", \"mkdir out/of; echo made > out/of/it\"]\noutputs = { folder = \"of/\" }\n\n\
+        [publish]\n\".\" = [\"made.folder\"]\n";
+    let outer = "specs = [\"./inner.toml\"]\n[image]\nname = \"outer\"\ntimestamp = \"20260102T030405Z\"\n\n[node.lists]\nstep = \"digests\"\n\
+        input = { files = \"inner:made.folder\" }\n\n[publish]\nin = [\"inner:made.folder\", \"lists.files\"]\n";
+    fs::write(live.world.path("inner.toml"), inner).unwrap();
+    fs::write(live.world.path("outer.toml"), outer).unwrap();
+    let said = |args: &[&str]| {
+        let output = live.stagegraph(&[&["build"], args].concat());
+        let text = [output.stdout, output.stderr].concat();
+        (
+            output.status.code().unwrap(),
+            String::from_utf8_lossy(&text).split_whitespace().collect::<Vec<_>>().join(" "),
+        )
+    };
+    assert_eq!(said(&["./inner.toml"]).0, 0);
+    let (code, text) = said(&["./outer.toml"]);
+    assert!(code == 0 && text.contains("2 nodes: 1 cached, 1 built"), "{text}");
+    assert_eq!(fs::read_to_string(live.world.path("out/outer/in/it")).unwrap(), "made\n");
+    assert!(live.world.path("out/outer/in/DIGESTS").is_file());
+    // Both at once, and what is wrong.
+    assert_eq!(said(&["./inner.toml", "./outer.toml"]).0, 0);
+    for (from, to, says) in [
+        ("inner:made", "inner:maid", "no such node"),
+        ("./inner.toml", "./nobody.toml", "nobody"),
+        ("./inner.toml", "./outer.toml", "takes in none itself"),
+    ] {
+        fs::write(live.world.path("outer.toml"), outer.replace(from, to)).unwrap();
+        let (code, text) = said(&["./outer.toml"]);
+        assert!(code == 2 && text.contains(says), "{says}: {text}");
+    }
 }

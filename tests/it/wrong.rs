@@ -308,7 +308,7 @@ fn all_mistakes_of_a_spec_are_told_at_once() {
     live.write_spec(
         "path = 7\n",
         "[node.squashfs]\nlevel = 99\ncomprssor = \"xz\"\nexclude = [3, \"a[\"]\n[node.squashfs.input]\nroot = \"stage2\"\n\
-         [node.more]\nstep = \"grab\"\n[node.iso.input]\nkernel = \"karnel.images\"\nefi = \"more.efi\"\n\
+         [node.more]\nstep = \"grab\"\n[node.iso.input]\nkernel = \"karnel.images\"\ngrub = \"more.efi\"\n\
          [publish]\nx = [\"squashfs.image\", \"iso.nothing\", \"stage2.boot\"]\n[nodes]\n",
     );
     let output = live.stagegraph(&[

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::images::Images;
 use crate::arch::Arch;
 use crate::config::{Fields, SpecError};
-use crate::steps::loaders::{Source, pin};
+use crate::steps::loaders::{LOADER, Source, pin};
 
 /// The setting.
 const KEY: &str = "signed";
@@ -66,12 +66,18 @@ impl Signed {
     /// Pins those of this machine.
     pub(super) fn pin(&self, resolving: &Resolving<'_>, resolved: &mut Resolved) -> Result<(), StepError> {
         self.all().try_for_each(|(name, path)| {
-            pin(resolving, resolved, name, &[path], ("shim-signed", "or correct the table [signed]"))
+            pin(
+                resolving,
+                resolved,
+                &format!("{LOADER}{name}"),
+                &[path],
+                ("shim-signed", "or correct the table [signed]"),
+            )
         })
     }
 
     fn take(source: &Source<'_>, name: &str, path: &str) -> Result<Blob, StepError> {
-        source.take(name, &[path])?.ok_or_else(|| {
+        source.take(&format!("{LOADER}{name}"), &[path])?.ok_or_else(|| {
             StepError::spec(format!("{} has no {path}, which signed.{name} names", source.name())).with_hint(
                 "add the package that has it; on Debian these are shim-signed and grub-efi-amd64-signed",
             )

@@ -8,6 +8,7 @@ use cache::{Node, Objects, RootTree};
 use graph::{Job, StepError};
 use serde::Deserialize;
 
+use super::super::loaders::LOADER;
 use super::super::toolbox;
 use crate::formats::installed::{DPKG, Deb, of_dpkg, of_portage};
 use crate::formats::spdx::{NOASSERTION, purl_part};
@@ -15,16 +16,8 @@ use crate::formats::spdx::{NOASSERTION, purl_part};
 /// Files of a package manager that are longer are not read.
 const MAX_TEXT: u64 = 256 << 20;
 
-/// Debian's packages with boot loaders: what the steps `grub` and `netboot` put into images.
-const LOADERS: [&str; 7] = [
-    "grub-common",
-    "grub-efi-amd64-bin",
-    "grub-pc-bin",
-    "ipxe",
-    "pxelinux",
-    "shim-signed",
-    "syslinux-common",
-];
+/// How Debian's packages with boot loaders begin: what the steps `grub` and `netboot` put into images.
+const LOADERS: [&str; 5] = ["grub-", "ipxe", "pxelinux", "shim-", "syslinux-"];
 
 /// The kind of node whose sources are packages.
 const TOOLBOX: &str = toolbox::KIND.name;
@@ -90,10 +83,10 @@ impl Kept {
         let mut loaders = BTreeMap::new();
         for action in job.provenance.values().map(|below| &below.action) {
             for (name, pinned) in &action.sources {
-                let found = match (name.strip_prefix("loader "), pinned.split_once(' ')) {
+                let found = match (name.strip_prefix(LOADER), pinned.split_once(' ')) {
                     (Some(name), Some((_, version))) => Some(loader_of_machine(name, version)),
                     (None, Some((version, hash)))
-                        if action.step == TOOLBOX && LOADERS.contains(&name.as_str()) =>
+                        if action.step == TOOLBOX && LOADERS.iter().any(|start| name.starts_with(start)) =>
                     {
                         Some(loader_of_package(name, version, hash.strip_prefix("sha256:")))
                     }
