@@ -71,7 +71,7 @@ pub struct Kernel {
 }
 
 /// What firmware asks with: the number of RFC 4578 and its registry, and the loader for it. Those of UEFI HTTP Boot take an address.
-const LOADERS: [(u16, &str, bool); 8] = [
+const LOADERS: [(u16, &str, bool); 10] = [
     (0, "undionly.kpxe", false),
     (7, "snponly.efi", false),
     (9, "snponly.efi", false),
@@ -80,6 +80,8 @@ const LOADERS: [(u16, &str, bool); 8] = [
     (19, "ipxe-arm64.efi", true),
     (27, "ipxe-riscv64.efi", false),
     (28, "ipxe-riscv64.efi", true),
+    (39, "ipxe-loong64.efi", false),
+    (40, "ipxe-loong64.efi", true),
 ];
 
 impl Target {

@@ -160,8 +160,9 @@ impl<'a> Reader<'a> {
             read.folders.extend(folders.into_iter().map(|output| OutputRef { node: node.clone(), output }));
             read.derivations.insert(node, derivation);
         }
+        let mut names = BTreeSet::new();
         for (spec, item) in taken_in {
-            self.take_in(spec, item, &mut read);
+            self.take_in(spec, item, &mut names, &mut read);
         }
         let publish =
             publish.map(|item| read.publish(item, &self.items, &mut self.errors)).unwrap_or_default();
@@ -199,7 +200,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads a spec that this one takes in, as it is by itself, with its own lock.
-    fn take_in(&mut self, name: &str, item: &Item, read: &mut Nodes) {
+    fn take_in(&mut self, name: &str, item: &Item, names: &mut BTreeSet<String>, read: &mut Nodes) {
         if self.is_inner {
             let error = SpecError::at(&item.origin, "a spec that another one takes in takes in none itself");
             self.errors.push(error.label("taken in here"));
@@ -210,8 +211,17 @@ impl<'a> Reader<'a> {
             Locking::Required(_) => Locking::Required(None),
             Locking::IfThere(_) | Locking::Kept(..) => Locking::IfThere(None),
         };
-        let overrides = Overrides { lock, is_inner: true, epoch: self.epoch.clone(), ..Overrides::default() };
+        let (epoch, mirrors) = (self.epoch.clone(), self.mirrors.clone());
+        let overrides = Overrides { lock, is_inner: true, epoch, mirrors, ..Overrides::default() };
         let Some(inner) = self.errors.check(Spec::load(self.finder, name, &overrides)) else { return };
+        if let Some(why) = &inner.refused {
+            self.errors.push(SpecError::at(&item.origin, why.clone()).label("it cannot be taken in"));
+        }
+        if !names.insert(inner.name.clone()) {
+            let error = SpecError::at(&item.origin, format!("two specs are called {}", inner.name));
+            self.errors.push(error.label("the second one").hint("call the file of one of them otherwise"));
+            return;
+        }
         let within = |output: &OutputRef| OutputRef {
             node: output.node.within(&inner.name),
             output: output.output.clone(),

@@ -53,11 +53,13 @@ const LOONG64: &[&str] = &["ipxe-loong64.efi"];
 
 /// Returns the firmware of a set's machines that it has no loader for, and what it might be given.
 pub fn missing_loaders(set: &Set) -> Vec<(&'static str, &'static [&'static str])> {
-    // By the name of the only loader there is, or of the first one for PCs.
+    // By the name of the only loader there is; on PCs by what they are: for BIOS, iPXE is of 32 bits.
     let is_for_set = |loaders: &[&str]| {
         let of_pc = !loaders.iter().any(|name| name.starts_with("ipxe-"));
+        let of_bios = loaders.contains(&"undionly.kpxe");
         let own = |arch: &String| match arch.as_str() {
-            "i386" | "x86_64" => of_pc,
+            "i386" => of_bios,
+            "x86_64" => of_pc && !of_bios,
             arch => loaders.contains(&format!("ipxe-{arch}.efi").as_str()),
         };
         if set.archs.is_empty() { of_pc } else { set.archs.iter().any(own) }

@@ -39,6 +39,8 @@ pub struct Platform {
     pub network: &'static [&'static str],
     /// Debian's package with its modules.
     pub package: &'static str,
+    /// Whether few machines need it, so that images are made without it where its modules are missing.
+    pub is_optional: bool,
 }
 
 const fn efi(
@@ -48,7 +50,9 @@ const fn efi(
     network: &'static [&'static str],
     package: &'static str,
 ) -> Platform {
-    Platform { name, arch, firmware: Firmware::Uefi, medium, network, package }
+    // Few PCs have UEFI of 32 bits.
+    let is_optional = matches!(arch, Arch::X86);
+    Platform { name, arch, firmware: Firmware::Uefi, medium, network, package, is_optional }
 }
 
 const MEDIUM: &[&str] = &["chain", "efi_gop"];
@@ -65,6 +69,7 @@ const PLATFORMS: [Platform; 8] = [
         medium: &["chain", "biosdisk", "vbe", "vga"],
         network: &["chain", "pxe", "tftp", "http", "vbe", "vga"],
         package: "grub-pc-bin",
+        is_optional: false,
     },
     efi("i386-efi", Arch::X86, PC_MEDIUM, PC_NETWORK, "grub-efi-ia32-bin"),
     efi("x86_64-efi", Arch::Amd64, PC_MEDIUM, PC_NETWORK, "grub-efi-amd64-bin"),
@@ -79,6 +84,7 @@ const PLATFORMS: [Platform; 8] = [
         medium: &["ofnet"],
         network: &["ofnet", "tftp", "http"],
         package: "grub-ieee1275-bin",
+        is_optional: false,
     },
 ];
 

@@ -11,7 +11,7 @@ use super::loaders::LoaderFacts;
 use super::pass::{Span, TreeFacts};
 use super::programs::ProgramFacts;
 use super::walk::Walk;
-use crate::formats::authenticode::Image;
+use crate::formats::authenticode::{Image, Unread};
 use crate::formats::checksums::{Algorithm, Checksum};
 use crate::formats::cpio;
 use crate::formats::initramfs::Family;
@@ -92,7 +92,7 @@ pub struct Part {
     /// What the kernel says of itself.
     pub kernel: Option<Kernel>,
     /// What it says to firmware that verifies it, if it is a program of UEFI.
-    pub image: Option<Result<Image, String>>,
+    pub image: Option<Result<Image, Unread>>,
     /// What is in the initramfs, or why that cannot be told.
     pub walk: Option<Result<Walk, String>>,
     /// What the squashfs says of itself, or what is wrong with it.

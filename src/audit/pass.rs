@@ -16,7 +16,7 @@ use trust::openpgp::{Keyring, Verdict};
 
 use super::place::Place;
 use super::walk::{self, Walk};
-use crate::formats::authenticode::{self, Image};
+use crate::formats::authenticode::{self, Image, Unread};
 use crate::formats::checksums::{Algorithm, hex};
 use crate::formats::kernel::{Inside, Kernel};
 use crate::formats::verity;
@@ -72,7 +72,7 @@ pub(super) struct Learnt {
     /// What is in the kernel.
     pub(super) kernel: Option<Inside>,
     /// What it says to firmware that verifies it; nothing where it is no program of UEFI.
-    pub(super) image: Option<Result<Image, String>>,
+    pub(super) image: Option<Result<Image, Unread>>,
     /// The hash tree of a part; nothing where that is no whole number of blocks.
     pub(super) tree: Option<TreeFacts>,
     /// How its signatures were judged, by the files they are in.

@@ -46,6 +46,15 @@ pub struct Image {
     pub vendor: Option<Vec<u8>>,
 }
 
+/// Why nothing can be told of a program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unread {
+    /// Why.
+    pub why: String,
+    /// Whether it was signed, and was changed since: its end is not where its signatures say.
+    pub is_changed: bool,
+}
+
 /// Where in a file what is.
 struct Layout {
     /// What is signed, in the order of the file.
@@ -61,7 +70,7 @@ struct Layout {
 ///
 /// # Errors
 /// Reading failed.
-pub fn read(mut input: impl Read, size: u64) -> io::Result<Option<Result<Image, String>>> {
+pub fn read(mut input: impl Read, size: u64) -> io::Result<Option<Result<Image, Unread>>> {
     let mut head = Vec::new();
     input.by_ref().take(MAX_HEADERS).read_to_end(&mut head)?;
     let layout = match layout(&head, size) {
@@ -92,11 +101,11 @@ pub fn read(mut input: impl Read, size: u64) -> io::Result<Option<Result<Image, 
         at += length as u64;
     }
     if at != size {
-        return Ok(Some(Err(format!("it has {at} bytes, and should have {size}"))));
+        return Ok(Some(Err(unread(format!("it has {at} bytes, and should have {size}"), false))));
     }
     let signatures = match entries(&table) {
         Ok(signatures) => signatures,
-        Err(why) => return Ok(Some(Err(why))),
+        Err(why) => return Ok(Some(Err(unread(why, true)))),
     };
     let is_vendors = |offset: usize| {
         let name = names.get(offset..).and_then(|rest| rest.split(|byte| *byte == 0).next());
@@ -107,6 +116,10 @@ pub fn read(mut input: impl Read, size: u64) -> io::Result<Option<Result<Image, 
     Ok(Some(Ok(Image { sha256: hasher.finalize().into(), signatures, vendor })))
 }
 
+fn unread(why: String, is_changed: bool) -> Unread {
+    Unread { why, is_changed }
+}
+
 /// Returns what of a piece, which begins at `at`, lies in a span.
 fn within(piece: &[u8], at: u64, (start, length): (u64, u64)) -> &[u8] {
     let end = at + piece.len() as u64;
@@ -115,7 +128,7 @@ fn within(piece: &[u8], at: u64, (start, length): (u64, u64)) -> &[u8] {
 }
 
 /// Reads where what is, by the headers.
-fn layout(head: &[u8], size: u64) -> Option<Result<Layout, String>> {
+fn layout(head: &[u8], size: u64) -> Option<Result<Layout, Unread>> {
     program::pe(head)?;
     let dos = pe::ImageDosHeader::parse(head).ok()?;
     let file_header = u64::from(dos.nt_headers_offset()) + 4;
@@ -162,18 +175,20 @@ fn layout(head: &[u8], size: u64) -> Option<Result<Layout, String>> {
     let hashed = headers + bodies.iter().map(|(_, length)| length).sum::<u64>();
     let left = size.checked_sub(hashed + table.1);
     signed.extend(left.map(|left| (hashed, left)));
+    if table.1 > MAX_TABLE || long.len() > MAX_LONG {
+        return Some(Err(unread("it has more certificates than any real one".to_owned(), false)));
+    }
+    if left.is_none() || table.1 > 0 && table.0 + table.1 != size {
+        let why = "it is cut off, or longer than its headers say".to_owned();
+        return Some(Err(unread(why, table.1 > 0)));
+    }
     let mut end = 0;
     for (start, length) in &signed {
         if *start < end {
-            return Some(Err("its sections lie one in the other".to_owned()));
+            let why = "its sections are not one behind the other".to_owned();
+            return Some(Err(unread(why, false)));
         }
         end = start + length;
-    }
-    if table.1 > MAX_TABLE || long.len() > MAX_LONG {
-        return Some(Err("it has more certificates than any real one".to_owned()));
-    }
-    if left.is_none() || table.1 > 0 && table.0 + table.1 != size {
-        return Some(Err("it is cut off, or longer than its headers say".to_owned()));
     }
     Some(Ok(Layout { signed, table, names, long }))
 }
@@ -242,7 +257,7 @@ mod tests {
         bytes
     }
 
-    fn image(bytes: &[u8]) -> Result<Image, String> {
+    fn image(bytes: &[u8]) -> Result<Image, Unread> {
         read(bytes, bytes.len() as u64).unwrap().unwrap()
     }
 

@@ -199,9 +199,18 @@ fn make(fields: &Fields<'_>, image: &Image) -> Option<Made> {
 
 impl Debian {
     /// Returns how programs of the packages run here; nothing where the machine does it by itself.
-    fn foreign(&self, tool: &Tool) -> Option<Foreign> {
-        let inside = Path::new("/usr/bin").join(self.emulator.as_ref()?);
-        emulation::foreign(self.wanted.arch(), tool.outside(&inside)?)
+    fn foreign(&self, job: &Job<'_>, tool: &Tool, folder: &Path) -> Result<Option<Foreign>, StepError> {
+        let Some(emulator) = &self.emulator else { return Ok(None) };
+        let place = match job.toolbox() {
+            Some(toolbox) => emulation::lay_out(job, toolbox.root(), emulator, folder)?,
+            None => {
+                // One of the tool's programs, pinned with it.
+                let inside = Path::new("/usr/bin").join(emulator);
+                let outside = tool.outside(&inside).unwrap_or(inside);
+                fs::canonicalize(&outside).on_file("find", &outside)?
+            }
+        };
+        Ok(emulation::foreign(self.wanted.arch(), place))
     }
 
     /// Builds mmdebstrap's command line.
@@ -367,7 +376,7 @@ impl Step for Debian {
             ]),
             work: work.path(),
             privileged: true,
-            foreign: self.foreign(tool),
+            foreign: self.foreign(job, tool, inputs.path())?,
         };
         let failed = Mutex::new(None);
         let each = |line: &str| {

@@ -211,7 +211,7 @@ impl Grub {
         source: &Source<'_>,
         work: &Path,
         platform: &Platform,
-    ) -> Result<String, StepError> {
+    ) -> Result<Option<String>, StepError> {
         let folder = modules_of(platform);
         let number = match (source.input(), job.toolbox()) {
             (Some(root), _) => {
@@ -220,14 +220,23 @@ impl Grub {
                 loaders::lay_out(job.objects, root, &folder, &here)?
             }
             (None, Some(toolbox)) => usize::from(toolbox.root().find(Path::new(&folder)).is_some()),
-            (None, None) => 1,
+            (None, None) => usize::from(Path::new(&folder).is_dir()),
         };
+        if number == 0 && platform.is_optional {
+            job.remark(format!(
+                "there are no images for {}: {} has no folder {folder} ({} on Debian)",
+                platform.name,
+                source.name(),
+                platform.package
+            ));
+            return Ok(None);
+        }
         if number == 0 {
             let what =
                 format!("{} has no modules of GRUB for {}: no folder {folder}", source.name(), self.arch);
             return Err(StepError::spec(what).with_hint(format!("add {} to its packages", platform.package)));
         }
-        Ok(if source.input().is_some() { platform.name.to_owned() } else { folder })
+        Ok(Some(if source.input().is_some() { platform.name.to_owned() } else { folder }))
     }
 
     /// Makes the images of a platform: what is for media goes to `medium` or into the EFI partition.
@@ -239,7 +248,7 @@ impl Grub {
         platform: &Platform,
         made: &mut Images,
     ) -> Result<(), StepError> {
-        let modules = self.modules(job, source, work, platform)?;
+        let Some(modules) = self.modules(job, source, work, platform)? else { return Ok(()) };
         let image = self.image(job, work, platform, &modules, Use::Network)?;
         made.network.push((network_name(platform), job.take(work, &image)?));
         let image = self.image(job, work, platform, &modules, Use::Medium)?;
@@ -270,7 +279,10 @@ impl Step for Grub {
     fn resolve(&self, resolving: &Resolving<'_>) -> Result<Resolved, StepError> {
         let is_of_machine = are_of_machine(resolving);
         let platforms: Vec<&Platform> = self.arch.platforms().collect();
-        let folders: Vec<String> = platforms.iter().map(|platform| modules_of(platform)).collect();
+        let is_meant =
+            |platform: &&&Platform| !platform.is_optional || Path::new(&modules_of(platform)).is_dir();
+        let folders: Vec<String> =
+            platforms.iter().filter(is_meant).map(|platform| modules_of(platform)).collect();
         let data: Vec<&str> = folders.iter().filter(|_| is_of_machine).map(String::as_str).collect();
         let packages: Vec<&str> =
             [MKIMAGE.package].into_iter().chain(platforms.iter().map(|platform| platform.package)).collect();

@@ -89,6 +89,13 @@ impl Wanted {
     pub(super) fn read(fields: &Fields<'_>, [target, own]: [Arch; 2], always: &[&str]) -> Self {
         let arch = architecture(fields, target, own);
         let kernel = arch.kernel_package().unwrap_or_default();
+        if let Some((_, item)) =
+            fields.texts("packages").into_iter().find(|(name, _)| *name == KERNEL && kernel.is_empty())
+        {
+            let error =
+                SpecError::at(&item.origin, format!("which of Debian's kernels is for {arch} is not known"));
+            fields.wrong(error.label("name its package"));
+        }
         let names: Vec<String> = names(fields)
             .into_iter()
             .map(|name| if name == KERNEL { kernel } else { name }.to_owned())

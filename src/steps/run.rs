@@ -37,6 +37,9 @@ struct Run {
     outputs: BTreeMap<String, String>,
     env: BTreeMap<String, String>,
     epoch: u32,
+    /// Whether its programs are those of the machines that boot the image.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    is_of_target: bool,
     /// Whose programs these are, and what runs them here, where this machine does not.
     #[serde(skip_serializing_if = "Option::is_none")]
     emulator: Option<(Arch, String)>,
@@ -101,7 +104,8 @@ fn make(fields: &Fields<'_>, image: &Image) -> Option<Made> {
             .label("expected \"target\": the machines that boot the image")),
     });
     let emulator = arch.and_then(|arch| Some((arch, emulation::emulator(fields, arch)?)));
-    let step = Run { argv: argv?, tools, outputs, env, epoch: image.timestamp.epoch(), emulator };
+    let (is_of_target, epoch) = (arch.is_some(), image.timestamp.epoch());
+    let step = Run { argv: argv?, tools, outputs, env, epoch, is_of_target, emulator };
     Some(Made::new(step, &names.iter().map(String::as_str).collect::<Vec<_>>()))
 }
 
@@ -130,13 +134,7 @@ impl Run {
                 "give it an input {EMULATOR:?}: the root of a toolbox with {emulator} (on Debian in qemu-user-static)"
             )));
         }
-        let inside = Path::new("/usr/bin").join(emulator);
-        let bytes = job.tree(EMULATOR)?.read(job.objects, &inside)?.ok_or_else(|| {
-            StepError::spec(format!("the input {EMULATOR:?} of {} has no {}", job.node, inside.display()))
-        })?;
-        let place = folder.join(format!(".{emulator}"));
-        fs::write(&place, bytes).on_file("write", &place)?;
-        fs::set_permissions(&place, fs::Permissions::from_mode(0o755)).on_file("chmod", &place)?;
+        let place = emulation::lay_out(job, &job.tree(EMULATOR)?, emulator, folder)?;
         Ok(emulation::foreign(*arch, place))
     }
 }
@@ -145,6 +143,12 @@ impl Step for Run {
     identity!(version 2);
 
     fn resolve(&self, resolving: &Resolving<'_>) -> Result<Resolved, StepError> {
+        if self.is_of_target && !resolving.has_toolbox {
+            return Err(StepError::spec(
+                "arch = \"target\" runs programs of another root than this machine's",
+            )
+            .with_hint("give the node an input \"tools\": a root of the machines that boot the image"));
+        }
         let programs: Vec<&str> = self.tools.iter().map(String::as_str).collect();
         let name = &self.argv[0];
         Ok(Resolved::with_tools(
@@ -159,7 +163,7 @@ impl Step for Run {
         fs::create_dir(work.path().join("out")).on_file("make", work.path().join("out"))?;
         let foreign = self.foreign(job, folders.path())?;
         let mut inputs = BTreeMap::new();
-        let is_given = |name: &str| ![graph::toolbox::INPUT, EMULATOR].contains(&name);
+        let is_given = |name: &str| name != graph::toolbox::INPUT && !(self.is_of_target && name == EMULATOR);
         for (name, output) in job.inputs.iter().filter(|(name, _)| is_given(name)) {
             let path = match output.object {
                 Object::Blob(blob) => {

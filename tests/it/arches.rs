@@ -262,6 +262,9 @@ fn programs_of_another_machine_run_in_the_sandbox_and_nothing_is_registered_outs
         code == 2 && text.contains("give it an input \"emulator\"") && text.contains("qemu-aarch64-static"),
         "{text}"
     );
+    fs::write(spec, FOREIGN.replace("tools = \"box.root\", ", "also = \"box.root\", ")).unwrap();
+    let (code, text) = said(&[]);
+    assert!(code == 2 && text.contains("give the node an input \"tools\""), "{code}: {text}");
     let (code, text) = said(&["--set", "report.arch=arm64"]);
     assert!(code == 2 && text.contains("expected \"target\""), "{code}: {text}");
 }
@@ -325,6 +328,7 @@ fn a_spec_takes_in_others_as_they_are() {
         ("inner:made", "inner:maid", "no such node"),
         ("./inner.toml", "./nobody.toml", "nobody"),
         ("./inner.toml", "./outer.toml", "takes in none itself"),
+        ("[\"./inner.toml\"]", "[\"./inner.toml\", \"./inner.toml\"]", "two specs are called inner"),
     ] {
         fs::write(live.world.path("outer.toml"), outer.replace(from, to)).unwrap();
         let (code, text) = said(&["./outer.toml"]);

@@ -75,9 +75,13 @@ impl World {
 
     /// Has sbsign sign the kernel by a key of this name.
     fn sign(&self, name: &str) {
+        self.sign_file(name, &self.kernel);
+    }
+
+    fn sign_file(&self, name: &str, file: &Path) {
         let (key, certificate) = (self.live.world.path("db.key"), self.live.world.path("db.crt"));
-        let [key, certificate, kernel] =
-            [&key, &certificate, &self.kernel].map(|path| path.to_str().unwrap());
+        let [key, certificate, file] =
+            [key.as_path(), certificate.as_path(), file].map(|path| path.to_str().unwrap());
         let subject = format!("/CN={name}");
         run(
             "openssl",
@@ -97,8 +101,8 @@ impl World {
                 "9",
             ],
         );
-        run("sbsign", &["--key", key, "--cert", certificate, "--output", kernel, kernel]);
-        run("sbverify", &["--cert", certificate, kernel]);
+        run("sbsign", &["--key", key, "--cert", certificate, "--output", file, file]);
+        run("sbverify", &["--cert", certificate, file]);
     }
 
     fn build(&self) {
@@ -186,6 +190,45 @@ fn a_kernel_of_another_signer_is_named_and_one_that_was_changed_is_a_difference(
             found.iter().filter(|(name, what)| name == "gentoo.vmlinuz" && what.contains(expected)).collect();
         assert!(!of_file.is_empty(), "{back}: {check}");
     }
+}
+
+#[test]
+fn a_shim_that_somebody_else_signed_is_named_and_one_that_is_longer_is_a_difference() {
+    let world = World::signed(|settings| settings);
+    world.build();
+    let shim = world.live.published("netboot/shimx64.efi");
+    let good = fs::read(&shim).unwrap();
+    // Whoever changes a program can sign it, and call himself as he likes.
+    let mut bytes = good.clone();
+    bytes[0x2_5000] ^= 1;
+    fs::write(&shim, bytes).unwrap();
+    run("sbattach", &["--remove", shim.to_str().unwrap()]);
+    run("sbattach", &["--remove", shim.to_str().unwrap()]);
+    world.sign_file("Microsoft Windows UEFI Driver Publisher", &shim);
+    let (_, check) = world.audit();
+    let said = |(name, what): &(String, String)| {
+        name == "shimx64.efi" && what.contains("alone, for whom Microsoft does not vouch")
+    };
+    assert!(findings(&check).iter().any(said), "{check}");
+    // What is behind its end is not signed.
+    fs::write(&shim, [&good[..], b"x"].concat()).unwrap();
+    let (code, check) = world.audit();
+    let said = |(name, what): &(String, String)| name == "shimx64.efi" && what.contains("and changed since");
+    assert!(code == 1 && findings(&check).iter().any(said), "{check}");
+    // What the signature says of its program, and not the program.
+    let mut bytes = good.clone();
+    let hash = [
+        0x30, 0x31, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01, 0x05, 0x00,
+        0x04, 0x20,
+    ];
+    let at = (0..bytes.len() - 64).find(|at| bytes[*at..].starts_with(&hash)).expect("a hash");
+    bytes[at + hash.len()] ^= 1;
+    fs::write(&shim, bytes).unwrap();
+    let (code, check) = world.audit();
+    let said = |(name, what): &(String, String)| {
+        name == "shimx64.efi" && what.contains("of its program was changed")
+    };
+    assert!(code == 1 && findings(&check).iter().any(said), "{check}");
 }
 
 #[test]

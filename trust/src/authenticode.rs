@@ -8,7 +8,7 @@ use cms::content_info::ContentInfo;
 use cms::signed_data::{SignedData, SignerIdentifier};
 use der::asn1::{Any, OctetString};
 use der::oid::ObjectIdentifier;
-use der::oid::db::rfc5911::ID_MESSAGE_DIGEST;
+use der::oid::db::rfc5911::{ID_CONTENT_TYPE, ID_MESSAGE_DIGEST};
 use der::{Decode, Encode, Reader, SliceReader, Tag, Tagged};
 use ring::digest;
 use ring::signature::{
@@ -16,6 +16,8 @@ use ring::signature::{
     UnparsedPublicKey,
 };
 use x509_cert::Certificate;
+use x509_cert::ext::pkix::BasicConstraints;
+use x509_cert::spki::AlgorithmIdentifierOwned;
 
 use crate::cms::{SIGNED_DATA, name};
 
@@ -37,14 +39,38 @@ const CERT_X509: [u8; 16] =
 const LIST_HEAD: usize = 28;
 const OWNER: usize = 16;
 
+/// SHA-256 of the certificates by which Microsoft vouches for boot loaders of others: "Microsoft Corporation UEFI CA 2011" and
+/// "Microsoft UEFI CA 2023", as firmware of PCs and of arm64 has them
+/// (<https://learn.microsoft.com/windows-hardware/manufacture/desktop/windows-secure-boot-key-creation-and-management-guidance>).
+const FIRMWARE: [&str; 2] = [
+    "48e99b991f57fc52f76149599bff0a58c47154229b9f8d603ac40d3500248507",
+    "f6124e34125bee3fe6d79a574eaa7b91c0e7bd9d929c1a321178efd611dad901",
+];
+
+/// Certificates in one signature, at most.
+const MAX_CERTIFICATES: usize = 32;
+
+/// How a signature was judged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ImageJudgement {
+    /// It is of the program, by the key of the certificate inside.
+    Good,
+    /// It is not.
+    Bad(String),
+    /// It cannot be verified here.
+    Unknown(String),
+}
+
 /// A signature of a program.
 #[derive(Debug, Clone)]
 pub struct ImageSignature {
     signer: Certificate,
     others: Vec<Certificate>,
-    /// The hash of the program that was signed.
-    of: Vec<u8>,
-    /// The DER of the signed attributes, whose hash of the content was compared.
+    /// The hash of the program that was signed, and its algorithm.
+    of: (ObjectIdentifier, Vec<u8>),
+    /// Whether what it says of its program is what was signed.
+    is_whole: bool,
+    /// The DER of the signed attributes.
     attributes: Vec<u8>,
     algorithm: ObjectIdentifier,
     signature: Vec<u8>,
@@ -86,26 +112,34 @@ impl ImageSignature {
             let inner = &one.tbs_certificate;
             inner.issuer == sid.issuer && inner.serial_number == sid.serial_number
         };
+        if certificates.len() > MAX_CERTIFICATES {
+            return Err(format!("it has {} certificates, which no real one has", certificates.len()));
+        }
         let Some(index) = certificates.iter().position(is_signer) else {
             return Err("the certificate of its signer is not inside".to_owned());
         };
         let attributes = signer.signed_attrs.as_ref().ok_or("it has no signed attributes".to_owned())?;
-        let digest = attributes.iter().find(|attribute| attribute.oid == ID_MESSAGE_DIGEST);
-        let digest = digest.and_then(|attribute| attribute.values.get(0));
-        let digest: OctetString =
-            digest.ok_or("its attributes name no hash".to_owned())?.decode_as().map_err(damaged)?;
+        let only = |oid| {
+            let found = attributes.iter().find(|attribute| attribute.oid == oid)?;
+            found.values.get(0).filter(|_| found.values.len() == 1)
+        };
+        let digest = only(ID_MESSAGE_DIGEST).ok_or("its attributes name no hash".to_owned())?;
+        let digest: OctetString = digest.decode_as().map_err(damaged)?;
+        let kind = only(ID_CONTENT_TYPE).and_then(|kind| kind.decode_as::<ObjectIdentifier>().ok());
+        if kind != Some(INDIRECT_DATA) {
+            return Err("its attributes do not say what was signed".to_owned());
+        }
         if signer.digest_alg.oid != SHA256 {
             return Err("its hash is not SHA-256".to_owned());
         }
         // The content's tag and length are not hashed.
-        if digest::digest(&digest::SHA256, content.value()).as_ref() != digest.as_bytes() {
-            return Err("what it says of its program was changed".to_owned());
-        }
+        let is_whole = digest::digest(&digest::SHA256, content.value()).as_ref() == digest.as_bytes();
         let of = program_hash(&content).map_err(damaged)?;
         Ok(Self {
             signer: certificates.remove(index),
             others: certificates,
             of,
+            is_whole,
             attributes: attributes.to_der().map_err(damaged)?,
             algorithm: signer.signature_algorithm.oid,
             signature: signer.signature.as_bytes().to_vec(),
@@ -117,34 +151,49 @@ impl ImageSignature {
         name(&self.signer)
     }
 
-    /// Returns whom the signer's certificate names as the authority that gave it; nothing where it gave that itself.
-    pub fn authority(&self) -> Option<String> {
-        let inner = &self.signer.tbs_certificate;
-        (inner.issuer != inner.subject).then(|| crate::cms::common_name(&inner.issuer))
-    }
-
     /// Tells whether it is of a program with this hash, by the key of the certificate inside.
-    ///
-    /// # Errors
-    /// It is not.
-    pub fn judge(&self, sha256: &[u8; 32]) -> Result<(), String> {
-        if self.of != sha256 {
-            return Err(format!("{} signed another program: this one was changed", self.signer()));
+    pub fn judge(&self, sha256: &[u8; 32]) -> ImageJudgement {
+        let (hash, of) = &self.of;
+        if *hash != SHA256 {
+            return ImageJudgement::Unknown(format!("its hash of the program is not SHA-256 but {hash}"));
+        }
+        if !self.is_whole {
+            let why = format!("what {} signed of its program was changed", self.signer());
+            return ImageJudgement::Bad(why);
+        }
+        if of != sha256 {
+            let why = format!("{} signed another program: this one was changed", self.signer());
+            return ImageJudgement::Bad(why);
         }
         let key = &self.signer.tbs_certificate.subject_public_key_info.subject_public_key;
         match verified(self.algorithm, key.raw_bytes(), &self.attributes, &self.signature) {
-            Some(true) => Ok(()),
-            Some(false) => Err(format!("it was not made by {}", self.signer())),
-            None => Err(format!("it is by an algorithm ({}) that cannot be verified here", self.algorithm)),
+            Some(true) => ImageJudgement::Good,
+            Some(false) => ImageJudgement::Bad(format!("it was not made by {}", self.signer())),
+            None => ImageJudgement::Unknown(format!("it is by the algorithm {}", self.algorithm)),
         }
+    }
+
+    /// Tells whether Microsoft vouches for its signer, as firmware asks where nobody changed its keys.
+    pub fn is_known_to_firmware(&self) -> bool {
+        self.leads_to(|one| {
+            let Ok(der) = one.to_der() else { return false };
+            let hash = digest::digest(&digest::SHA256, &der);
+            let hex: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+            FIRMWARE.contains(&hex.as_str())
+        })
     }
 
     /// Tells whether its signer is one of these, or has a certificate that leads to one.
     pub fn is_known_to(&self, authorities: &Vendor) -> bool {
+        self.leads_to(|one| authorities.0.iter().any(|known| known == one || is_issued_by(one, known)))
+    }
+
+    /// Tells whether a certificate that is known is the signer's or above it, by those inside.
+    fn leads_to(&self, is_known: impl Fn(&Certificate) -> bool) -> bool {
         let mut at = &self.signer;
         // No chain is longer than all that is inside.
         for _ in 0..=self.others.len() {
-            if authorities.0.iter().any(|known| known == at || is_issued_by(at, known)) {
+            if is_known(at) {
                 return true;
             }
             let above = self.others.iter().find(|other| *other != at && is_issued_by(at, other));
@@ -155,8 +204,8 @@ impl ImageSignature {
     }
 }
 
-/// Reads the hash out of SpcIndirectDataContent: what kind of program it is, then DigestInfo.
-fn program_hash(content: &Any) -> der::Result<Vec<u8>> {
+/// Reads the hash out of SpcIndirectDataContent, and its algorithm: what kind of program it is, then DigestInfo.
+fn program_hash(content: &Any) -> der::Result<(ObjectIdentifier, Vec<u8>)> {
     let mut reader = SliceReader::new(content.value())?;
     Any::decode(&mut reader)?;
     let info = Any::decode(&mut reader)?;
@@ -164,9 +213,9 @@ fn program_hash(content: &Any) -> der::Result<Vec<u8>> {
         return Err(info.tag().value_error());
     }
     let mut inner = SliceReader::new(info.value())?;
-    Any::decode(&mut inner)?;
+    let algorithm = AlgorithmIdentifierOwned::decode(&mut inner)?;
     let hash = OctetString::decode(&mut inner)?;
-    inner.finish(hash.into_bytes())
+    inner.finish((algorithm.oid, hash.into_bytes()))
 }
 
 /// Verifies an RSA signature; nothing for algorithms that are not known. `rsaEncryption` alone stands for SHA-256, as above.
@@ -180,8 +229,12 @@ fn verified(algorithm: ObjectIdentifier, key: &[u8], message: &[u8], signature: 
     Some(UnparsedPublicKey::new(parameters, key).verify(message, signature).is_ok())
 }
 
-/// Tells whether a certificate was given by another one's key.
+/// Tells whether a certificate was given by another one's key, which may do that.
 fn is_issued_by(one: &Certificate, above: &Certificate) -> bool {
+    let constraints = above.tbs_certificate.get::<BasicConstraints>();
+    if !constraints.is_ok_and(|found| found.is_some_and(|(_, constraints)| constraints.ca)) {
+        return false;
+    }
     if one.tbs_certificate.issuer != above.tbs_certificate.subject {
         return false;
     }
@@ -201,7 +254,8 @@ impl Vendor {
     /// There is no certificate in it.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         let one = |bytes: &[u8]| Certificate::from_der(bytes).map_err(|error| error.to_string());
-        if !bytes.starts_with(&CERT_X509) {
+        // A certificate in DER begins so; a list begins with what is in it.
+        if bytes.starts_with(&[0x30]) {
             return Ok(Self(vec![one(bytes)?]));
         }
         let mut found = Vec::new();

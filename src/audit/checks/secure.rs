@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use trust::authenticode::Vendor;
+use trust::authenticode::{ImageJudgement, Vendor};
 
 use super::select::{count, listed};
 use crate::audit::facts::Facts;
 use crate::audit::programs::ProgramFacts;
 use crate::audit::report::{Check, Outcome};
+use crate::formats::authenticode::Unread;
 
 const AGAIN: &str = "take it from its package again, or have it signed again";
 
@@ -29,7 +30,12 @@ pub(super) fn secure_boot(check: &Check, facts: &Facts) -> Outcome {
         }
     }
     let signed = facts.programs.iter().filter(|program| program.good().next().is_some()).count();
+    let unread = facts.programs.iter().filter(|program| program.signatures.is_err()).count();
     let ok = match (signed, shims) {
+        (0, _) if unread > 0 => format!(
+            "nothing that could be read is signed; {}",
+            count(unread, "program was not", "programs were not")
+        ),
         (0, _) => "nothing is signed: machines with Secure Boot do not start it".to_owned(),
         (_, 0) => format!(
             "{} signed, by {}",
@@ -49,9 +55,12 @@ pub(super) fn secure_boot(check: &Check, facts: &Facts) -> Outcome {
 /// Judges a program by itself.
 fn judge(program: &ProgramFacts, outcome: &mut Outcome) {
     match &program.signatures {
-        Err(why) => {
-            let what = format!("is no program that firmware with Secure Boot reads: {why}");
-            outcome.warns(&program.file, what, AGAIN);
+        Err(Unread { why, is_changed: true }) => {
+            outcome.differs(&program.file, format!("was signed, and changed since: {why}"), AGAIN);
+        }
+        Err(Unread { why, .. }) => {
+            let what = format!("is not looked at for signatures: {why}");
+            outcome.warns(&program.file, what, "verify it with sbverify");
         }
         Ok(signatures) => {
             for signature in signatures {
@@ -61,11 +70,16 @@ fn judge(program: &ProgramFacts, outcome: &mut Outcome) {
                         format!("has a signature that cannot be read: {why}"),
                         AGAIN,
                     ),
-                    Ok(signature) => {
-                        if let Err(why) = &signature.judged {
+                    Ok(signature) => match &signature.judged {
+                        ImageJudgement::Good => {}
+                        ImageJudgement::Bad(why) => {
                             outcome.differs(&program.file, format!("has a bad signature: {why}"), AGAIN);
                         }
-                    }
+                        ImageJudgement::Unknown(why) => {
+                            let what = format!("has a signature that is not verified here: {why}");
+                            outcome.warns(&program.file, what, "verify it with sbverify");
+                        }
+                    },
                 }
             }
         }
@@ -82,11 +96,19 @@ fn judge_shim(shim: &ProgramFacts, all: &[&ProgramFacts], outcome: &mut Outcome)
         }
         None => return,
     };
-    if shim.good().next().is_none() {
+    if !shim.good().any(|signature| signature.signature.is_known_to_firmware()) {
+        let signers: BTreeSet<String> = shim.good().map(|signature| signature.signature.signer()).collect();
+        let by = match signers.is_empty() {
+            true => "nobody".to_owned(),
+            false => format!(
+                "{} alone, for whom Microsoft does not vouch",
+                listed(signers.iter().map(String::as_str))
+            ),
+        };
         outcome.warns(
             &shim.file,
-            "is a shim that nobody signed: firmware with Secure Boot does not start it",
-            "take a signed one (shim-signed), or enrol its hash in each machine's firmware",
+            format!("is a shim that is signed by {by}: firmware with Secure Boot does not start it as it is delivered"),
+            "take a shim that Microsoft signed (shim-signed), or enrol its signer in each machine's firmware",
         );
     }
     let folder = folder_of(&shim.file);

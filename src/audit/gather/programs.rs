@@ -6,13 +6,13 @@ use std::io::Read;
 use trust::authenticode::{ImageSignature, Vendor};
 
 use super::super::facts::{Kind, Part};
-use super::super::loaders::{MAX_PROGRAM, is_program};
+use super::super::loaders::is_program;
 use super::super::programs::{ProgramFacts, ProgramSignature};
 use super::Gatherer;
-use crate::formats::authenticode::{self, Image};
+use crate::formats::authenticode::{self, Image, Unread};
 
 /// What a program says to firmware that verifies it, or what is wrong with it.
-type Said = Result<Image, String>;
+type Said = Result<Image, Unread>;
 
 impl Gatherer<'_> {
     /// Reads the programs of the ISO, and takes what was learnt of the set's; a kernel whose bytes are in the set was read there.
@@ -20,18 +20,20 @@ impl Gatherer<'_> {
         let mut found = Vec::new();
         for esp in &self.esps {
             for (path, file) in esp.files.iter().filter(|(path, _)| is_program(path)) {
-                if file.size == file.start.len() as u64
-                    && let Ok(Some(said)) = authenticode::read(&file.start[..], file.size)
-                {
-                    found.push(facts(esp.shown(path), true, false, said));
-                }
+                let said = if file.size == file.start.len() as u64 {
+                    authenticode::read(&file.start[..], file.size).ok().flatten()
+                } else {
+                    let why = format!("it has {} bytes, which no boot loader has", file.size);
+                    Some(Err(Unread { why, is_changed: false }))
+                };
+                found.extend(said.map(|said| facts(esp.shown(path), true, false, said)));
             }
         }
         let iso = self.iso;
         for (path, file) in &iso.files {
             let name = format!("/{path}");
             let kernel = self.iso_parts.get(&name).filter(|part| part.kind == Kind::Kernel);
-            if kernel.is_none() && (!is_program(&name) || file.size() > MAX_PROGRAM) {
+            if kernel.is_none() && !is_program(&name) {
                 continue;
             }
             let same = |part: &&Part| {

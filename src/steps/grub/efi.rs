@@ -56,8 +56,13 @@ impl Partition<'_> {
             open.set_modified(time).on_file("date", &path)?;
             content += open.metadata().on_file("read", &path)?.len().next_multiple_of(CLUSTER);
         }
-        let kib = (content + FAT_EXTRA).div_ceil(64 << 10) * 64;
-        let bits = if (kib << 10) / CLUSTER > FAT12_MOST { "16" } else { "12" };
+        let mut kib = (content + FAT_EXTRA).div_ceil(64 << 10) * 64;
+        let is_small = (kib << 10) / CLUSTER <= FAT12_MOST;
+        if !is_small {
+            // Tables and folders take some: so many clusters are left for sure.
+            kib = kib.max(((FAT12_MOST + 128) * CLUSTER) >> 10).div_ceil(64) * 64;
+        }
+        let bits = if is_small { "12" } else { "16" };
         let serial = format!("{:08x}", self.epoch);
         let size = kib.to_string();
         run(

@@ -24,6 +24,13 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// What apt is asked about its sources.
 const FORMAT: &str = "$(REPO_URI)|$(CODENAME)|$(COMPONENT)|$(LABEL)|$(ORIGIN)";
 
+/// Settings of the machine that do not count.
+const QUIET: &str = "#clear APT::Update::Pre-Invoke;\n#clear APT::Update::Post-Invoke;\n\
+                     #clear APT::Update::Post-Invoke-Success;\n";
+
+/// Releases of Debian without updates and security beside them.
+const ALONE: [&str; 3] = ["sid", "unstable", "experimental"];
+
 /// A list in the store.
 #[derive(Serialize, Deserialize)]
 struct Kept {
@@ -94,8 +101,14 @@ impl Apt<'_> {
                 StepError::environment(message).with_hint("build once without --offline, or with a lock")
             );
         }
+        // Nothing of the machine's own is to run: such hooks tell others of its lists.
+        let quiet = work.join("quiet.conf");
+        fs::write(&quiet, QUIET).on_file("write", &quiet)?;
         let mut command = self.apt_get(work, lists);
+        command.arg("-c").arg(&quiet);
         for setting in [
+            // Or a source that does not answer would be one without packages.
+            "APT::Update::Error-Mode=any",
             "APT::Sandbox::User=root",
             "Acquire::GzipIndexes=true",
             "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false",
@@ -118,7 +131,9 @@ impl Apt<'_> {
         let problems = problems(&output).join("; ");
         let why = if problems.is_empty() { "the sources have none".to_owned() } else { problems };
         Err(StepError::environment(format!("the package lists of {what} cannot be fetched: {why}"))
-            .with_hint("look at the network, and at apt's sources: they need an archive that has them"))
+            .with_hint(
+                "look at the network, and at apt's sources: they need an archive that has them, signed by Debian's keys where it is another release",
+            ))
     }
 
     /// Writes sources of another release: those of Debian that this machine has, under that release's name.
@@ -151,7 +166,7 @@ fn of_suite(targets: &str, suite: &str) -> Option<String> {
     let signed = if Path::new(KEYRING).is_file() { format!("[signed-by={KEYRING}] ") } else { String::new() };
     let lines: BTreeSet<String> = debian
         .filter_map(|row| {
-            let rest = row[1].strip_prefix(base)?;
+            let rest = row[1].strip_prefix(base).filter(|rest| rest.is_empty() || !ALONE.contains(&suite))?;
             Some(format!("deb {signed}{} {suite}{rest} {}\n", row[0], row[2]))
         })
         .collect();
@@ -175,6 +190,7 @@ mod tests {
             "deb http://d/debian-security/ trixie-security main\ndeb http://d/debian/ trixie main\n\
              deb http://d/debian/ trixie-updates main\n"
         );
+        assert_eq!(of_suite(targets, "sid").unwrap().lines().count(), 1);
         assert_eq!(of_suite("https://n/node/|nodistro|main|x|x\n", "trixie"), None);
     }
 }
