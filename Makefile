@@ -84,7 +84,7 @@ EMULATES := $(shell sh packaging/emulates.sh)
 ALL_BOOTS = 'binary(boot) $(if $(EMULATES),,- test(/arm64|one_folder|riscv|ppc64le/))'
 SOME_BOOTS = 'binary(boot) & (test(the_iso_boots_by_bios_from_cd) | test(the_iso_boots_by_uefi_from_cd) \
 	| test(ipxe_boots_the_set_by_bios) | test(/^room::(a_bios_machine_finds|a_uefi|pxelinux|.*256_mib)/) \
-	| test(=the_iso_boots_with_secure_boot) $(if $(EMULATES),| test(one_folder_boots_arm64_over_http)))'
+	| test(=the_iso_boots_with_secure_boot) $(if $(EMULATES),| test(one_folder_boots_arm64_over_http) | test(an_arm64_machine_in_a_room)))'
 # What is booted beside $(SPEC), and what every way to boot needs.
 TESTED_SPECS := amd64-secureboot $(if $(EMULATES),arm64-minimal multi)
 BOOTED_SPECS := $(TESTED_SPECS) x86-minimal $(if $(EMULATES),riscv-minimal ppc64le-minimal)
