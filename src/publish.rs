@@ -127,7 +127,7 @@ fn collect(store: &Store, spec: &Spec, built: &Built) -> Result<Files, PublishEr
     for (below, output) in &spec.publish {
         let Some(found) = built.done(&output.node).and_then(|done| done.result.outputs.get(&output.output))
         else {
-            continue;
+            return Err(PublishError::Missing(output.to_string()));
         };
         let Object::Tree(tree) = found.object else {
             return Err(PublishError::NotAFolder(output.to_string()));

@@ -28,6 +28,11 @@ impl NodeName {
         self.0.rsplit_once(OF).map(|(graph, _)| graph)
     }
 
+    /// Returns the name it has in a graph that it is of, or that has taken in the graph that it is of.
+    pub fn in_graph(&self, graph: &str) -> Option<Self> {
+        self.0.strip_prefix(graph)?.strip_prefix(OF).map(|name| Self(name.to_owned()))
+    }
+
     /// Returns the name it has in its graph.
     pub fn local(&self) -> Self {
         self.0.rsplit_once(OF).map_or_else(|| self.clone(), |(_, name)| Self(name.to_owned()))

@@ -43,6 +43,9 @@ pub enum PublishError {
     /// What is published could not be signed.
     #[error("nothing was published: {0}")]
     Unsigned(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// It was not made.
+    #[error("{0} is to be published, and was not made")]
+    Missing(String),
     /// An output to be published is a single file.
     #[error("{0} is a single file; only folders can be published")]
     NotAFolder(String),

@@ -139,6 +139,8 @@ impl Vm {
         let [program, machine, screen, cpu] = firmware.machine();
         command.args(["--pdeathsig", "KILL", program, "-cpu", cpu]);
         command.args("-nodefaults -display none -monitor none -no-reboot -serial stdio -smp 1".split(' '));
+        // A POWER machine has memory by 256 MiB.
+        let memory = if firmware == Firmware::Power { memory.next_multiple_of(256) } else { memory };
         command.args(["-machine", machine, "-vga", screen, "-m", &memory.to_string()]);
         if firmware == Firmware::Riscv {
             command.args(["-kernel", U_BOOT]);

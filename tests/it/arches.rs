@@ -325,7 +325,18 @@ fn a_spec_takes_in_others_as_they_are() {
     assert_eq!(fs::read_to_string(live.world.path("out/outer/in/it")).unwrap(), "made\n");
     assert!(live.world.path("out/outer/in/DIGESTS").is_file());
     // Both at once, and what is wrong.
-    assert_eq!(said(&["./inner.toml", "./outer.toml"]).0, 0);
+    fs::remove_dir_all(live.world.path("out")).unwrap();
+    let (code, text) = said(&["./inner.toml", "./outer.toml"]);
+    assert_eq!(code, 0, "{text}");
+    assert_eq!(fs::read_to_string(live.world.path("out/outer/in/it")).unwrap(), "made\n");
+    // What fails in a spec that is taken in publishes nothing of the one that takes it in.
+    fs::write(live.world.path("inner.toml"), inner.replace("echo made", "exit 7; echo made")).unwrap();
+    fs::remove_dir_all(live.world.path("out")).unwrap();
+    for specs in [&["./outer.toml"][..], &["./inner.toml", "./outer.toml"]] {
+        let (code, text) = said(specs);
+        assert!(code == 1 && !live.world.path("out/outer").exists(), "{text}");
+    }
+    fs::write(live.world.path("inner.toml"), inner).unwrap();
     for (from, to, says) in [
         ("inner:made", "inner:maid", "no such node"),
         ("./inner.toml", "./nobody.toml", "nobody"),

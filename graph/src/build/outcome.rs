@@ -59,15 +59,16 @@ impl Built {
 
     /// Returns how the nodes of one graph ended, where several were built at once, by their names in it.
     pub fn of_graph(&self, graph: &str) -> Self {
-        let own = self.nodes.iter().filter(|(node, _)| node.graph() == Some(graph));
         let local = |(node, outcome): (&NodeName, &Outcome)| {
             let outcome = match outcome {
-                Outcome::Skipped(because) => Outcome::Skipped(because.local()),
+                Outcome::Skipped(because) => {
+                    Outcome::Skipped(because.in_graph(graph).unwrap_or_else(|| because.local()))
+                }
                 outcome => outcome.clone(),
             };
-            (node.local(), outcome)
+            Some((node.in_graph(graph)?, outcome))
         };
-        Self { nodes: own.map(local).collect() }
+        Self { nodes: self.nodes.iter().filter_map(local).collect() }
     }
 
     /// Returns the keys of all nodes that are done.
