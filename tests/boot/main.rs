@@ -426,8 +426,8 @@ fn the_iso_for_x86_boots_by_uefi_of_32_bits() {
 #[test]
 fn the_iso_for_riscv_boots() {
     let Some(published) = of_spec("riscv-minimal") else { return };
-    let stick = stick(&published.iso());
-    published.boot_iso(Firmware::Riscv, &stick.each_ref().map(String::as_str));
+    let disk = Firmware::Riscv.disc(&published.iso());
+    published.boot_iso(Firmware::Riscv, &disk.iter().map(String::as_str).collect::<Vec<_>>());
 }
 
 #[test]

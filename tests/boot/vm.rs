@@ -103,6 +103,12 @@ impl Firmware {
                 "-device".to_owned(),
                 "scsi-cd,drive=disc,bootindex=0".to_owned(),
             ],
+            Firmware::Riscv => vec![
+                "-drive".to_owned(),
+                format!("if=none,id=disk,format=raw,readonly=on,file={iso}"),
+                "-device".to_owned(),
+                "virtio-blk-device,drive=disk".to_owned(),
+            ],
             _ => vec!["-cdrom".to_owned(), iso.to_owned()],
         }
     }
@@ -139,8 +145,13 @@ impl Vm {
         let [program, machine, screen, cpu] = firmware.machine();
         command.args(["--pdeathsig", "KILL", program, "-cpu", cpu]);
         command.args("-nodefaults -display none -monitor none -no-reboot -serial stdio -smp 1".split(' '));
-        // A POWER machine has memory by 256 MiB.
-        let memory = if firmware == Firmware::Power { memory.next_multiple_of(256) } else { memory };
+        let memory = match firmware {
+            // Memory of a POWER machine comes by 256 MiB.
+            Firmware::Power => memory.next_multiple_of(256),
+            // This U-Boot stands still with less.
+            Firmware::Riscv => memory.max(1024),
+            _ => memory,
+        };
         command.args(["-machine", machine, "-vga", screen, "-m", &memory.to_string()]);
         if firmware == Firmware::Riscv {
             command.args(["-kernel", U_BOOT]);
