@@ -4,4 +4,4 @@ mod loaders;
 mod names;
 
 pub use self::loaders::{Firmware, Loader, Platform};
-pub use self::names::{Arch, one_of};
+pub use self::names::{Arch, may_be, one_of};

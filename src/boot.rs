@@ -4,7 +4,7 @@
 use cache::Blob;
 use serde::{Deserialize, Serialize};
 
-use crate::arch::Arch;
+use crate::arch::{self, Arch};
 use crate::formats::initramfs::{Family, Initramfs};
 use crate::memory;
 
@@ -34,7 +34,7 @@ pub struct BootEntry {
 impl BootEntry {
     /// Tells whether machines of which `is_so` holds may boot the kernel: one that does not say whose it is may be for any.
     pub fn may_be(&self, is_so: fn(Arch) -> bool) -> bool {
-        self.archs.is_empty() || self.archs.iter().any(|arch| is_so(*arch))
+        arch::may_be(&self.archs, is_so)
     }
 
     /// Tells whether its initrd can fetch its squashfs over HTTP.

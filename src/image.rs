@@ -15,6 +15,9 @@ const VOLUME_ID_MAX: usize = 32;
 /// XFS makes no file system below 300 MiB.
 pub const LEAST_PARTITION_KIB: i64 = 300 << 10;
 
+/// Stands for [`Image::arch`] in settings of nodes.
+pub const TARGET: &str = "target";
+
 /// Whose machines boot an image that does not say so.
 const DEFAULT_ARCH: Arch = Arch::Amd64;
 

@@ -117,71 +117,58 @@ pub struct Loader {
 const IPXE: &str = "ipxe";
 
 const PC: &[Arch] = &[Arch::Amd64, Arch::X86];
-const AMD64: &[Arch] = &[Arch::Amd64];
+
+const fn loader(
+    name: &'static str,
+    places: [&'static str; 2],
+    package: &'static str,
+    archs: &'static [Arch],
+) -> Loader {
+    Loader { name, places, package, archs }
+}
 
 const LOADERS: [Loader; 10] = [
-    Loader {
-        name: "pxelinux.0",
-        places: ["/usr/lib/PXELINUX/pxelinux.0", "/usr/share/syslinux/pxelinux.0"],
-        package: "pxelinux",
-        archs: PC,
-    },
-    Loader {
-        name: "ldlinux.c32",
-        places: ["/usr/lib/syslinux/modules/bios/ldlinux.c32", "/usr/share/syslinux/ldlinux.c32"],
-        package: "syslinux-common",
-        archs: PC,
-    },
-    Loader {
-        name: "libutil.c32",
-        places: ["/usr/lib/syslinux/modules/bios/libutil.c32", "/usr/share/syslinux/libutil.c32"],
-        package: "syslinux-common",
-        archs: PC,
-    },
-    Loader {
-        name: "menu.c32",
-        places: ["/usr/lib/syslinux/modules/bios/menu.c32", "/usr/share/syslinux/menu.c32"],
-        package: "syslinux-common",
-        archs: PC,
-    },
-    Loader {
-        name: "undionly.kpxe",
-        places: ["/usr/lib/ipxe/undionly.kpxe", "/usr/share/ipxe/undionly.kpxe"],
-        package: IPXE,
-        archs: PC,
-    },
-    Loader {
-        name: "ipxe.efi",
-        places: ["/usr/lib/ipxe/ipxe.efi", "/usr/share/ipxe/ipxe.efi"],
-        package: IPXE,
-        archs: AMD64,
-    },
-    Loader {
-        name: "snponly.efi",
-        places: ["/usr/lib/ipxe/snponly.efi", "/usr/share/ipxe/snponly.efi"],
-        package: IPXE,
-        archs: AMD64,
-    },
-    ipxe(
+    loader("pxelinux.0", ["/usr/lib/PXELINUX/pxelinux.0", "/usr/share/syslinux/pxelinux.0"], "pxelinux", PC),
+    loader(
+        "ldlinux.c32",
+        ["/usr/lib/syslinux/modules/bios/ldlinux.c32", "/usr/share/syslinux/ldlinux.c32"],
+        "syslinux-common",
+        PC,
+    ),
+    loader(
+        "libutil.c32",
+        ["/usr/lib/syslinux/modules/bios/libutil.c32", "/usr/share/syslinux/libutil.c32"],
+        "syslinux-common",
+        PC,
+    ),
+    loader(
+        "menu.c32",
+        ["/usr/lib/syslinux/modules/bios/menu.c32", "/usr/share/syslinux/menu.c32"],
+        "syslinux-common",
+        PC,
+    ),
+    loader("undionly.kpxe", ["/usr/lib/ipxe/undionly.kpxe", "/usr/share/ipxe/undionly.kpxe"], IPXE, PC),
+    loader("ipxe.efi", ["/usr/lib/ipxe/ipxe.efi", "/usr/share/ipxe/ipxe.efi"], IPXE, &[Arch::Amd64]),
+    loader("snponly.efi", ["/usr/lib/ipxe/snponly.efi", "/usr/share/ipxe/snponly.efi"], IPXE, &[Arch::Amd64]),
+    loader(
         "ipxe-arm64.efi",
         ["/usr/lib/ipxe/ipxe-arm64.efi", "/usr/share/ipxe/ipxe-arm64.efi"],
+        IPXE,
         &[Arch::Arm64],
     ),
-    ipxe(
+    loader(
         "ipxe-riscv64.efi",
         ["/usr/lib/ipxe/ipxe-riscv64.efi", "/usr/share/ipxe/ipxe-riscv64.efi"],
+        IPXE,
         &[Arch::Riscv],
     ),
-    ipxe(
+    loader(
         "ipxe-loong64.efi",
         ["/usr/lib/ipxe/ipxe-loong64.efi", "/usr/share/ipxe/ipxe-loong64.efi"],
+        IPXE,
         &[Arch::Loong],
     ),
 ];
-
-const fn ipxe(name: &'static str, places: [&'static str; 2], archs: &'static [Arch]) -> Loader {
-    Loader { name, places, package: IPXE, archs }
-}
 
 impl Loader {
     /// Tells whether it is iPXE, whose scripts have the initramfs fetch what no initrd holds.

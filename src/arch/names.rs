@@ -355,6 +355,11 @@ impl Arch {
     }
 }
 
+/// Tells whether `is_so` holds of one of those that a thing may be for; what does not say may be for any.
+pub fn may_be(archs: &[Arch], is_so: fn(Arch) -> bool) -> bool {
+    archs.is_empty() || archs.iter().any(|arch| is_so(*arch))
+}
+
 /// Returns the names of those that one thing may be for, for a sentence.
 pub fn one_of(archs: &[Arch]) -> String {
     archs.iter().map(|arch| arch.name()).collect::<Vec<_>>().join(" or ")

@@ -12,7 +12,7 @@ use memchr::memmem;
 use super::compression::Compression;
 use super::little::{half, word};
 use super::program::{self, Pe, Section};
-use crate::arch::Arch;
+use crate::arch::{self, Arch};
 
 /// How a kernel is packed for its boot loader.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -195,6 +195,11 @@ fn bare(head: &[u8]) -> Option<Arch> {
 }
 
 impl Kernel {
+    /// Tells whether machines of which `is_so` holds may start it, as far as it says.
+    pub fn may_be(&self, is_so: fn(Arch) -> bool) -> bool {
+        arch::may_be(&self.archs, is_so)
+    }
+
     /// Tells whether [`Kernel::look_inside`] may find something that the first bytes do not tell.
     pub fn hides_more(&self) -> bool {
         self.release.is_none() && self.format != Format::BzImage

@@ -53,7 +53,7 @@ pub(super) const KIND: Kind = Kind {
     },
 };
 
-/// Images for media, by their names: for the BIOS of PCs from CD and from disk, for UEFI, for Open Firmware.
+/// Images for media, by their names: for the BIOS of PCs from CD and from disk (as GRUB's packages call it), for UEFI, for Open Firmware.
 pub(super) const ELTORITO: &str = "eltorito.img";
 pub(super) const MBR: &str = "boot_hybrid.img";
 pub(super) const EFI: &str = "efi.img";
@@ -96,9 +96,6 @@ const MODULES: [&str; 31] = [
 
 /// Where packages put GRUB's modules, and beside them what else GRUB needs.
 const MODULES_FOLDER: &str = "/usr/lib/grub";
-
-/// The file of a platform's folder that loads the El Torito image from a disk.
-const HYBRID: &str = "boot_hybrid.img";
 
 /// The C library's character set in which FAT has names, and where the library looks that up.
 const GCONV: [&str; 4] = ["IBM850.so", "gconv-modules", "gconv-modules.cache", "gconv-modules.d"];
@@ -162,6 +159,11 @@ fn network_name(platform: &Platform) -> String {
 /// Returns where a platform's modules are in packages.
 fn modules_of(platform: &Platform) -> String {
     format!("{MODULES_FOLDER}/{}", platform.name)
+}
+
+/// Returns where what loads its El Torito image from a disk is in packages.
+fn mbr_of(platform: &Platform) -> String {
+    format!("{}/{MBR}", modules_of(platform))
 }
 
 impl Grub {
@@ -255,8 +257,8 @@ impl Grub {
         match platform.firmware {
             Firmware::Bios => {
                 made.medium.push((ELTORITO.to_owned(), job.take(work, &image)?));
-                let place = format!("{}/{HYBRID}", modules_of(platform));
-                let mbr = source.take(HYBRID, &[&place])?.ok_or_else(|| {
+                let place = mbr_of(platform);
+                let mbr = source.take(MBR, &[&place])?.ok_or_else(|| {
                     StepError::spec(format!("{} has no {place}", source.name()))
                         .with_hint(format!("on Debian it is in {}", platform.package))
                 })?;
@@ -295,9 +297,8 @@ impl Step for Grub {
         let mut resolved = Resolved::with_tools(resolving, &specs)?;
         if is_of_machine {
             for platform in platforms.iter().filter(|platform| platform.firmware == Firmware::Bios) {
-                let place = format!("{}/{HYBRID}", modules_of(platform));
                 let package = (platform.package, "or have the node take a toolbox");
-                pin(resolving, &mut resolved, HYBRID, &[&place], package)?;
+                pin(resolving, &mut resolved, MBR, &[&mbr_of(platform)], package)?;
             }
             if let Some(signed) = &self.signed {
                 signed.pin(resolving, &mut resolved)?;

@@ -38,11 +38,12 @@ pub(super) const KIND: Kind = Kind {
 };
 
 /// The netboot folder's first script.
-const CHOOSER: &str = "boot.ipxe";
+pub(super) const CHOOSER: &str = "boot.ipxe";
 
 /// What iPXE looks for beside itself since 2023, where it was started by UEFI from there: no DHCP server has to know of scripts then. What
 /// DHCP says may have it look at a TFTP server, so that the folder is noted before.
-pub(super) const AUTOEXEC: &str = "#!ipxe\nset here ${cwduri} ||\ndhcp\nchain ${here}boot.ipxe || shell\n";
+pub(super) const AUTOEXEC: (&str, &str) =
+    ("autoexec.ipxe", "#!ipxe\nset here ${cwduri} ||\ndhcp\nchain ${here}boot.ipxe || shell\n");
 
 fn has_keymap(bootargs: &[Token]) -> bool {
     bootargs.iter().any(|token| token.as_str() == KEYMAP)
@@ -247,7 +248,8 @@ impl Step for Ipxe {
             scripts.insert("nfs.ipxe", self.script(&kernels, &folder_names, How::Nfs { is_lean })?);
         }
         if scripts.contains_key(CHOOSER) {
-            scripts.insert("autoexec.ipxe", AUTOEXEC.to_owned());
+            let (name, text) = AUTOEXEC;
+            scripts.insert(name, text.to_owned());
         }
         let mut files = Vec::new();
         for (name, text) in scripts {

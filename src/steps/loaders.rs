@@ -3,7 +3,6 @@
 //! They are data: nothing of them runs here. The input [`INPUT`] has them for any architecture; without it they are those of the
 //! toolbox, and without a toolbox this machine's own.
 
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -17,20 +16,10 @@ use graph::{Job, Resolved, Resolving, StepError};
 /// The input that has boot loaders: a root with packages of the machine that boots.
 pub(super) const INPUT: &str = "loaders";
 
-/// Where boot loaders of a node come from.
+/// Where boot loaders of a node come from: one of its inputs, the toolbox, or, where there is neither, this machine.
 pub(super) struct Source<'a> {
-    objects: &'a Objects,
-    /// What the tree is called in messages.
-    name: &'static str,
-    /// The input or the toolbox; nothing where they are this machine's.
-    root: Option<Root<'a>>,
-    resolved: &'a Resolved,
-    sources: &'a BTreeMap<String, String>,
-}
-
-enum Root<'a> {
-    Input(Box<RootTree>),
-    Toolbox(&'a RootTree),
+    job: &'a Job<'a>,
+    input: Option<RootTree>,
 }
 
 /// Tells whether a node takes boot loaders of this machine.
@@ -40,50 +29,39 @@ pub(super) fn are_of_machine(resolving: &Resolving<'_>) -> bool {
 
 impl<'a> Source<'a> {
     /// Opens what a node has.
-    pub(super) fn of(job: &'a Job<'_>) -> Result<Self, StepError> {
-        let (name, root) = match (job.inputs.contains_key(INPUT), job.toolbox()) {
-            (true, _) => ("the input \"loaders\"", Some(Root::Input(Box::new(job.tree(INPUT)?)))),
-            (false, Some(toolbox)) => ("the toolbox", Some(Root::Toolbox(toolbox.root()))),
-            (false, None) => ("this machine", None),
-        };
-        let (resolved, sources) = (job.resolved, &job.action.sources);
-        Ok(Self { objects: job.objects, name, root, resolved, sources })
+    pub(super) fn of(job: &'a Job<'a>) -> Result<Self, StepError> {
+        let input = job.inputs.contains_key(INPUT).then(|| job.tree(INPUT)).transpose()?;
+        Ok(Self { job, input })
     }
 
     /// Returns what it is called in messages.
     pub(super) fn name(&self) -> &'static str {
-        self.name
+        match (&self.input, self.job.toolbox()) {
+            (Some(_), _) => "the input \"loaders\"",
+            (None, Some(_)) => "the toolbox",
+            (None, None) => "this machine",
+        }
     }
 
     /// Returns the tree, where it is one of the node's inputs and not laid out for the tools.
     pub(super) fn input(&self) -> Option<&RootTree> {
-        match &self.root {
-            Some(Root::Input(root)) => Some(root),
-            Some(Root::Toolbox(_)) | None => None,
-        }
-    }
-
-    fn tree(&self) -> Option<&RootTree> {
-        match &self.root {
-            Some(Root::Input(root)) => Some(root),
-            Some(Root::Toolbox(root)) => Some(root),
-            None => None,
-        }
+        self.input.as_ref()
     }
 
     /// Takes a file into the store: the first of `places` that there is. `name` is the source that [`pin`] made of it.
     pub(super) fn take(&self, name: &str, places: &[&str]) -> Result<Option<Blob>, StepError> {
-        if let Some(root) = self.tree() {
+        let Job { objects, resolved, action, .. } = self.job;
+        if let Some(root) = self.input().or_else(|| Some(self.job.toolbox()?.root())) {
             for place in places {
-                if let Some(bytes) = root.read(self.objects, Path::new(place))? {
-                    return Ok(Some(self.objects.put(&bytes)?));
+                if let Some(bytes) = root.read(objects, Path::new(place))? {
+                    return Ok(Some(objects.put(&bytes)?));
                 }
             }
             return Ok(None);
         }
-        let Some(path) = self.resolved.paths.get(name) else { return Ok(None) };
-        let blob = self.objects.put(&fs::read(path).on_file("read", path)?)?;
-        let pinned = self.sources.get(name);
+        let Some(path) = resolved.paths.get(name) else { return Ok(None) };
+        let blob = objects.put(&fs::read(path).on_file("read", path)?)?;
+        let pinned = action.sources.get(name);
         if pinned.is_none_or(|pinned| !pinned.starts_with(&blob.digest.to_string())) {
             return Err(cache::StoreError::Changed { path: path.clone() }.into());
         }

@@ -42,8 +42,9 @@ pub(super) const KIND: Kind = Kind {
 /// Some boot loaders and TFTP servers count bytes with 31 bits.
 const TFTP_LIMIT: u64 = 1 << 31;
 
-/// The loader that reads the menu `pxelinux.cfg/default`.
+/// PXELINUX, and its menu.
 const PXELINUX: &str = "pxelinux.0";
+pub(super) const PXELINUX_MENU: &str = "pxelinux.cfg/default";
 
 /// What `ways` says: the squashfs may be inside the initrd, or it has to be fetched.
 const WITH_INITRD: &[u8] = b"initrd http\n";
@@ -237,7 +238,7 @@ impl Step for Netboot {
         let loaders = self.loaders(job, |loader| is_inside || loader.is_ipxe())?;
         if loaders.iter().any(|(name, _)| name == PXELINUX) {
             let text = self.pxelinux(&kernels, squashfs)?;
-            files.push(("pxelinux.cfg/default".to_owned(), job.objects.put(text.as_bytes())?));
+            files.push((PXELINUX_MENU.to_owned(), job.objects.put(text.as_bytes())?));
         }
         files.extend(loaders);
         if is_inside && job.inputs.contains_key(GRUB) {

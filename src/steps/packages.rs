@@ -19,7 +19,7 @@ use self::apt::Apt;
 use self::mirror::Mirrors;
 use crate::arch::Arch;
 use crate::config::{Archive, Fields, Item, Package, SpecError};
-use crate::image::{Timestamp, is_plain_name};
+use crate::image::{TARGET, Timestamp, is_plain_name};
 
 /// apt's pattern for the packages that are nobody's dependency, because every system has them.
 pub(super) const ESSENTIAL: &str = "?essential";
@@ -291,9 +291,6 @@ fn is_asked(text: &str) -> bool {
     let (name, version) = text.split_once('=').map_or((text, None), |(name, version)| (name, Some(version)));
     is_of(name, b"+-.:") && !name.ends_with('-') && version.is_none_or(|version| is_of(version, b"+-.:~"))
 }
-
-/// Stands for the architecture of the machines that boot the image.
-const TARGET: &str = "target";
 
 /// Reads the setting `architecture`: a name of Debian's, or [`TARGET`].
 fn architecture(fields: &Fields<'_>, target: Arch, own: Arch) -> Arch {

@@ -24,7 +24,7 @@ use super::emulation;
 use super::kind::{Inputs, Kind, Made, folder, identity};
 use crate::arch::Arch;
 use crate::config::{Fields, SpecError};
-use crate::image::Image;
+use crate::image::{Image, TARGET};
 
 /// Gives the outputs its spec names.
 pub(super) const KIND: Kind = Kind { name: "run", inputs: Inputs::Any, make };
@@ -44,9 +44,6 @@ struct Run {
     #[serde(skip_serializing_if = "Option::is_none")]
     emulator: Option<(Arch, String)>,
 }
-
-/// What the setting `arch` may be.
-const TARGET: &str = "target";
 
 /// The input that has the program by which programs of another machine run.
 const EMULATOR: &str = "emulator";

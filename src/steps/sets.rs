@@ -9,7 +9,9 @@ use cache::{Blob, Output};
 use graph::{Job, Step, StepError};
 use serde::Serialize;
 
+use super::ipxe::{AUTOEXEC, CHOOSER};
 use super::kind::{Inputs, Kind, Made, folder, identity};
+use super::netboot::PXELINUX_MENU;
 use crate::arch::{Arch, Platform};
 use crate::config::Fields;
 use crate::image::Image;
@@ -30,9 +32,6 @@ pub(super) const KIND: Kind = Kind {
 struct Sets {
     title: String,
 }
-
-/// PXELINUX's menu.
-const PXELINUX: &str = "pxelinux.cfg/default";
 
 /// A script that has iPXE go on in the folder of the machine's set, whichever iPXE it is; `archs` are those there are.
 fn ipxe(title: &str, archs: &[Arch]) -> String {
@@ -55,7 +54,7 @@ fn ipxe(title: &str, archs: &[Arch]) -> String {
     }
     text.push_str("goto none\n\n");
     for arch in archs.iter().filter(|arch| arch.ipxe_name().is_some()) {
-        text.push_str(&format!(":{arch}\nchain {arch}/{BOOT} || goto failed\nexit\n\n"));
+        text.push_str(&format!(":{arch}\nchain {arch}/{CHOOSER} || goto failed\nexit\n\n"));
     }
     text.push_str(
         ":none\necho There is no system here for machines of ${buildarch}.\nshell\nexit\n\n\
@@ -63,9 +62,6 @@ fn ipxe(title: &str, archs: &[Arch]) -> String {
     );
     text
 }
-
-/// The script of a set.
-const BOOT: &str = "boot.ipxe";
 
 /// A menu that has GRUB go on in the folder of the machine's set: what is there begins its paths with `$folder`.
 fn grub(archs: &[Arch]) -> String {
@@ -88,7 +84,9 @@ fn grub(archs: &[Arch]) -> String {
 fn pxelinux(title: &str, archs: &[Arch]) -> String {
     let mut text = format!("SERIAL 0 115200\nUI menu.c32\nPROMPT 0\nTIMEOUT 100\nMENU TITLE {title}\n");
     for arch in archs {
-        text.push_str(&format!("\nLABEL {arch}\n  MENU LABEL ^{arch}\n  CONFIG {arch}/{PXELINUX} {arch}/\n"));
+        text.push_str(&format!(
+            "\nLABEL {arch}\n  MENU LABEL ^{arch}\n  CONFIG {arch}/{PXELINUX_MENU} {arch}/\n"
+        ));
     }
     text
 }
@@ -116,7 +114,7 @@ impl Step for Sets {
             archs.push(arch);
             for (path, digest, size) in job.tree(name)?.tree.files() {
                 let path = path.to_string();
-                if path == PXELINUX {
+                if path == PXELINUX_MENU {
                     with_pxelinux.push(arch);
                 }
                 let blob = Blob { digest, size };
@@ -131,11 +129,12 @@ impl Step for Sets {
             files.insert(name.to_owned(), job.objects.put(text.as_bytes())?);
             Ok::<(), StepError>(())
         };
-        add(BOOT, ipxe(&self.title, &archs))?;
-        add("autoexec.ipxe", super::ipxe::AUTOEXEC.to_owned())?;
+        add(CHOOSER, ipxe(&self.title, &archs))?;
+        let (name, text) = AUTOEXEC;
+        add(name, text.to_owned())?;
         add("grub/grub.cfg", grub(&archs))?;
         if !with_pxelinux.is_empty() {
-            add(PXELINUX, pxelinux(&self.title, &with_pxelinux))?;
+            add(PXELINUX_MENU, pxelinux(&self.title, &with_pxelinux))?;
         }
         Ok(BTreeMap::from([("folder".to_owned(), folder(job.objects, files)?)]))
     }

@@ -124,6 +124,12 @@ impl Published {
         self.check(vm, "iso");
     }
 
+    /// Boots the ISO from the disc or the disk that the machine has for it.
+    fn boot_disc(&self, firmware: Firmware) {
+        let disc = firmware.disc(&self.iso());
+        self.boot_iso(firmware, &disc.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+
     /// Boots where firmware starts nothing that is not signed: shim, then GRUB, whose menu is steered.
     fn boot_secure(&self, devices: &[&str], way: &str) {
         let mut vm = Vm::start(Firmware::SecureUefi, self.memory(way), devices);
@@ -347,8 +353,7 @@ const ARM64: &str = "arm64-minimal";
 #[test]
 fn the_iso_for_arm64_boots_from_cd() {
     let Some(published) = of_spec(ARM64) else { return };
-    let disc = Firmware::Arm64.disc(&published.iso());
-    published.boot_iso(Firmware::Arm64, &disc.iter().map(String::as_str).collect::<Vec<_>>());
+    published.boot_disc(Firmware::Arm64);
 }
 
 #[test]
@@ -426,15 +431,13 @@ fn the_iso_for_x86_boots_by_uefi_of_32_bits() {
 #[test]
 fn the_iso_for_riscv_boots() {
     let Some(published) = of_spec("riscv-minimal") else { return };
-    let disk = Firmware::Riscv.disc(&published.iso());
-    published.boot_iso(Firmware::Riscv, &disk.iter().map(String::as_str).collect::<Vec<_>>());
+    published.boot_disc(Firmware::Riscv);
 }
 
 #[test]
 fn the_iso_for_ppc64le_boots() {
     let Some(published) = of_spec("ppc64le-minimal") else { return };
-    let disc = Firmware::Power.disc(&published.iso());
-    published.boot_iso(Firmware::Power, &disc.iter().map(String::as_str).collect::<Vec<_>>());
+    published.boot_disc(Firmware::Power);
 }
 
 /// What catalyst published: its menu goes to a screen, and boots by itself after a while.

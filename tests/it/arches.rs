@@ -182,11 +182,7 @@ fn what_is_of_another_machine_is_found_and_named() {
 #[test]
 fn a_machine_without_boot_loaders_and_a_tree_without_its_own_are_named() {
     let live = MACHINES[3].live();
-    let said = |set: &[&str]| {
-        let output = live.stagegraph(&[&["build", &live.spec()], set].concat());
-        let text = String::from_utf8_lossy(&output.stderr).split_whitespace().collect::<Vec<_>>().join(" ");
-        (output.status.code().unwrap(), text)
-    };
+    let said = |set: &[&str]| live.said(&[&["build", &live.spec()], set].concat());
     let (code, text) = said(&["--set", "image.arch=sparc"]);
     assert!(code == 2 && text.contains("there is no GRUB for sparc"), "{code}: {text}");
     let (code, text) = said(&["--set", "loaders.packages=[\"tzdata\"]"]);
@@ -221,14 +217,7 @@ fn programs_of_another_machine_run_in_the_sandbox_and_nothing_is_registered_outs
     let spec = live.world.path("foreign.toml");
     fs::write(&spec, FOREIGN).unwrap();
     let spec = spec.to_str().unwrap();
-    let said = |args: &[&str]| {
-        let output = live.stagegraph(&[&["build", spec], args].concat());
-        let text = [output.stdout, output.stderr].concat();
-        (
-            output.status.code().unwrap(),
-            String::from_utf8_lossy(&text).split_whitespace().collect::<Vec<_>>().join(" "),
-        )
-    };
+    let said = |args: &[&str]| live.said(&[&["build", spec], args].concat());
     let registered = || {
         let output = Command::new("sh")
             .args(["-c", "cat /proc/sys/fs/binfmt_misc/* /proc/mounts | grep -e binfmt -e qemu"])
@@ -295,9 +284,8 @@ fn sets_that_cannot_share_a_folder_are_named() {
             node("b", "another")
         );
         fs::write(&spec, text).unwrap();
-        let output = live.stagegraph(&["build", spec.to_str().unwrap()]);
-        let text = String::from_utf8_lossy(&output.stderr).split_whitespace().collect::<Vec<_>>().join(" ");
-        assert!(matches!(output.status.code(), Some(1 | 2)) && text.contains(says), "{text}");
+        let (code, text) = live.said(&["build", spec.to_str().unwrap()]);
+        assert!(matches!(code, 1 | 2) && text.contains(says), "{text}");
     }
 }
 
@@ -311,14 +299,7 @@ fn a_spec_takes_in_others_as_they_are() {
         input = { files = \"inner:made.folder\" }\n\n[publish]\nin = [\"inner:made.folder\", \"lists.files\"]\n";
     fs::write(live.world.path("inner.toml"), inner).unwrap();
     fs::write(live.world.path("outer.toml"), outer).unwrap();
-    let said = |args: &[&str]| {
-        let output = live.stagegraph(&[&["build"], args].concat());
-        let text = [output.stdout, output.stderr].concat();
-        (
-            output.status.code().unwrap(),
-            String::from_utf8_lossy(&text).split_whitespace().collect::<Vec<_>>().join(" "),
-        )
-    };
+    let said = |args: &[&str]| live.said(&[&["build"], args].concat());
     assert_eq!(said(&["./inner.toml"]).0, 0);
     let (code, text) = said(&["./outer.toml"]);
     assert!(code == 0 && text.contains("2 nodes: 1 cached, 1 built"), "{text}");

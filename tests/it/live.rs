@@ -137,6 +137,14 @@ impl Live {
         self.command(args).output().unwrap()
     }
 
+    /// Runs the program to its end; returns its exit code, and all that it said as words with one blank between them.
+    pub(crate) fn said(&self, args: &[&str]) -> (i32, String) {
+        let output = self.stagegraph(args);
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&text).split_whitespace().collect::<Vec<_>>().join(" ");
+        (output.status.code().unwrap(), text)
+    }
+
     /// Builds the spec; returns the nodes that ran.
     pub(crate) fn build(&self, more: &[&str]) -> Vec<String> {
         let output = self.stagegraph(&[&["build", &self.spec(), "--json"], more].concat());

@@ -243,13 +243,7 @@ fn without_a_shim_it_is_said_that_secure_boot_starts_nothing() {
 #[test]
 fn signed_loaders_that_are_not_there_or_not_for_uefi_are_named() {
     let world = World::signed(|settings| settings.replace("mmx64", "mmx65"));
-    let said = |args: &[&str]| {
-        let output = world.live.stagegraph(&[&["build", &world.live.spec()], args].concat());
-        (
-            output.status.code().unwrap(),
-            String::from_utf8(output.stderr).unwrap().split_whitespace().collect::<Vec<_>>().join(" "),
-        )
-    };
+    let said = |args: &[&str]| world.live.said(&[&["build", &world.live.spec()], args].concat());
     let (code, text) = said(&[]);
     assert!(code == 3 && text.contains("/usr/lib/shim/mmx65.efi.signed"), "{code}: {text}");
     let (code, text) = said(&["--set", "image.arch=ppc64le"]);

@@ -21,7 +21,6 @@ use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage};
 use x509_cert::Certificate;
 use x509_cert::ext::pkix::{ExtendedKeyUsage, KeyUsage as KeyUses};
-use x509_cert::name::Name;
 
 /// A longer file is no such signature.
 pub const MAX_SIGNATURE: u64 = 256 << 10;
@@ -277,17 +276,13 @@ fn encoded(one: &Certificate) -> Result<CertificateDer<'static>, String> {
 
 /// Returns the common name of whom a certificate is about, or all of the name where it has none.
 pub(crate) fn name(one: &Certificate) -> String {
-    common_name(&one.tbs_certificate.subject)
-}
-
-/// Returns the common name in a name, or all of it where it has none.
-pub(crate) fn common_name(whole: &Name) -> String {
-    let parts = whole.0.iter().flat_map(|set| set.0.iter());
+    let subject = &one.tbs_certificate.subject;
+    let parts = subject.0.iter().flat_map(|set| set.0.iter());
     let common = parts.filter(|part| part.oid == COMMON_NAME).find_map(|part| {
         let text = std::str::from_utf8(part.value.value()).ok()?;
         Some(text.to_owned())
     });
-    common.unwrap_or_else(|| whole.to_string())
+    common.unwrap_or_else(|| subject.to_string())
 }
 
 /// A signature of a file.

@@ -175,6 +175,5 @@ pub(super) fn loaders(check: &Check, facts: &Facts) -> Outcome {
 
 /// Tells whether a part is a kernel that only Open Firmware, or firmware of mainframes and workstations, starts.
 pub(super) fn is_for_other_firmware(part: &Part) -> bool {
-    let archs = part.kernel.as_ref().map_or(&[][..], |kernel| &kernel.archs);
-    part.kind == Kind::Kernel && !archs.is_empty() && !archs.iter().any(|arch| arch.has_uefi())
+    part.kind == Kind::Kernel && part.kernel.as_ref().is_some_and(|kernel| !kernel.may_be(Arch::has_uefi))
 }

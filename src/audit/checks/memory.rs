@@ -2,6 +2,7 @@
 
 use super::lean;
 use super::select::{initrd_of, linux, set_menus};
+use crate::arch::Arch;
 use crate::audit::facts::{Facts, Kind, Part};
 use crate::audit::report::Memory;
 use crate::audit::walk::Walk;
@@ -11,6 +12,8 @@ use crate::memory::{Load, Sizes, WAYS, fits_initrd, least_ram};
 /// Computes the least memory of every initrd of the ISO and way to boot.
 pub(super) fn memory(facts: &Facts) -> Vec<Memory> {
     let Some(squashfs) = facts.iso.squashfs() else { return Vec::new() };
+    let is_for_pcs = |part: &Part| part.kernel.as_ref().is_none_or(|kernel| kernel.may_be(Arch::is_pc));
+    let has_pcs = facts.iso.of_kind(Kind::Kernel).any(is_for_pcs);
     let mut memory = Vec::new();
     for initrd in facts.iso.of_kind(Kind::Initramfs) {
         let of = &initrd.name;
@@ -31,7 +34,7 @@ pub(super) fn memory(facts: &Facts) -> Vec<Memory> {
                 }
             };
             let Some((initrd, walk)) = found else { continue };
-            if load.is_of_pc() && facts.iso.of_kind(Kind::Kernel).all(is_for_others) {
+            if load.is_of_pc() && !has_pcs {
                 continue;
             }
             if load.is_in_initrd() && !fits_initrd(initrd.size, squashfs.size) {
@@ -47,12 +50,6 @@ pub(super) fn memory(facts: &Facts) -> Vec<Memory> {
         }
     }
     memory
-}
-
-/// Tells whether a part is a kernel that no PC starts.
-fn is_for_others(part: &Part) -> bool {
-    let archs = part.kernel.as_ref().map_or(&[][..], |kernel| &kernel.archs);
-    !archs.is_empty() && !archs.iter().any(|arch| arch.is_pc())
 }
 
 /// Returns what an entry of the set loads in the place of an initrd of the ISO, that or a lean one, by which the initramfs gets its root

@@ -31,23 +31,18 @@ pub(super) fn secure_boot(check: &Check, facts: &Facts) -> Outcome {
     }
     let signed = facts.programs.iter().filter(|program| program.good().next().is_some()).count();
     let unread = facts.programs.iter().filter(|program| program.signatures.is_err()).count();
+    let by = listed(signers.iter().map(String::as_str));
     let ok = match (signed, shims) {
         (0, _) if unread > 0 => format!(
             "nothing that could be read is signed; {}",
             count(unread, "program was not", "programs were not")
         ),
         (0, _) => "nothing is signed: machines with Secure Boot do not start it".to_owned(),
-        (_, 0) => format!(
-            "{} signed, by {}",
-            count(signed, "program is", "programs are"),
-            listed(signers.iter().map(String::as_str))
-        ),
-        _ => format!(
-            "{} signed, by {}; with {}",
-            count(signed, "program is", "programs are"),
-            listed(signers.iter().map(String::as_str)),
-            count(shims, "shim", "shims")
-        ),
+        _ => {
+            let with =
+                if shims == 0 { String::new() } else { format!("; with {}", count(shims, "shim", "shims")) };
+            format!("{} signed, by {by}{with}", count(signed, "program is", "programs are"))
+        }
     };
     outcome.says(ok, "there are no programs of UEFI")
 }
@@ -97,14 +92,8 @@ fn judge_shim(shim: &ProgramFacts, all: &[&ProgramFacts], outcome: &mut Outcome)
         None => return,
     };
     if !shim.good().any(|signature| signature.signature.is_known_to_firmware()) {
-        let signers: BTreeSet<String> = shim.good().map(|signature| signature.signature.signer()).collect();
-        let by = match signers.is_empty() {
-            true => "nobody".to_owned(),
-            false => format!(
-                "{} alone, for whom Microsoft does not vouch",
-                listed(signers.iter().map(String::as_str))
-            ),
-        };
+        let by = signers_of(shim).map(|by| format!("{by} alone, for whom Microsoft does not vouch"));
+        let by = by.unwrap_or_else(|| "nobody".to_owned());
         outcome.warns(
             &shim.file,
             format!("is a shim that is signed by {by}: firmware with Secure Boot does not start it as it is delivered"),
@@ -136,16 +125,22 @@ fn judge_behind(shim: &ProgramFacts, vendor: &Vendor, program: &ProgramFacts, ou
     if known || program.signatures.is_err() {
         return;
     }
-    let signers: BTreeSet<String> = program.good().map(|signature| signature.signature.signer()).collect();
-    let by = match signers.is_empty() {
-        true => "is signed by nobody".to_owned(),
-        false => format!("is signed by {}", listed(signers.iter().map(String::as_str))),
-    };
+    let by = signers_of(program).unwrap_or_else(|| "nobody".to_owned());
     outcome.warns(
         &program.file,
-        format!("{by}; {} knows {} alone: Secure Boot refuses it", shim.file, vendor.names().join(", ")),
+        format!(
+            "is signed by {by}; {} knows {} alone: Secure Boot refuses it",
+            shim.file,
+            vendor.names().join(", ")
+        ),
         "have it signed by a key that the shim knows, or enrol its signer's key in each machine (MokManager)",
     );
+}
+
+/// Returns the names of those whose signatures of a program are good; nothing where there are none.
+fn signers_of(program: &ProgramFacts) -> Option<String> {
+    let names: BTreeSet<String> = program.good().map(|signature| signature.signature.signer()).collect();
+    (!names.is_empty()).then(|| listed(names.iter().map(String::as_str)))
 }
 
 fn folder_of(file: &str) -> &str {

@@ -101,17 +101,15 @@ impl Signed {
         for (name, path) in self.all() {
             let blob = Self::take(source, name, path)?;
             // shim looks for the others beside itself, by these names.
-            let on_medium = match name {
-                "shim" => Some(format!("BOOT{}.EFI", ending.to_ascii_uppercase())),
-                "grub" => Some(format!("grub{ending}.efi")),
-                "mok" => Some(format!("mm{ending}.efi")),
-                _ => None,
-            };
-            let in_folder = match name {
-                "shim" => Some(format!("shim{ending}.efi")),
-                "grub_net" => Some(format!("grub{ending}.efi")),
-                "mok" => Some(format!("mm{ending}.efi")),
-                _ => None,
+            let [grub, mok] = ["grub", "mm"].map(|start| Some(format!("{start}{ending}.efi")));
+            let (on_medium, in_folder) = match name {
+                "shim" => {
+                    let removable = format!("BOOT{}.EFI", ending.to_ascii_uppercase());
+                    (Some(removable), Some(format!("shim{ending}.efi")))
+                }
+                "grub" => (grub, None),
+                "grub_net" => (None, grub),
+                _ => (mok.clone(), mok),
             };
             if let Some(file) = on_medium {
                 let here = format!("signed-{name}");
